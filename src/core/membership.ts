@@ -1,0 +1,211 @@
+// Who may join a group, what a join brings, and where each partition starts: pure decisions over what was read of
+// the group. store/groups.ts reads it and writes the plan, on the condition that the group has not changed since.
+
+import type { ResetPolicies, ResetPolicy } from "../protocol/frames.ts";
+import { Problem } from "./problem.ts";
+
+export interface JoinRequest {
+  readonly group: string;
+  readonly topics: readonly string[];
+  /** Of an earlier membership, to take it over. */
+  readonly memberId: string | undefined;
+  /** Static membership: takes over whoever holds this name. */
+  readonly instanceId: string | undefined;
+  /** For a membership that nobody had. */
+  readonly newMemberId: string;
+  readonly policies: ResetPolicies;
+  readonly sessionTimeoutMs: number;
+}
+
+export interface GroupSnapshot {
+  /** 0: the group does not exist. */
+  readonly version: number;
+  readonly members: readonly GroupMember[];
+  /** Every partition of the requested topics that exist. */
+  readonly partitions: readonly GroupPartition[];
+}
+
+export interface GroupMember {
+  readonly memberId: string;
+  readonly instanceId: string | null;
+  /** The lease has run out and nobody has ended the membership yet. */
+  readonly isExpired: boolean;
+}
+
+export interface GroupPartition {
+  readonly topic: string;
+  readonly topicId: number;
+  readonly partition: number;
+  readonly partitionId: number;
+  readonly logStartOffset: number;
+  readonly logEndOffset: number;
+  readonly committedOffset: number | null;
+  /** How many partitions of a topic of this name the group has seen; 0: it is new to the group. */
+  readonly partitionsSeen: number;
+  /** The topic of this name that the group has seen; another one means that the topic was created again. */
+  readonly topicIdSeen: number | null;
+}
+
+export interface JoinPlan {
+  readonly memberId: string;
+  /** Members whose place this one takes, and members whose lease has run out. */
+  readonly endedMemberIds: readonly string[];
+  /** Partitions that the member gets, each in a new generation. */
+  readonly partitionIds: readonly number[];
+  /** What the policies commit, in the same transaction. */
+  readonly resets: readonly PolicyReset[];
+  /** Partitions that the policy `none` leaves without a place. */
+  readonly unplaced: readonly UnplacedPartition[];
+  /** The topics as the group has seen them now. */
+  readonly topicsSeen: readonly {
+    readonly topic: string;
+    readonly topicId: number;
+    readonly partitions: number;
+  }[];
+}
+
+/** What a join brought, once it is durable. */
+export interface JoinResult {
+  readonly memberId: string;
+  /** Distinguishes this membership from an earlier or later one of the same member. */
+  readonly membership: number;
+  readonly partitions: readonly JoinedPartition[];
+  readonly resets: readonly PolicyReset[];
+  readonly unplaced: readonly UnplacedPartition[];
+}
+
+export interface JoinedPartition {
+  readonly topic: string;
+  readonly topicId: number;
+  readonly partition: number;
+  readonly partitionId: number;
+  readonly generation: number;
+  readonly committedOffset: number | null;
+  readonly metadata: string | null;
+  readonly logStartOffset: number;
+  readonly logEndOffset: number;
+}
+
+export interface PolicyReset {
+  readonly topic: string;
+  readonly partition: number;
+  readonly partitionId: number;
+  readonly from: number | null;
+  readonly to: number;
+  /** What `assigned` says in `reset`. A partition new to a topic of the group starts at `earliest` by rule. */
+  readonly policy: ResetPolicy;
+  readonly cause: string;
+}
+
+export interface UnplacedPartition {
+  readonly partitionId: number;
+  readonly topic: string;
+  readonly partition: number;
+  readonly code: "no_committed_offset" | "offset_out_of_range";
+  readonly message: string;
+}
+
+/** Throws `unknown_topic`, or `conflict` where another member is alive: for now a group has one. */
+export function planJoin(request: JoinRequest, snapshot: GroupSnapshot): JoinPlan {
+  refuseUnknownTopics(request, snapshot);
+  const takenOver = snapshot.members.filter((member) => isTakenOver(member, request));
+  const expired = snapshot.members.filter((member) => member.isExpired && !takenOver.includes(member));
+  refuseSecondMember(request, snapshot.members.length - takenOver.length - expired.length);
+  const starts = snapshot.partitions.map((partition) => startOf(partition, request.policies));
+  return {
+    memberId:
+      takenOver.find(({ memberId }) => memberId === request.memberId)?.memberId ?? request.newMemberId,
+    endedMemberIds: [...takenOver, ...expired].map(({ memberId }) => memberId),
+    partitionIds: snapshot.partitions.map(({ partitionId }) => partitionId),
+    resets: starts.filter((start) => start.kind === "reset"),
+    unplaced: starts.filter((start) => start.kind === "unplaced"),
+    topicsSeen: topicsSeen(snapshot.partitions),
+  };
+}
+
+type Start =
+  | { readonly kind: "committed" }
+  | ({ readonly kind: "reset" } & PolicyReset)
+  | ({ readonly kind: "unplaced" } & UnplacedPartition);
+
+/** Where a partition starts for a group that gets it. */
+export function startOf(partition: GroupPartition, policies: ResetPolicies): Start {
+  const { committedOffset, logStartOffset, logEndOffset } = partition;
+  if (committedOffset === null) {
+    if (isNewInKnownTopic(partition)) return resetTo(partition, "earliest", "new partition: earliest");
+    return applyPolicy(partition, policies.missing, "missing");
+  }
+  if (committedOffset < logStartOffset || committedOffset > logEndOffset) {
+    return applyPolicy(partition, policies.outOfRange, "outOfRange");
+  }
+  return { kind: "committed" };
+}
+
+function isNewInKnownTopic({ topicId, topicIdSeen, partition, partitionsSeen }: GroupPartition): boolean {
+  return topicIdSeen !== null && (topicIdSeen !== topicId || partition >= partitionsSeen);
+}
+
+function applyPolicy(partition: GroupPartition, policy: ResetPolicy, reason: keyof ResetPolicies): Start {
+  if (policy === "none") return { kind: "unplaced", ...unplaced(partition, reason) };
+  return resetTo(partition, policy, `${reason}: ${policy}`);
+}
+
+function resetTo(partition: GroupPartition, policy: "earliest" | "latest", cause: string): Start {
+  const {
+    topic,
+    partition: number,
+    partitionId,
+    committedOffset: from,
+    logStartOffset,
+    logEndOffset,
+  } = partition;
+  const to = policy === "earliest" ? logStartOffset : logEndOffset;
+  return { kind: "reset", topic, partition: number, partitionId, from, to, policy, cause };
+}
+
+function unplaced(partition: GroupPartition, reason: keyof ResetPolicies): UnplacedPartition {
+  const { topic, partition: number, partitionId, committedOffset, logStartOffset, logEndOffset } = partition;
+  const place = `topic "${topic}" partition ${number}`;
+  const retained = `the log holds [${logStartOffset}, ${logEndOffset})`;
+  if (reason === "missing") {
+    const message = `The group has no committed offset for ${place} and its reset policy is "none"; ${retained}`;
+    return { partitionId, topic, partition: number, code: "no_committed_offset", message };
+  }
+  const message = `The group's committed offset ${committedOffset} for ${place} is out of range and its reset policy is "none"; ${retained}`;
+  return { partitionId, topic, partition: number, code: "offset_out_of_range", message };
+}
+
+function isTakenOver({ memberId, instanceId }: GroupMember, request: JoinRequest): boolean {
+  return memberId === request.memberId || (instanceId !== null && instanceId === request.instanceId);
+}
+
+function refuseUnknownTopics({ topics, group }: JoinRequest, { partitions }: GroupSnapshot): void {
+  const known = new Set(partitions.map(({ topic }) => topic));
+  const unknown = topics.find((topic) => !known.has(topic));
+  if (unknown === undefined) return;
+  throw new Problem(
+    "unknown_topic",
+    `Cannot subscribe group "${group}" to topic "${unknown}": there is no such topic`,
+    {
+      topic: unknown,
+    },
+  );
+}
+
+function refuseSecondMember({ group }: JoinRequest, othersAlive: number): void {
+  if (othersAlive === 0) return;
+  throw new Problem(
+    "conflict",
+    `Group "${group}" has a live member, and several members a group are not built yet: subscribe with its memberId or instanceId to take it over, or wait until it has left`,
+    { group },
+  );
+}
+
+function topicsSeen(partitions: readonly GroupPartition[]): JoinPlan["topicsSeen"] {
+  const seenByTopic = new Map<string, { topic: string; topicId: number; partitions: number }>();
+  for (const { topic, topicId } of partitions) {
+    const seen = seenByTopic.get(topic);
+    seenByTopic.set(topic, { topic, topicId, partitions: (seen?.partitions ?? 0) + 1 });
+  }
+  return [...seenByTopic.values()];
+}

@@ -1,0 +1,423 @@
+import {
+  BATCH_RECORDS_MAX,
+  HEADERS_BYTES_MAX,
+  HEADERS_MAX,
+  INTEGER_MAX,
+  JSON_DEPTH_MAX,
+  KEY_BYTES_MAX,
+  RECORD_BYTES_MAX,
+} from "../protocol/limits.ts";
+import { decodeString, depthOf, findBadText, isSpace, JsonCursor, kindOf, utf8Length } from "./json-text.ts";
+import { Problem } from "./problem.ts";
+
+// From the text of a produce request to checked records: all of them, or a Problem. JSON.parse says whether it is
+// JSON (and finds an NDJSON line's key); everything else is read off the text by the cursor, in one pass. So a value
+// stays byte for byte, and a member given twice is seen, where JSON.parse would take the last and SQLite the first.
+
+/** A record that passed every check which needs no knowledge of its topic. */
+export interface NewRecord {
+  readonly key: string | null;
+  /** JSON text as it came, without the white space around it. */
+  readonly value: string;
+  /** JSON object text as it came; null when absent or empty. */
+  readonly headers: string | null;
+  /** Milliseconds since 1970; null: the time of the append. */
+  readonly timestamp: number | null;
+  /** The one it asks for, not yet held against the topic; null: by key, or sticky. */
+  readonly partition: number | null;
+  /** UTF-8 of key, headers text and value text. */
+  readonly bytes: number;
+  /** It takes no more than this in a records frame, the comma behind it included. */
+  readonly frameBytesMax: number;
+}
+
+/** `{"records":[{"key"?, "value", "headers"?, "timestamp"?, "partition"?}, …]}` */
+export function parseJsonProduce(text: string): readonly NewRecord[] {
+  requireWellFormed(text);
+  parseJson(text, BODY);
+  const cursor = new JsonCursor(text);
+  if (cursor.kind !== "object") throw refusal(BODY, { found: cursor.kind, allowed: "object" });
+  let records: readonly NewRecord[] | null = null;
+  for (let more = cursor.enter(); more; more = cursor.next()) {
+    const name = cursor.name();
+    if (MEMBERS_NOT_BUILT_YET.has(name)) throw notBuiltYet(BODY, name);
+    if (name !== "records") throw unknownMember(BODY, { name, allowed: '"records"' });
+    if (records !== null) throw memberTwice(BODY, { name });
+    records = readRecords(cursor);
+  }
+  if (records === null) throw refusal(BODY, { found: 'no "records"', allowed: '{"records": […]}' });
+  return records;
+}
+
+/**
+ * One JSON value a line; blank lines are counted as lines and otherwise skipped. `keyPointer` is a JSON pointer
+ * (RFC 6901) into each value: a string is the key as it is, a number or boolean by its text in the line, null or
+ * nothing is no key.
+ */
+export function parseNdjsonProduce(text: string, keyPointer: string | null): readonly NewRecord[] {
+  requireWellFormed(text);
+  const pointer = keyPointer === null ? null : parsePointer(keyPointer);
+  const records: NewRecord[] = [];
+  let start = 0;
+  for (let line = 1; start < text.length; line += 1) {
+    const newline = text.indexOf("\n", start);
+    const end = newline === -1 ? text.length : newline;
+    const value = sliceTrimmed(text, start, end);
+    start = end + 1;
+    if (value === "") continue;
+    if (records.length === BATCH_RECORDS_MAX) throw batchTooLarge({ line });
+    records.push(readLine(value, { pointer, place: { line } }));
+  }
+  if (records.length === 0) throw refusal(BODY, { found: "no records", allowed: "one JSON value a line" });
+  return records;
+}
+
+/** Where something stands in the request: the whole body, a record of a JSON body, a line of NDJSON. */
+interface Place {
+  readonly record?: number;
+  readonly line?: number;
+}
+
+const BODY: Place = {};
+
+/** The protocol has them, this version does not: an entry goes when it is built. */
+const MEMBERS_NOT_BUILT_YET: ReadonlySet<string> = new Set(["producer", "expect"]);
+
+// ── JSON body ────────────────────────────────────────────────────────────────────────────────────────────
+
+function readRecords(cursor: JsonCursor): readonly NewRecord[] {
+  const member = "records";
+  if (cursor.kind !== "array") throw refusal(BODY, { member, found: cursor.kind, allowed: "array" });
+  const records: NewRecord[] = [];
+  for (let more = cursor.enter(); more; more = cursor.next()) {
+    const place = { record: records.length };
+    if (records.length === BATCH_RECORDS_MAX) throw batchTooLarge(place);
+    records.push(readRecord(cursor, place));
+  }
+  if (records.length === 0)
+    throw refusal(BODY, { member, found: "empty array", allowed: "1 record or more" });
+  return records;
+}
+
+function readRecord(cursor: JsonCursor, place: Place): NewRecord {
+  if (cursor.kind !== "object") throw refusal(place, { found: cursor.kind, allowed: "object" });
+  const texts = readEnvelope(cursor, place);
+  return newRecord(place, {
+    key: readKey(texts, place),
+    value: readValue(texts, place),
+    headers: readHeaders(texts, place),
+    timestamp: readInteger(texts, { member: "timestamp", place }),
+    partition: readInteger(texts, { member: "partition", place }),
+  });
+}
+
+/** The text of each member of a record. */
+interface Envelope {
+  key: string | null;
+  value: string | null;
+  bytes: string | null;
+  headers: string | null;
+  timestamp: string | null;
+  partition: string | null;
+}
+
+function readEnvelope(cursor: JsonCursor, place: Place): Envelope {
+  const texts: Envelope = {
+    key: null,
+    value: null,
+    bytes: null,
+    headers: null,
+    timestamp: null,
+    partition: null,
+  };
+  for (let more = cursor.enter(); more; more = cursor.next()) {
+    const name = cursor.name();
+    const member = ENVELOPE_MEMBERS.find((known) => known === name);
+    if (member === undefined) throw unknownMember(place, { name, allowed: ENVELOPE_MEMBERS.join(", ") });
+    if (texts[member] !== null) throw memberTwice(place, { name });
+    texts[member] = cursor.take();
+    if (cursor.depth > JSON_DEPTH_MAX) throw tooDeep(place, { member, found: cursor.depth });
+  }
+  return texts;
+}
+
+const ENVELOPE_MEMBERS: readonly (keyof Envelope)[] = [
+  "key",
+  "value",
+  "bytes",
+  "headers",
+  "timestamp",
+  "partition",
+];
+
+function readKey(texts: Envelope, place: Place): string | null {
+  if (texts.key === null) return null;
+  const kind = kindOf(texts.key);
+  if (kind === "null") return null;
+  if (kind !== "string") throw refusal(place, { member: "key", found: kind, allowed: "string or null" });
+  return decodeString(texts.key);
+}
+
+function readValue(texts: Envelope, place: Place): string {
+  const { value, bytes } = texts;
+  if (value === null && bytes === null) throw refusal(place, { found: "neither", allowed: EXACTLY_ONE });
+  if (value !== null && bytes !== null) throw refusal(place, { found: "both", allowed: EXACTLY_ONE });
+  if (value === null) throw notBuiltYet(place, "bytes");
+  return value;
+}
+
+const EXACTLY_ONE = 'exactly one of "value" and "bytes"';
+
+function readInteger(
+  texts: Envelope,
+  { member, place }: { readonly member: "timestamp" | "partition"; readonly place: Place },
+): number | null {
+  const text = texts[member];
+  if (text === null) return null;
+  const allowed = `integer from 0 to ${INTEGER_MAX}`;
+  const kind = kindOf(text);
+  if (kind !== "number") throw refusal(place, { member, found: kind, allowed });
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < 0) throw refusal(place, { member, found: cut(text), allowed });
+  return value + 0; // −0 becomes 0
+}
+
+function readHeaders(texts: Envelope, place: Place): string | null {
+  const text = texts.headers;
+  if (text === null) return null;
+  const member = "headers";
+  const kind = kindOf(text);
+  if (kind !== "object") throw refusal(place, { member, found: kind, allowed: "object of strings" });
+  const bytes = utf8Length(text);
+  if (bytes > HEADERS_BYTES_MAX) throw tooLarge(place, { member, found: bytes, allowed: HEADERS_BYTES_MAX });
+  const count = countHeaders(text, place);
+  if (count > HEADERS_MAX)
+    throw tooLarge(place, { member, found: count, allowed: HEADERS_MAX, unit: "headers" });
+  return count === 0 ? null : text;
+}
+
+function countHeaders(text: string, place: Place): number {
+  const names = new Set<string>();
+  const cursor = new JsonCursor(text);
+  for (let more = cursor.enter(); more; more = cursor.next()) {
+    const name = cursor.name();
+    if (names.has(name)) throw memberTwice(place, { name, member: "headers" });
+    names.add(name);
+    const member = `headers[${quote(name)}]`;
+    const kind = cursor.kind;
+    if (kind !== "string") throw refusal(place, { member, found: kind, allowed: "string" });
+    requireGoodText(place, { member, text: name });
+    requireGoodText(place, { member, text: decodeString(cursor.take()) });
+  }
+  return names.size;
+}
+
+// ── NDJSON body ──────────────────────────────────────────────────────────────────────────────────────────
+
+function readLine(
+  value: string,
+  { pointer, place }: { readonly pointer: readonly string[] | null; readonly place: Place },
+): NewRecord {
+  const parsed = parseJson(value, place);
+  // A level is two characters: most lines are too short to be too deep.
+  const depth = value.length > 2 * JSON_DEPTH_MAX ? depthOf(value) : 0;
+  if (depth > JSON_DEPTH_MAX) throw tooDeep(place, { found: depth });
+  const key = pointer === null ? null : readLineKey(value, { pointer, place, parsed });
+  return newRecord(place, { key, value, headers: null, timestamp: null, partition: null });
+}
+
+function readLineKey(
+  value: string,
+  {
+    pointer,
+    place,
+    parsed,
+  }: { readonly pointer: readonly string[]; readonly place: Place; readonly parsed: unknown },
+): string | null {
+  const found = resolvePointer(pointer, parsed);
+  if (found === undefined || found === null) return null;
+  if (typeof found === "string") return found;
+  if (typeof found === "boolean") return String(found);
+  if (typeof found === "number") return textAt(new JsonCursor(value), pointer);
+  const allowed = "string, number, boolean, null or nothing";
+  throw refusal(place, { member: "key", found: Array.isArray(found) ? "array" : "object", allowed });
+}
+
+function resolvePointer(pointer: readonly string[], root: unknown): unknown {
+  let found = root;
+  for (const token of pointer) {
+    if (typeof found !== "object" || found === null) return undefined;
+    if (!Object.hasOwn(found, token)) return undefined;
+    if (Array.isArray(found) && token === "length") return undefined; // its one own property that is no element
+    found = Reflect.get(found, token);
+  }
+  return found;
+}
+
+/** The text that the pointer leads to; of a member given twice the last, as JSON.parse takes it. */
+function textAt(cursor: JsonCursor, pointer: readonly string[], level = 0): string | null {
+  const { kind } = cursor;
+  const isEnd = level === pointer.length;
+  if (isEnd || (kind !== "array" && kind !== "object")) {
+    const text = cursor.take();
+    return isEnd ? text : null;
+  }
+  let found: string | null = null;
+  let index = 0;
+  for (let more = cursor.enter(); more; more = cursor.next()) {
+    const name = kind === "array" ? String(index) : cursor.name();
+    if (name === pointer[level]) found = textAt(cursor, pointer, level + 1);
+    else cursor.take();
+    index += 1;
+  }
+  return found;
+}
+
+function parsePointer(pointer: string): readonly string[] {
+  if (/^[^/]|~(?![01])/.test(pointer)) {
+    const rule = 'a JSON pointer (RFC 6901): "" or "/…", with "~0" for "~" and "~1" for "/"';
+    throw new Problem("bad_request", `Cannot read ?key=${quote(pointer)}: allowed is ${rule}`);
+  }
+  const tokens = pointer.split("/").slice(1);
+  return tokens.map((token) => token.replaceAll("~1", "/").replaceAll("~0", "~"));
+}
+
+function sliceTrimmed(text: string, from: number, to: number): string {
+  let start = from;
+  let end = to;
+  while (start < end && isSpace(text.charCodeAt(start))) start += 1;
+  while (start < end && isSpace(text.charCodeAt(end - 1))) end -= 1;
+  return text.slice(start, end);
+}
+
+// ── both ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** No bytes of UTF-8 hold a lone surrogate, but a string may, and SQLite must never get one (see findBadText). */
+function requireWellFormed(text: string): void {
+  if (!text.isWellFormed()) throw refusal(BODY, { found: "lone surrogate", allowed: "Unicode text" });
+}
+
+function parseJson(text: string, place: Place): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw refusal(place, { found: "text that is not JSON", allowed: "JSON" }); // its own message quotes the input
+  }
+}
+
+type Fields = Omit<NewRecord, "bytes" | "frameBytesMax">;
+
+function newRecord(place: Place, { key, value, headers, timestamp, partition }: Fields): NewRecord {
+  if (key !== null) requireGoodText(place, { member: "key", text: key });
+  const keyBytes = key === null ? 0 : utf8Length(key);
+  if (keyBytes > KEY_BYTES_MAX)
+    throw tooLarge(place, { member: "key", found: keyBytes, allowed: KEY_BYTES_MAX });
+  const bytes = keyBytes + utf8Length(value) + (headers === null ? 0 : utf8Length(headers));
+  if (bytes > RECORD_BYTES_MAX) throw tooLarge(place, { found: bytes, allowed: RECORD_BYTES_MAX });
+  const frameBytesMax = FRAME_BYTES_MAX + bytes + (key === null ? 0 : quotingBytesMax(key));
+  return { key, value, headers, timestamp, partition, bytes, frameBytesMax };
+}
+
+const FRAME_BYTES_MAX = `{"offset":${INTEGER_MAX},"timestamp":${INTEGER_MAX},"key":,"headers":,"value":},`
+  .length;
+
+/** What JSON needs around and inside a key beyond its own bytes; `\u0001` is five more than one. */
+function quotingBytesMax(key: string): number {
+  let bytes = 2;
+  for (let i = 0; i < key.length; i += 1) {
+    const code = key.charCodeAt(i);
+    if (code < 0x20) bytes += 5;
+    else if (code === 0x22 || code === 0x5c) bytes += 1;
+  }
+  return bytes;
+}
+
+function requireGoodText(
+  place: Place,
+  { member, text }: { readonly member: string; readonly text: string },
+): void {
+  const found = findBadText(text);
+  if (found !== null) throw refusal(place, { member, found, allowed: "Unicode text without NUL" });
+}
+
+// ── Problems ─────────────────────────────────────────────────────────────────────────────────────────────
+
+interface Finding {
+  /** The part of the place that it is about, where that is not all of it. */
+  readonly member?: string | undefined;
+  readonly found: string | number;
+  readonly allowed: string | number;
+  /** Of a number that was found. */
+  readonly unit?: string;
+}
+
+function refusal(place: Place, finding: Finding): Problem {
+  return problem("bad_request", place, finding);
+}
+
+function unknownMember(
+  place: Place,
+  { name, allowed }: { readonly name: string; readonly allowed: string },
+): Problem {
+  return refusal(place, { found: `member ${quote(name)}`, allowed });
+}
+
+function memberTwice(
+  place: Place,
+  { name, member }: { readonly name: string; readonly member?: string },
+): Problem {
+  return refusal(place, { member, found: `member ${quote(name)} twice`, allowed: "once" });
+}
+
+function notBuiltYet(place: Place, name: string): Problem {
+  const found = `"${name}", which this version of Tidemark has not built yet`;
+  return refusal(place, { found, allowed: "a request without it" });
+}
+
+function tooDeep(
+  place: Place,
+  { member, found }: { readonly member?: string | undefined; readonly found: number },
+): Problem {
+  return refusal(place, {
+    member,
+    found,
+    allowed: JSON_DEPTH_MAX,
+    unit: "arrays and objects inside one another",
+  });
+}
+
+function tooLarge(place: Place, finding: Finding): Problem {
+  return problem("record_too_large", place, { unit: "bytes", ...finding });
+}
+
+function batchTooLarge(place: Place): Problem {
+  const found = BATCH_RECORDS_MAX + 1;
+  return problem("batch_too_large", place, { found, allowed: BATCH_RECORDS_MAX, unit: "records or more" });
+}
+
+function problem(
+  code: "bad_request" | "record_too_large" | "batch_too_large",
+  place: Place,
+  finding: Finding,
+): Problem {
+  const { member, found, allowed, unit = "" } = finding;
+  const what = `${found} ${unit}`.trimEnd();
+  const message = `Cannot produce ${locate(place, member)}: found ${what}, allowed ${allowed}`;
+  return new Problem(code, message, { ...place, found, allowed });
+}
+
+function locate({ record, line }: Place, member: string | undefined): string {
+  if (record !== undefined)
+    return member === undefined ? `records[${record}]` : `records[${record}].${member}`;
+  if (line !== undefined) return member === undefined ? `line ${line}` : `the ${member} of line ${line}`;
+  return member ?? "the body";
+}
+
+/** A name out of the request, for a message. */
+function quote(name: string): string {
+  return JSON.stringify(cut(name));
+}
+
+function cut(text: string): string {
+  return text.length <= 64 ? text : `${text.slice(0, 64)}…`;
+}

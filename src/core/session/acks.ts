@@ -1,0 +1,58 @@
+// Acks: judged by what the session knows, committed by what the database knows, answered when durable.
+
+import type { ErrorCode } from "../../protocol/codes.ts";
+import type { AckEntry, AckFrame } from "../../protocol/frames.ts";
+import { DEFAULT_SUBSCRIPTION, errorFrame, unknownSubscription } from "./answers.ts";
+import type { AckRequest, SessionEffect, SessionEvent } from "./events.ts";
+import { find, partitionKey, refOf, type Session, type Subscription } from "./state.ts";
+import { freeAcked, type PartitionDelivery } from "./window.ts";
+
+export function handleAck(session: Session, frame: AckFrame): readonly SessionEffect[] {
+  const name = frame.subscription ?? DEFAULT_SUBSCRIPTION;
+  const subscription = session.subscriptions.get(name);
+  if (!subscription?.member || subscription.leaving) {
+    return [errorFrame(unknownSubscription(name), { name, id: frame.id })];
+  }
+  const acks = foldAccepted(frame.offsets.map((entry) => judgeAck(subscription, entry)));
+  return [{ type: "commit", ref: refOf(subscription), group: subscription.group, id: frame.id, acks }];
+}
+
+/** What this session knows; the database judges the generation again, in the write. */
+function judgeAck({ partitions }: Subscription, entry: AckEntry): AckRequest {
+  const partition = partitions.get(partitionKey(entry.topic, entry.partition));
+  return { ...entry, metadata: entry.metadata ?? null, refusal: refusalOf(entry, partition) };
+}
+
+function refusalOf(
+  { generation, offset }: AckEntry,
+  partition: PartitionDelivery | undefined,
+): ErrorCode | undefined {
+  if (partition?.generation !== generation) return "fenced_generation";
+  return offset > partition.furthest ? "offset_out_of_range" : undefined;
+}
+
+/** A partition named twice counts once, the highest; a refused entry is answered on its own. */
+function foldAccepted(acks: readonly AckRequest[]): readonly AckRequest[] {
+  const highest = new Map<string, AckRequest>();
+  for (const ack of acks) {
+    const key = partitionKey(ack.topic, ack.partition);
+    if (ack.refusal === undefined && ack.offset >= (highest.get(key)?.offset ?? 0)) highest.set(key, ack);
+  }
+  const accepted = new Set(highest.values());
+  return acks.filter((ack) => ack.refusal !== undefined || accepted.has(ack));
+}
+
+export function handleCommitted(
+  session: Session,
+  { ref, id, acks, outcomes }: Extract<SessionEvent, { type: "committed" }>,
+): readonly SessionEffect[] {
+  const subscription = find(session, ref);
+  const offsets = acks.map(({ topic, partition, generation, offset }, index) => {
+    const { committedOffset = null, code } = outcomes[index] ?? {};
+    const owned = subscription?.partitions.get(partitionKey(topic, partition));
+    const isAccepted = code === undefined && owned?.generation === generation;
+    if (subscription && owned && isAccepted) freeAcked(subscription.delivery, owned, offset);
+    return { topic, partition, offset: committedOffset, code };
+  });
+  return [{ type: "send", frame: { type: "acked", id, subscription: ref.name, offsets } }];
+}

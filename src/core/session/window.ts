@@ -1,0 +1,136 @@
+// Flow control of one subscription: which partition to read next, how much of it, and what an ack frees. The window
+// of unacknowledged records bounds what is ever sent, so it bounds the server's memory for a consumer.
+//
+// The functions change the Delivery that they are given and do nothing else.
+
+import type { Window } from "../../protocol/frames.ts";
+import { CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX } from "../../protocol/limits.ts";
+
+export interface Delivery {
+  readonly window: Window;
+  unackedRecords: number;
+  unackedBytes: number;
+  /** One read at a time: its size is what the window had left. */
+  isReading: boolean;
+  /** In the order in which they take turns: the first was served longest ago. */
+  readonly turns: PartitionDelivery[];
+}
+
+export interface PartitionDelivery {
+  readonly topic: string;
+  readonly topicId: number;
+  readonly partition: number;
+  readonly partitionId: number;
+  readonly generation: number;
+  /** Next offset to be sent; null until the partition has a place. */
+  position: number | null;
+  /** The highest position of this ownership: nothing above it may be acknowledged. */
+  furthest: number;
+  /** Sent and not acknowledged, in offset order. */
+  readonly sent: SentChunk[];
+  /** `waiting`: at the log end, until the partition grows. */
+  phase: "ready" | "reading" | "waiting";
+  /** Set when the next record did not fit what the window had left: the room that it needs. */
+  nextRecordBytes: number;
+}
+
+interface SentChunk {
+  readonly next: number;
+  unackedRecords: number;
+  readonly bytes: number;
+}
+
+export interface ReadRequest {
+  readonly partitionId: number;
+  readonly from: number;
+  readonly recordsMax: number;
+  /** Of the records as they stand in the frame. */
+  readonly bytesMax: number;
+  /** The first record comes even when it alone is larger than `bytesMax`. */
+  readonly takesOversized: boolean;
+}
+
+/** What a read brought. */
+export interface ChunkExtent {
+  readonly count: number;
+  /** Of the records as they stand in the frame, as UTF-8. */
+  readonly bytes: number;
+  /** The offset after the last record; `from` when there is none. */
+  readonly next: number;
+  readonly logEndOffset: number;
+  /** Set where nothing came because the first record is larger than `bytesMax`: its size. */
+  readonly firstRecordBytes?: number;
+}
+
+export function createDelivery(window: Window): Delivery {
+  return { window, unackedRecords: 0, unackedBytes: 0, isReading: false, turns: [] };
+}
+
+/** `socketFreeBytes`: what all windows of the socket together have left. */
+export function nextRead(
+  delivery: Delivery,
+  socketFreeBytes: number,
+): { partition: PartitionDelivery; request: ReadRequest } | undefined {
+  const { window, unackedRecords, unackedBytes, isReading, turns } = delivery;
+  const recordsLeft = window.records - unackedRecords;
+  const bytesLeft = Math.min(window.bytes - unackedBytes, socketFreeBytes);
+  if (isReading || recordsLeft <= 0 || bytesLeft <= 0) return undefined;
+  const isEmpty = unackedRecords === 0;
+  const index = turns.findIndex(
+    (partition) => partition.phase === "ready" && (isEmpty || partition.nextRecordBytes <= bytesLeft),
+  );
+  const partition = turns[index];
+  if (!partition || partition.position === null) return undefined;
+  turns.push(...turns.splice(index, 1));
+  partition.phase = "reading";
+  delivery.isReading = true;
+  return {
+    partition,
+    request: {
+      partitionId: partition.partitionId,
+      from: partition.position,
+      recordsMax: Math.min(CHUNK_RECORDS_MAX, half(window.records), recordsLeft),
+      bytesMax: Math.min(CHUNK_BYTES_MAX, half(window.bytes), bytesLeft),
+      // A record larger than half the window, or than all of it, goes alone.
+      takesOversized: isEmpty || partition.nextRecordBytes > 0,
+    },
+  };
+}
+
+/** Returns whether there is something to send. */
+export function takeChunk(delivery: Delivery, partition: PartitionDelivery, chunk: ChunkExtent): boolean {
+  partition.phase = chunk.next >= chunk.logEndOffset ? "waiting" : "ready";
+  partition.nextRecordBytes = chunk.firstRecordBytes ?? 0;
+  partition.position = chunk.next;
+  if (chunk.count === 0) return false;
+  partition.furthest = Math.max(partition.furthest, chunk.next);
+  partition.sent.push({ next: chunk.next, unackedRecords: chunk.count, bytes: chunk.bytes });
+  delivery.unackedRecords += chunk.count;
+  delivery.unackedBytes += chunk.bytes;
+  return true;
+}
+
+/** Frees what an accepted ack covers: every record below `offset`. */
+export function freeAcked(delivery: Delivery, partition: PartitionDelivery, offset: number): void {
+  for (let oldest = partition.sent[0]; oldest && oldest.next <= offset; oldest = partition.sent[0]) {
+    partition.sent.shift();
+    delivery.unackedRecords -= oldest.unackedRecords;
+    delivery.unackedBytes -= oldest.bytes;
+  }
+  freeInside(delivery, partition.sent[0], offset);
+}
+
+/**
+ * At most `next − offset` records of the chunk lie at or above the offset, fewer where there are gaps: counting the
+ * rest as acknowledged never frees too much. Its bytes stay until the chunk is done.
+ */
+function freeInside(delivery: Delivery, chunk: SentChunk | undefined, offset: number): void {
+  if (!chunk) return;
+  const stillUnacked = Math.min(chunk.unackedRecords, chunk.next - offset);
+  delivery.unackedRecords -= chunk.unackedRecords - stillUnacked;
+  chunk.unackedRecords = stillUnacked;
+}
+
+function half(size: number): number {
+  return Math.max(1, Math.floor(size / 2));
+}

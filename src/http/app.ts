@@ -1,0 +1,104 @@
+// The HTTP side: routes and nothing else. What a route does is one call into stream/ or store/.
+
+import { Hono } from "hono";
+import type { Log } from "../core/ports.ts";
+import { Problem } from "../core/problem.ts";
+import type { Db } from "../store/db.ts";
+import { problemOf } from "../store/db.ts";
+import { schemaVersion } from "../store/migrations.ts";
+import type { ProduceDeps } from "../stream/produce.ts";
+import type { SocketHandlers, SocketPort } from "../stream/socket.ts";
+import { type OriginRules, refuseForeignOrigin } from "./origin.ts";
+import { problemResponse } from "./problems.ts";
+import { addTopicRoutes } from "./topics.ts";
+
+export interface AppDeps extends ProduceDeps {
+  readonly db: Db;
+  readonly origins: OriginRules;
+  readonly log: Log;
+  /** A client on `/v1/stream`: the handlers of its socket. */
+  readonly connect: (socket: SocketPort, query: URLSearchParams) => SocketHandlers;
+}
+
+/** What the runtime passes with each request. */
+export interface AppEnv {
+  readonly Bindings: {
+    /** Answers undefined where the request is no WebSocket handshake. `accept` is called when the socket is open. */
+    readonly upgrade: (
+      request: Request,
+      accept: (socket: SocketPort) => SocketHandlers,
+    ) => Promise<Response | undefined> | Response | undefined;
+  };
+}
+
+/** Of the protocol, and not in this server yet: refused by name. */
+const NOT_BUILT_ROUTES: readonly (readonly [method: string, path: string])[] = [
+  ["DELETE", "/v1/topics/:topic"],
+  ["GET", "/v1/topics/:topic/partitions/:partition/records"],
+  ["DELETE", "/v1/topics/:topic/partitions/:partition/records"],
+  ["POST", "/v1/producers/:producer"],
+  ["GET", "/v1/groups"],
+  ["GET", "/v1/groups/:group"],
+  ["DELETE", "/v1/groups/:group"],
+  ["DELETE", "/v1/groups/:group/topics/:topic"],
+  ["POST", "/v1/groups/:group/offsets"],
+  ["POST", "/v1/groups/:group/reset"],
+  ["POST", "/v1/transactions"],
+  ["GET", "/metrics"],
+  ["GET", "/openapi.json"],
+  ["GET", "/asyncapi.json"],
+  ["GET", "/"],
+];
+
+export function createApp(deps: AppDeps): Hono<AppEnv> {
+  const app = new Hono<AppEnv>();
+  app.onError((error) => problemResponse(problemOf(error, deps.log)));
+  app.use("/v1/*", refuseForeignOrigin(deps.origins));
+  addHealthRoutes(app, deps);
+  addTopicRoutes(app, deps);
+  addStreamRoute(app, deps);
+  addRefusals(app);
+  return app;
+}
+
+function addHealthRoutes(app: Hono<AppEnv>, { db }: AppDeps): void {
+  app.get("/healthz", (c) => c.json({ status: "alive" }));
+  app.get("/readyz", async (c) =>
+    c.json({ status: "ready", durability: db.durability, schemaVersion: await schemaVersion(db) }),
+  );
+}
+
+function addStreamRoute(app: Hono<AppEnv>, { connect }: AppDeps): void {
+  app.get("/v1/stream", async (c) => {
+    const { searchParams } = new URL(c.req.url);
+    const response = await c.env.upgrade(c.req.raw, (socket) => connect(socket, searchParams));
+    return (
+      response ??
+      problemResponse(new Problem("bad_request", "/v1/stream speaks WebSocket: upgrade to it"), 426)
+    );
+  });
+}
+
+function addRefusals(app: Hono<AppEnv>): void {
+  for (const [method, path] of NOT_BUILT_ROUTES) {
+    app.on(method, path, () =>
+      problemResponse(new Problem("bad_request", `${method} ${path} is not built yet`), 501),
+    );
+  }
+  app.notFound((c) => {
+    const allowed = methodsOf(app, c.req.path);
+    const asked = `${c.req.method} ${c.req.path.slice(0, 200)}`;
+    if (allowed.length === 0)
+      return problemResponse(new Problem("bad_request", `There is no route ${asked}`), 404);
+    const why = `There is no route ${asked}: the path takes ${allowed.join(", ")}`;
+    const response = problemResponse(new Problem("bad_request", why, { allowed }), 405);
+    response.headers.set("allow", allowed.join(", "));
+    return response;
+  });
+}
+
+function methodsOf(app: Hono<AppEnv>, path: string): readonly string[] {
+  return ["GET", "PUT", "POST", "DELETE"].filter((method) =>
+    app.router.match(method, path)[0].some(([[, route]]) => route.method === method),
+  );
+}

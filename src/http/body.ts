@@ -1,0 +1,46 @@
+import { decodeUtf8 } from "../core/json-text.ts";
+import { Problem } from "../core/problem.ts";
+import { BATCH_BYTES_MAX } from "../protocol/limits.ts";
+
+/** The body as text. Throws `batch_too_large`, before it is all in memory, and `bad_request` where it is not UTF-8. */
+export async function readBody(request: Request): Promise<string> {
+  const announced = Number(request.headers.get("content-length") ?? Number.NaN);
+  if (announced > BATCH_BYTES_MAX) throw bodyTooLarge(announced);
+  // An announced length is what the runtime reads; without one the body is counted as it comes.
+  const body = Number.isNaN(announced)
+    ? await readCounted(request)
+    : new Uint8Array(await request.arrayBuffer());
+  return decodeUtf8(body);
+}
+
+async function readCounted(request: Request): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of request.body ?? []) {
+    bytes += chunk.length;
+    if (bytes > BATCH_BYTES_MAX) throw bodyTooLarge(bytes);
+    chunks.push(chunk);
+  }
+  return joined(chunks, bytes);
+}
+
+function joined(chunks: readonly Uint8Array[], bytes: number): Uint8Array {
+  const body = new Uint8Array(bytes);
+  let at = 0;
+  for (const chunk of chunks) {
+    body.set(chunk, at);
+    at += chunk.length;
+  }
+  return body;
+}
+
+function bodyTooLarge(found: number): Problem {
+  return new Problem(
+    "batch_too_large",
+    `The body has ${found} bytes or more, at most ${BATCH_BYTES_MAX} are allowed`,
+    {
+      found,
+      allowed: BATCH_BYTES_MAX,
+    },
+  );
+}

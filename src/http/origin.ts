@@ -1,0 +1,31 @@
+// No runtime checks where a browser's request comes from: without this any web page that a user has open could
+// read and write the log of a server on their own machine.
+
+import type { MiddlewareHandler } from "hono";
+import { Problem } from "../core/problem.ts";
+import { problemResponse } from "./problems.ts";
+
+export interface OriginRules {
+  /** Beside the server's own, e.g. `https://app.example`. */
+  readonly allowed: readonly string[];
+  /** Pages served from this machine, on any port: for development. */
+  readonly allowsLoopback: boolean;
+}
+
+const LOOPBACK_HOSTS = new Set(["localhost", "127.0.0.1", "[::1]"]);
+
+export function refuseForeignOrigin(rules: OriginRules): MiddlewareHandler {
+  return async (c, next) => {
+    const origin = c.req.header("origin");
+    if (origin === undefined || isAllowed(origin, new URL(c.req.url), rules)) return next();
+    const message = `Requests from pages of ${origin.slice(0, 200)} are refused: allow them with --allow-origin`;
+    return problemResponse(new Problem("forbidden", message));
+  };
+}
+
+export function isAllowed(origin: string, url: URL, { allowed, allowsLoopback }: OriginRules): boolean {
+  if (allowed.includes(origin)) return true;
+  if (!URL.canParse(origin)) return false; // "null": a sandboxed or local page
+  const { host, hostname } = new URL(origin);
+  return host === url.host || (allowsLoopback && LOOPBACK_HOSTS.has(hostname));
+}

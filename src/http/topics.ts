@@ -1,0 +1,100 @@
+import type { Context, Hono } from "hono";
+import { findAmbiguity, type JsonObject, parseJsonObject } from "../core/json-object.ts";
+import { Problem } from "../core/problem.ts";
+import { type NewRecord, parseJsonProduce, parseNdjsonProduce } from "../core/produce-request.ts";
+import { excerpt, judge, nameSchema, topicSettingsSchema } from "../protocol/schemas.ts";
+import { type TopicDescription, unknownTopic } from "../store/topics.ts";
+import { produce } from "../stream/produce.ts";
+import type { AppDeps, AppEnv } from "./app.ts";
+import { readBody } from "./body.ts";
+
+const NDJSON_TYPES = new Set([
+  "application/x-ndjson",
+  "application/ndjson",
+  "application/jsonl",
+  "application/x-jsonlines",
+]);
+const NOT_BUILT_SETTINGS = new Set(["retention", "cleanup", "compaction", "schema"]);
+
+export function addTopicRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
+  const { topics } = deps;
+
+  app.put("/v1/topics/:topic", async (c) => {
+    const topic = topicParam(c);
+    const settings = parseSettings(await readBody(c.req.raw));
+    const { isNew, ...description } = await topics.put(topic, settings.partitionCount ?? undefined);
+    return c.json(topicBody(description), isNew ? 201 : 200);
+  });
+
+  app.get("/v1/topics", async (c) => c.json({ topics: await topics.list() }));
+
+  app.get("/v1/topics/:topic", async (c) => {
+    const topic = topicParam(c);
+    const description = await topics.describe(topic);
+    if (!description) throw unknownTopic(topic);
+    return c.json(topicBody(description));
+  });
+
+  app.post("/v1/topics/:topic/records", async (c) => {
+    const topic = topicParam(c);
+    const runs = await produce(deps, topic, parseRecords(c, await readBody(c.req.raw)));
+    return c.json({ runs });
+  });
+}
+
+function topicParam(c: Context<AppEnv>): string {
+  const topic = c.req.param("topic") ?? "";
+  const verdict = judge(nameSchema, topic);
+  if (verdict.kind === "valid") return topic;
+  throw new Problem(
+    "bad_request",
+    `"${excerpt(topic)}" cannot name a topic: a name is 1 to 249 characters of A-Z a-z 0-9 . _ -`,
+  );
+}
+
+function parseRecords(c: Context<AppEnv>, body: string): readonly NewRecord[] {
+  const type = c.req.header("content-type")?.split(";")[0]?.trim().toLowerCase() ?? "";
+  const isNdjson = NDJSON_TYPES.has(type);
+  refuseOtherParameters(c, isNdjson ? ["key"] : []);
+  return isNdjson ? parseNdjsonProduce(body, c.req.query("key") ?? null) : parseJsonProduce(body);
+}
+
+function refuseOtherParameters(c: Context<AppEnv>, allowed: readonly string[]): void {
+  const other = Object.keys(c.req.queries()).find((name) => !allowed.includes(name));
+  if (other === undefined) return;
+  const hint = other === "key" ? ': it goes with "content-type: application/x-ndjson"' : "";
+  throw new Problem("bad_request", `There is no parameter "${excerpt(other)}" here${hint}`);
+}
+
+function parseSettings(body: string): { readonly partitionCount?: number | null | undefined } {
+  if (body.trim() === "") return {};
+  const input = parseJsonObject(body);
+  if (!input) throw new Problem("bad_request", "The settings of a topic must be one JSON object");
+  const ambiguity = findAmbiguity(body);
+  if (ambiguity !== undefined) throw refusedSettings(ambiguity);
+  return checkSettings(input);
+}
+
+function checkSettings(input: JsonObject): { readonly partitionCount?: number | null | undefined } {
+  const notBuilt = Object.keys(input).find((member) => NOT_BUILT_SETTINGS.has(member));
+  if (notBuilt !== undefined) throw refusedSettings(`"${notBuilt}" is not built yet`);
+  const verdict = judge(topicSettingsSchema, input);
+  switch (verdict.kind) {
+    case "valid":
+      return verdict.output;
+    case "unknownMember":
+      throw refusedSettings(`there is no member "${verdict.member}"`);
+    case "misfit":
+    case "notAllowed":
+      throw refusedSettings(verdict.why);
+  }
+}
+
+function refusedSettings(why: string): Problem {
+  return new Problem("bad_request", `Cannot take the settings of the topic: ${why}`);
+}
+
+/** As every topic is until settings can be given: nothing expires, nothing is compacted, any value is taken. */
+function topicBody({ createdAt, ...description }: TopicDescription) {
+  return { ...description, retention: null, cleanup: "delete", compaction: null, schema: null, createdAt };
+}

@@ -1,0 +1,62 @@
+// Browser-safe. Every limit of the protocol, once: the server enforces these names and nothing else.
+// Sizes are bytes unless the name says otherwise; text is measured as UTF-8.
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+
+/** Every integer on the wire is below this: 2^53 − 1 is the last one JavaScript counts exactly. */
+export const INTEGER_MAX = Number.MAX_SAFE_INTEGER;
+
+/** Topics, groups, instances, subscriptions and producers are named alike. */
+export const NAME_PATTERN = /^[A-Za-z0-9._-]{1,249}$/;
+export const TOPIC_PARTITIONS_MAX = 1_024;
+export const TOPICS_MAX = 10_000;
+
+/** Key + headers + value text. */
+export const RECORD_BYTES_MAX = MIB;
+export const KEY_BYTES_MAX = 32 * KIB;
+export const HEADERS_MAX = 64;
+/** The headers object as it stands in the request. */
+export const HEADERS_BYTES_MAX = 16 * KIB;
+/** Arrays and objects inside one another in a value; `[]` is 1 deep. */
+export const JSON_DEPTH_MAX = 128;
+export const METADATA_BYTES_MAX = 4 * KIB;
+
+export const BATCH_RECORDS_MAX = 10_000;
+/** The body of a produce request as it came. */
+export const BATCH_BYTES_MAX = 4_000_000;
+
+/** Client to server; a larger one closes the socket with 1009. */
+export const CLIENT_FRAME_BYTES_MAX = 4 * MIB + 64 * KIB;
+/** Server to client: a `records` frame holds at most this, or one larger record. */
+export const CHUNK_RECORDS_MAX = 500;
+export const CHUNK_BYTES_MAX = 256 * KIB;
+
+export const WINDOW_RECORDS_MIN = 1;
+export const WINDOW_RECORDS_MAX = 10_000;
+export const WINDOW_RECORDS_DEFAULT = 1_000;
+export const WINDOW_BYTES_MIN = 64 * KIB;
+export const WINDOW_BYTES_MAX = 4 * MIB;
+export const WINDOW_BYTES_DEFAULT = MIB;
+/** All windows of a socket together. */
+export const SOCKET_WINDOW_BYTES_MAX = 16 * MIB;
+/** No records are handed to a socket that still holds this much. */
+export const SOCKET_BUFFER_BYTES_MAX = 2 * MIB;
+/** A client that asks and never reads the answers is closed with 4029 when its socket holds this much. */
+export const SOCKET_ANSWERS_BYTES_MAX = 6 * MIB;
+
+export const SUBSCRIPTIONS_PER_SOCKET_MAX = 64;
+export const TOPICS_PER_SUBSCRIPTION_MAX = 100;
+
+export const SESSION_TIMEOUT_MIN_MS = 6_000;
+export const SESSION_TIMEOUT_MAX_MS = 300_000;
+export const SESSION_TIMEOUT_DEFAULT_MS = 45_000;
+/** A session times out after this many heartbeats without a sign of life. */
+export const HEARTBEATS_PER_SESSION_TIMEOUT = 3;
+/** Pings that may go unanswered before the socket is closed with 4008. */
+export const PINGS_UNANSWERED_MAX = 3;
+
+/** Operations that wait for the disk, together; one more is `unavailable`. */
+export const PENDING_WRITE_BYTES_MAX = 64 * MIB;
+/** An operation that could not be written in this time is `unavailable`. */
+export const WRITE_DEADLINE_MS = 15_000;

@@ -1,0 +1,138 @@
+#!/usr/bin/env bun
+// The entry on Bun: settings, file, sockets, signals. Nothing else knows which runtime this is.
+
+import type { ServerWebSocket } from "bun";
+import type { Scheduler } from "../core/ports.ts";
+import { CLIENT_FRAME_BYTES_MAX, SOCKET_ANSWERS_BYTES_MAX } from "../protocol/limits.ts";
+import type { SocketHandlers, SocketPort } from "../stream/socket.ts";
+import { openDatabase } from "./open-database.ts";
+import { FileError, ownFile } from "./owned-file.ts";
+import { createServer } from "./server.ts";
+import { readSettings, type Settings, SettingsError } from "./settings.ts";
+
+/** Refuses to answer HTTP bodies above every limit of ours before they reach a route. */
+const HTTP_BODY_BYTES_MAX = 64 * 1024 * 1024;
+/** The last guard: records stop at 2 MiB and answers close the socket at 6 MiB, long before Bun would drop a frame. */
+const BACKPRESSURE_BYTES_MAX = 2 * SOCKET_ANSWERS_BYTES_MAX;
+const STOP_DEADLINE_MS = 5_000;
+
+interface SocketData {
+  readonly accept: (socket: SocketPort) => SocketHandlers;
+  handlers?: SocketHandlers;
+}
+
+const scheduler: Scheduler = {
+  nowMs: () => performance.now(),
+  after: (delayMs, run) => {
+    const timer = setTimeout(run, delayMs);
+    return () => clearTimeout(timer);
+  },
+  soon: (run) => void setImmediate(run),
+};
+
+const chance = { random: () => Math.random(), newId: () => crypto.randomUUID() };
+
+function log(event: string, facts: Readonly<Record<string, unknown>> = {}): void {
+  const told = Object.entries(facts).filter(([, value]) => value !== undefined);
+  const line = [
+    `event=${JSON.stringify(event)}`,
+    ...told.map(([name, value]) => `${name}=${JSON.stringify(value)}`),
+  ];
+  process.stderr.write(`${new Date().toISOString()} ${line.join(" ")}\n`);
+}
+
+async function main(): Promise<void> {
+  const settings = readSettings(process.argv.slice(2), process.env);
+  const ownership = await ownFile(settings.databasePath);
+  const db = await openDatabase(settings.databasePath, scheduler);
+  const server = createServer({
+    db,
+    scheduler,
+    chance,
+    log,
+    origins: { allowed: settings.allowedOrigins, allowsLoopback: settings.mode === "dev" },
+    createsTopicsOnFirstUse: settings.createsTopicsOnFirstUse,
+  });
+  await server.start();
+  const http = listen(settings, server.app.fetch);
+  stopOnSignals(async () => {
+    await server.stop();
+    await http.stop(true);
+    ownership.release();
+  });
+  announce(settings, `http://${http.hostname}:${http.port}`);
+}
+
+function listen({ host, port }: Settings, fetch: ReturnType<typeof createServer>["app"]["fetch"]) {
+  return Bun.serve<SocketData, never>({
+    hostname: host,
+    port,
+    maxRequestBodySize: HTTP_BODY_BYTES_MAX,
+    fetch: (request, http) =>
+      fetch(request, {
+        upgrade: (handshake: Request, accept: SocketData["accept"]) =>
+          // Bun answers the handshake itself; whatever is returned here is not sent.
+          http.upgrade(handshake, { data: { accept } }) ? new Response(null) : undefined,
+      }),
+    websocket: {
+      maxPayloadLength: CLIENT_FRAME_BYTES_MAX,
+      backpressureLimit: BACKPRESSURE_BYTES_MAX,
+      closeOnBackpressureLimit: true,
+      idleTimeout: 0, // the session has its own heartbeat
+      sendPings: false,
+      open: (ws) => {
+        ws.data.handlers = ws.data.accept(socketPort(ws));
+      },
+      message: (ws, data) => ws.data.handlers?.onMessage(typeof data === "string" ? data : undefined),
+      pong: (ws) => ws.data.handlers?.onPong(),
+      drain: (ws) => ws.data.handlers?.onDrain(),
+      close: (ws) => ws.data.handlers?.onClose(),
+    },
+  });
+}
+
+function socketPort(ws: ServerWebSocket<SocketData>): SocketPort {
+  return {
+    send: (text) => void ws.send(text),
+    bufferedBytes: () => ws.getBufferedAmount(),
+    close: (code, reason) => ws.close(code, reason),
+    ping: () => void ws.ping(),
+  };
+}
+
+function stopOnSignals(stop: () => Promise<void>): void {
+  let isStopping = false;
+  const onSignal = (signal: string) => {
+    if (isStopping) return;
+    isStopping = true;
+    log("stopping", { signal });
+    setTimeout(() => process.exit(1), STOP_DEADLINE_MS).unref();
+    stop().then(
+      () => process.exit(0),
+      (error) => {
+        log("stop failed", { message: String(error) });
+        process.exit(1);
+      },
+    );
+  };
+  process.on("SIGINT", () => onSignal("SIGINT"));
+  process.on("SIGTERM", () => onSignal("SIGTERM"));
+}
+
+function announce({ mode, databasePath }: Settings, url: string): void {
+  const lines = [`tidemark ready url=${url} db=file:${databasePath} pid=${process.pid}`];
+  if (mode === "dev") {
+    lines.push(
+      `curl ${url}/v1/topics/demo/records -d '{"records":[{"key":"u1","value":{"hello":"world"}}]}'`,
+      `npx -y wscat@6 -c '${url.replace("http", "ws")}/v1/stream?topic=demo&group=demo'`,
+      `sqlite3 '${databasePath.replaceAll("'", "'\\''")}' 'SELECT * FROM consumer_lag'`,
+    );
+  }
+  process.stdout.write(`${lines.join("\n")}\n`);
+}
+
+main().catch((error: unknown) => {
+  const isExpected = error instanceof SettingsError || error instanceof FileError;
+  process.stderr.write(isExpected ? `tidemark: ${error.message}\n` : `tidemark: ${Bun.inspect(error)}\n`);
+  process.exit(isExpected ? 2 : 1);
+});

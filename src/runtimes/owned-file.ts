@@ -1,0 +1,76 @@
+// One server a database file. The lock is an open write transaction on a small database beside the file: it is the
+// same on every runtime and it dies with its process, even on kill -9, so nothing is ever left to clean up.
+//
+// Only the entry of a runtime asks for this. The store underneath stays correct with several writers; but two servers
+// on one file would not see each other's appends at once, and each would end the other's memberships at its start.
+
+import { accessSync, constants, existsSync, mkdirSync, statSync } from "node:fs";
+import { dirname } from "node:path";
+import { createClient, LibsqlError, type Transaction } from "@libsql/client/sqlite3";
+
+/** Its message says what to do. */
+export class FileError extends Error {
+  override readonly name = "FileError";
+}
+
+const ANY_WRITE_BIT = 0o222;
+
+export interface FileOwnership {
+  release(): void;
+}
+
+/** Throws a FileError where another server owns the file. Keep what it returns: the lock is gone with it. */
+export async function ownFile(databasePath: string): Promise<FileOwnership> {
+  makeWritable(databasePath);
+  const lockPath = `${databasePath}-owner`;
+  const client = createClient({
+    url: `file:${encodeURI(lockPath).replace(/[#?]/g, encodeURIComponent)}`,
+    concurrency: 1,
+  });
+  let transaction: Transaction;
+  try {
+    transaction = await client.transaction("deferred");
+    await transaction.executeMultiple(
+      "CREATE TABLE IF NOT EXISTS owner (pid INTEGER); UPDATE owner SET pid = pid WHERE 0;",
+    );
+  } catch (error) {
+    client.close();
+    const isTaken = error instanceof LibsqlError && error.code === "SQLITE_BUSY";
+    throw new FileError(isTaken ? takenMessage(databasePath) : `cannot lock ${lockPath}: ${String(error)}`);
+  }
+  return {
+    release: () => {
+      transaction.close();
+      client.close();
+    },
+  };
+}
+
+function takenMessage(path: string): string {
+  return `another tidemark server has ${path} open: stop it, or give this one a file of its own with --db file:PATH`;
+}
+
+function makeWritable(path: string): void {
+  const folder = dirname(path);
+  try {
+    mkdirSync(folder, { recursive: true });
+    accessSync(folder, constants.W_OK);
+  } catch (error) {
+    throw new FileError(`cannot write in the folder of ${path}: ${String(error)}`);
+  }
+  if (!existsSync(path)) return;
+  // Root may write whatever the mode says; a file that nobody is meant to write is not opened all the same.
+  const isMarkedReadOnly = (statSync(path).mode & ANY_WRITE_BIT) === 0;
+  try {
+    accessSync(path, constants.W_OK);
+  } catch {
+    throw readOnly(path);
+  }
+  if (isMarkedReadOnly) throw readOnly(path);
+}
+
+function readOnly(path: string): FileError {
+  return new FileError(
+    `${path} is read-only: make it writable (chmod u+w), or give another file with --db file:PATH`,
+  );
+}

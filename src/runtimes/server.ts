@@ -1,0 +1,73 @@
+// Puts a server together from what a runtime brings: a database, time, chance and a log. No globals here.
+
+import type { Chance, Log, Scheduler } from "../core/ports.ts";
+import { createApp } from "../http/app.ts";
+import type { OriginRules } from "../http/origin.ts";
+import type { Db } from "../store/db.ts";
+import { Topics } from "../store/topics.ts";
+import { WriteQueue } from "../store/write-queue.ts";
+import { Connection } from "../stream/connection.ts";
+import { Memberships } from "../stream/memberships.ts";
+import { SharedReads } from "../stream/shared-reads.ts";
+import type { SocketHandlers, SocketPort } from "../stream/socket.ts";
+import { WakeUps } from "../stream/wake-ups.ts";
+
+const RECONNECT_AFTER_MS = 500;
+
+export interface ServerDeps {
+  readonly db: Db;
+  readonly scheduler: Scheduler;
+  readonly chance: Chance;
+  readonly log: Log;
+  readonly origins: OriginRules;
+  readonly createsTopicsOnFirstUse: boolean;
+}
+
+export type Server = ReturnType<typeof createServer>;
+
+export function createServer(deps: ServerDeps) {
+  const { db, scheduler, chance, log, origins } = deps;
+  const queue = new WriteQueue({ db, scheduler, chance, log });
+  const topics = new Topics({ db, queue, createsOnFirstUse: deps.createsTopicsOnFirstUse });
+  const wakeUps = new WakeUps({ db, scheduler, log });
+  const reads = new SharedReads({ db, scheduler });
+  const memberships = new Memberships({ db, topics, queue, scheduler, chance, log });
+  const connections = new Set<Connection>();
+
+  function connect(socket: SocketPort, query: URLSearchParams): SocketHandlers {
+    const connection = new Connection(socket, query, {
+      durability: db.durability,
+      queue,
+      reads,
+      wakeUps,
+      memberships,
+      scheduler,
+      log,
+    });
+    connections.add(connection);
+    return {
+      onMessage: (text) => connection.onMessage(text),
+      onPong: () => connection.onPong(),
+      onDrain: () => connection.onDrain(),
+      onClose: () => {
+        connections.delete(connection);
+        connection.onClose();
+      },
+    };
+  }
+
+  return {
+    app: createApp({ db, topics, queue, wakeUps, chance, log, origins, connect }),
+
+    /** Before the first request: the memberships of the last run on this file have no sockets any more. */
+    start: () => memberships.endThoseOfLastRun(),
+
+    /** Tells every client to come back later; resolves when all that was accepted is on disk. */
+    async stop(): Promise<void> {
+      for (const connection of connections) connection.drain(RECONNECT_AFTER_MS);
+      memberships.close();
+      await queue.close();
+      await db.close();
+    },
+  };
+}

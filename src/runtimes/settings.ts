@@ -1,0 +1,141 @@
+// Flags over environment over defaults. Unknown flags and values that make no sense are refused by name.
+
+import { parseArgs } from "node:util";
+import * as v from "valibot";
+
+export interface Settings {
+  readonly mode: "dev" | "serve";
+  readonly host: string;
+  /** 0: any free one. */
+  readonly port: number;
+  readonly databasePath: string;
+  readonly createsTopicsOnFirstUse: boolean;
+  readonly allowedOrigins: readonly string[];
+}
+
+/** Its message is for the person at the terminal. */
+export class SettingsError extends Error {
+  override readonly name = "SettingsError";
+}
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Each flag's environment variable. */
+const VARIABLES = {
+  port: "PORT",
+  host: "HOST",
+  db: "TURSO_DATABASE_URL",
+  "auto-create": "TIDEMARK_AUTO_CREATE",
+  "allow-origin": "TIDEMARK_ALLOW_ORIGIN",
+} as const;
+
+export const USAGE = `usage: tidemark dev|serve [flags]
+
+  --port N            PORT                    4500; 0: any free one
+  --host ADDRESS      HOST                    127.0.0.1
+  --db URL            TURSO_DATABASE_URL      file:./.tidemark/tidemark.db
+  --auto-create       TIDEMARK_AUTO_CREATE    topics come into being on first use (always so in dev)
+  --allow-origin LIST TIDEMARK_ALLOW_ORIGIN   other sites whose pages may connect, separated by commas`;
+
+const DEFAULT_PORT = "4500";
+const DEFAULT_HOST = "127.0.0.1";
+const DEFAULT_DATABASE = "file:./.tidemark/tidemark.db";
+const LOOPBACK_HOSTS = new Set(["127.0.0.1", "localhost", "::1"]);
+
+/** Throws a SettingsError. */
+export function readSettings(argv: readonly string[], environment: Environment): Settings {
+  const [mode, ...rest] = argv;
+  if (mode !== "dev" && mode !== "serve") throw new SettingsError(`found ${mode ?? "no command"}\n${USAGE}`);
+  const flags = readFlags(rest);
+  const value = (name: keyof typeof VARIABLES) => flags[name] ?? (environment[VARIABLES[name]] || undefined);
+  return {
+    mode,
+    port: parsePort(value("port") ?? DEFAULT_PORT),
+    host: checkHost(value("host") ?? DEFAULT_HOST),
+    databasePath: parseDatabase(value("db") ?? DEFAULT_DATABASE),
+    createsTopicsOnFirstUse: mode === "dev" || parseSwitch(value("auto-create") ?? "false"),
+    allowedOrigins: parseOrigins(value("allow-origin") ?? ""),
+  };
+}
+
+function readFlags(args: readonly string[]): Partial<Record<keyof typeof VARIABLES, string>> {
+  const options = {
+    port: { type: "string" },
+    host: { type: "string" },
+    db: { type: "string" },
+    "auto-create": { type: "boolean" },
+    "allow-origin": { type: "string" },
+  } as const;
+  try {
+    const { "auto-create": autoCreate, ...values } = parseArgs({
+      args: [...args],
+      options,
+      strict: true,
+    }).values;
+    return autoCreate ? { ...values, "auto-create": "true" } : values;
+  } catch (error) {
+    throw new SettingsError(`${error instanceof Error ? error.message : error}\n${USAGE}`);
+  }
+}
+
+function parsePort(text: string): number {
+  const port = v.safeParse(
+    v.pipe(v.string(), v.regex(/^\d{1,5}$/), v.transform(Number), v.maxValue(65_535)),
+    text,
+  );
+  if (!port.success) throw new SettingsError(`the port must be 0 to 65535, found "${text}"`);
+  return port.output;
+}
+
+function checkHost(host: string): string {
+  if (LOOPBACK_HOSTS.has(host)) return host;
+  throw new SettingsError(
+    `refused to listen on ${host}: everybody who reaches it could read and write, and credentials are not built yet. ` +
+      `Listen on ${DEFAULT_HOST} behind a proxy that asks for them`,
+  );
+}
+
+function parseDatabase(url: string): string {
+  const path = url.startsWith("file:")
+    ? url.slice("file:".length).replace(/^\/\/(localhost)?(?=\/)/, "")
+    : undefined;
+  if (path === undefined) {
+    throw new SettingsError(
+      `cannot open the database ${withoutSecrets(url)}: only file:PATH is built yet, remote databases are not`,
+    );
+  }
+  if (path === "" || path.includes("?") || path.startsWith("//")) {
+    throw new SettingsError(
+      `cannot open the database "${url}": allowed is file:PATH, without host and parameters`,
+    );
+  }
+  return decodePath(path, url);
+}
+
+function decodePath(path: string, url: string): string {
+  try {
+    return decodeURIComponent(path);
+  } catch {
+    throw new SettingsError(`cannot open the database "${url}": write a percent sign as %25`);
+  }
+}
+
+function withoutSecrets(url: string): string {
+  return URL.canParse(url) ? `${new URL(url).protocol}//${new URL(url).host}` : "that is given";
+}
+
+function parseSwitch(text: string): boolean {
+  if (text === "true" || text === "1") return true;
+  if (text === "false" || text === "0") return false;
+  throw new SettingsError(`--auto-create must be true or false, found "${text}"`);
+}
+
+function parseOrigins(list: string): readonly string[] {
+  const origins = list
+    .split(",")
+    .map((origin) => origin.trim())
+    .filter((origin) => origin !== "");
+  const bad = origins.find((origin) => !URL.canParse(origin) || new URL(origin).origin !== origin);
+  if (bad === undefined) return origins;
+  throw new SettingsError(`--allow-origin takes origins like https://app.example, found "${bad}"`);
+}

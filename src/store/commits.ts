@@ -1,0 +1,66 @@
+// Owns `committed_offsets`: what acks write. (`offset_history` is written with the policies, in groups.ts.)
+
+import type { AckOutcome, AckRequest } from "../core/session/events.ts";
+import type { ErrorCode } from "../protocol/codes.ts";
+import type { Row } from "./db.ts";
+import type { Operation } from "./write-queue.ts";
+
+// The generation is judged in the write itself: an owner that has lost the partition, whatever it believes, has no
+// effect. Forward only. Where a partition is named twice the highest accepted offset counts.
+const COMMIT_OFFSETS = `
+  INSERT INTO committed_offsets (group_id, partition_id, committed_offset, metadata, committed_at)
+  SELECT :group_id, p.partition_id, max(ack.value ->> 3), ack.value ->> 4, (SELECT now_ms FROM clock)
+  FROM json_each(:acks) AS ack
+  JOIN topics AS t ON t.topic = ack.value ->> 0
+  JOIN partitions AS p ON p.topic_id = t.topic_id AND p.partition = ack.value ->> 1
+  JOIN assignments AS a ON a.group_id = :group_id AND a.partition_id = p.partition_id
+  WHERE ack.value ->> 5 AND a.generation = ack.value ->> 2
+  GROUP BY p.partition_id
+  ON CONFLICT (group_id, partition_id) DO UPDATE
+    SET committed_offset = excluded.committed_offset, metadata = excluded.metadata,
+        committed_at = excluded.committed_at
+    WHERE excluded.committed_offset > committed_offsets.committed_offset`;
+
+const ANSWER_ACKS = `
+  SELECT t.topic_id, p.partition_id, c.committed_offset, a.generation
+  FROM json_each(:acks) AS ack
+  LEFT JOIN topics AS t ON t.topic = ack.value ->> 0
+  LEFT JOIN partitions AS p ON p.topic_id = t.topic_id AND p.partition = ack.value ->> 1
+  LEFT JOIN assignments AS a ON a.group_id = :group_id AND a.partition_id = p.partition_id
+  LEFT JOIN committed_offsets AS c ON c.group_id = :group_id AND c.partition_id = p.partition_id
+  ORDER BY ack.key`;
+
+/** One transaction for all acks of a frame. Settles to one result for each, in order; a refused one spoils nothing. */
+export function commitOffsets(group: string, acks: readonly AckRequest[]): Operation<readonly AckOutcome[]> {
+  const entries = acks.map(({ topic, partition, generation, offset, metadata, refusal }) => [
+    topic,
+    partition,
+    generation,
+    offset,
+    metadata,
+    refusal === undefined ? 1 : 0,
+  ]);
+  const args = { group_id: group, acks: JSON.stringify(entries) };
+  return {
+    statements: [
+      { sql: COMMIT_OFFSETS, args },
+      { sql: ANSWER_ACKS, args },
+    ],
+    bytes: args.acks.length,
+    settle: ([, answers]) => acks.map((ack, index) => resultOf(ack, answers?.[index] ?? {})),
+  };
+}
+
+function resultOf(ack: AckRequest, row: Row): AckOutcome {
+  return {
+    committedOffset: typeof row.committed_offset === "number" ? row.committed_offset : null,
+    code: codeOf(ack, row),
+  };
+}
+
+function codeOf({ generation, refusal }: AckRequest, row: Row): ErrorCode | undefined {
+  if (row.topic_id === null) return "unknown_topic";
+  if (row.partition_id === null) return "unknown_partition";
+  if (row.generation !== generation) return "fenced_generation";
+  return refusal;
+}

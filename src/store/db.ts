@@ -1,0 +1,89 @@
+// The database port: the only way to SQL, and the place where tests put faults.
+//
+// Three methods. `read` sees only what is committed; `write` is one transaction, all or nothing; `script` is a
+// migration. Embedded and remote differ behind this and nowhere else.
+
+import type { Log } from "../core/ports.ts";
+import { Problem } from "../core/problem.ts";
+
+export type SqlValue = string | number | null;
+
+export interface Statement {
+  readonly sql: string;
+  /** By the name after the colon. Whole numbers are bound as INTEGER. */
+  readonly args?: Readonly<Record<string, SqlValue>>;
+}
+
+export type Row = Readonly<Record<string, unknown>>;
+export type Rows = readonly Row[];
+
+export interface Db {
+  /** What the database promises of a write that `write` has resolved. */
+  readonly durability: "fsync";
+  read(statement: Statement): Promise<Rows>;
+  /** One transaction; the rows of each statement, in order. Rejects with a DbError. */
+  write(statements: readonly Statement[]): Promise<readonly Rows[]>;
+  /** One transaction over a whole script, for DDL. Rejects with a DbError. */
+  script(sql: string): Promise<void>;
+  /** A number that changes when anybody commits, where the database can tell cheaply. */
+  dataVersion?(): Promise<number>;
+  close(): Promise<void>;
+}
+
+/**
+ * `busy`: another writer holds the lock, nothing was written, try again.
+ * `full`: no room on the disk, nothing was written.
+ * `io`: the disk or the connection failed before the commit, nothing was written.
+ * `rejected`: the database refuses these statements, nothing was written; the same will fail again.
+ * `unknown`: it may or may not have been written.
+ */
+export type DbFailure = "busy" | "full" | "io" | "rejected" | "unknown";
+
+export class DbError extends Error {
+  readonly failure: DbFailure;
+
+  constructor(failure: DbFailure, message: string, cause?: unknown) {
+    super(message, { cause });
+    this.name = "DbError";
+    this.failure = failure;
+  }
+}
+
+/** The border: what a client is told about an error. One that is nobody's answer is a defect, and is logged. */
+export function problemOf(error: unknown, log: Log): Problem {
+  if (error instanceof Problem) return error;
+  log(error instanceof DbError ? "database failed" : "defect", {
+    message: String(error),
+    stack: error instanceof Error ? error.stack : undefined,
+  });
+  if (error instanceof DbError) return problemOfDbError(error);
+  return new Problem("internal", "The server failed to do this; its log says why");
+}
+
+export function problemOfDbError(error: DbError): Problem {
+  switch (error.failure) {
+    case "busy":
+      return new Problem(
+        "unavailable",
+        "Another process holds the database's write lock; nothing was written",
+      );
+    case "full":
+      return new Problem("storage_full", "The database has no room left; nothing was written");
+    case "io":
+      return new Problem("unavailable", "The database could not be read or written; nothing was written");
+    case "rejected":
+      return new Problem("internal", "The database refused the operation; nothing was written");
+    case "unknown":
+      return new Problem(
+        "outcome_unknown",
+        "The database failed during the write; it may or may not have happened",
+      );
+  }
+}
+
+/** The first row's column, as the number that the statement promises. */
+export function numberColumn(row: Row | undefined, column: string): number {
+  const value = row?.[column];
+  if (typeof value !== "number") throw new TypeError(`column ${column} is ${typeof value}, not a number`);
+  return value;
+}

@@ -1,0 +1,153 @@
+// The database port over a local file, through @libsql/client.
+//
+// Two connections for life: one writes and checkpoints, one reads. Three traps of the client shape this file:
+//
+// 1. After one SQLITE_BUSY a connection can acknowledge autocommit writes that are never committed. So nothing here
+//    writes outside a transaction, and the lock is taken through `executeMultiple`, the one call that comes through
+//    BUSY clean. Every other statement of a write runs with the lock in hand and cannot meet BUSY.
+// 2. Every call is synchronous inside: waiting for a lock would stop the process. The busy timeout stays 0 and the
+//    write queue retries.
+// 3. A PRAGMA reaches one pooled connection: `concurrency: 1` makes that the only one.
+
+import { type Client, createClient, type InArgs, LibsqlError, type ResultSet } from "@libsql/client/sqlite3";
+import { type Db, DbError, type DbFailure, type Rows, type SqlValue, type Statement } from "./db.ts";
+
+const TAKE_WRITE_LOCK = "UPDATE write_lock SET n = n WHERE 0";
+const AUTO_VACUUM_INCREMENTAL = 2;
+const SYNCHRONOUS_FULL = 2;
+const WAL_PAGES_PER_CHECKPOINT = 1_000;
+/** What a checkpoint leaves of a WAL that a burst has made long. */
+const WAL_KEPT_BYTES = 64 * 1024 * 1024;
+
+/** Opens or creates the file. Rejects with a DbError: `busy`, or `rejected` where it is not a database of ours. */
+export async function openEmbeddedDb(path: string): Promise<Db> {
+  let writer: Client | undefined;
+  try {
+    writer = openConnection(path);
+    await prepareWriter(writer);
+    return new EmbeddedDb(path, writer, await openReader(path));
+  } catch (error) {
+    writer?.close();
+    throw dbErrorOf(error, "rejected");
+  }
+}
+
+class EmbeddedDb implements Db {
+  readonly durability = "fsync";
+  readonly #path: string;
+  readonly #writer: Client;
+  #reader: Client;
+
+  constructor(path: string, writer: Client, reader: Client) {
+    this.#path = path;
+    this.#writer = writer;
+    this.#reader = reader;
+  }
+
+  async read({ sql, args }: Statement): Promise<Rows> {
+    try {
+      return rowsOf(await this.#reader.execute({ sql, args: boundArgs(args) }));
+    } catch (error) {
+      // The failed statement may stay open and pin this connection to an old snapshot: never read from it again.
+      this.#reader.close();
+      this.#reader = await openReader(this.#path);
+      throw dbErrorOf(error, "rejected");
+    }
+  }
+
+  async write(statements: readonly Statement[]): Promise<readonly Rows[]> {
+    const transaction = await this.#writer.transaction("deferred");
+    let failureOfThisStep: DbFailure = "rejected";
+    try {
+      await transaction.executeMultiple(TAKE_WRITE_LOCK);
+      const results = await transaction.batch(
+        statements.map(({ sql, args }) => ({ sql, args: boundArgs(args) })),
+      );
+      failureOfThisStep = "unknown";
+      await transaction.commit();
+      return results.map(rowsOf);
+    } catch (error) {
+      throw dbErrorOf(error, failureOfThisStep);
+    } finally {
+      transaction.close(); // rolls back whatever was not committed
+    }
+  }
+
+  async script(sql: string): Promise<void> {
+    try {
+      await this.#writer.executeMultiple(`BEGIN IMMEDIATE;\n${sql}\nCOMMIT;`);
+    } catch (error) {
+      throw dbErrorOf(error, "rejected");
+    }
+  }
+
+  async dataVersion(): Promise<number> {
+    return pragma(this.#reader, "data_version");
+  }
+
+  /** Leaves everything in the one file, so that a copy of it is a backup. */
+  async close(): Promise<void> {
+    this.#reader.close();
+    await this.#writer.execute("PRAGMA wal_checkpoint(TRUNCATE)");
+    this.#writer.close();
+  }
+}
+
+function openConnection(path: string): Client {
+  return createClient({
+    url: `file:${encodeURI(path).replace(/[#?]/g, encodeURIComponent)}`,
+    concurrency: 1,
+  });
+}
+
+async function prepareWriter(writer: Client): Promise<void> {
+  // Counts only before the first table and before WAL; a file that has tables of its own keeps what it has.
+  if ((await pragma(writer, "page_count")) === 0)
+    await writer.execute(`PRAGMA auto_vacuum = ${AUTO_VACUUM_INCREMENTAL}`);
+  const journalMode = await writer.execute("PRAGMA journal_mode = WAL");
+  if (journalMode.rows[0]?.[0] !== "wal") throw new DbError("rejected", "The database file cannot use a WAL");
+  await writer.execute(`PRAGMA synchronous = ${SYNCHRONOUS_FULL}`);
+  await writer.execute(`PRAGMA wal_autocheckpoint = ${WAL_PAGES_PER_CHECKPOINT}`);
+  await writer.execute(`PRAGMA journal_size_limit = ${WAL_KEPT_BYTES}`);
+  if ((await pragma(writer, "synchronous")) !== SYNCHRONOUS_FULL) {
+    throw new DbError("rejected", "The database file does not accept PRAGMA synchronous = FULL");
+  }
+}
+
+async function openReader(path: string): Promise<Client> {
+  const reader = openConnection(path);
+  // One connection checkpoints: two at once can reset a WAL that the other still writes (SQLite 3.45.1).
+  await reader.execute("PRAGMA wal_autocheckpoint = 0");
+  await reader.execute("PRAGMA query_only = ON");
+  return reader;
+}
+
+async function pragma(client: Client, name: string): Promise<number> {
+  const value = (await client.execute(`PRAGMA ${name}`)).rows[0]?.[0];
+  if (typeof value !== "number") throw new DbError("rejected", `PRAGMA ${name} gave ${typeof value}`);
+  return value;
+}
+
+/** A JavaScript number would be bound as REAL, and 7.0 is not an offset. */
+function boundArgs(args: Readonly<Record<string, SqlValue>> = {}): InArgs {
+  const bound: Record<string, SqlValue | bigint> = {};
+  for (const [name, value] of Object.entries(args)) {
+    bound[name] = typeof value === "number" && Number.isSafeInteger(value) ? BigInt(value) : value;
+  }
+  return bound;
+}
+
+function rowsOf(result: ResultSet): Rows {
+  return result.rows;
+}
+
+/** `other`: what a failure means that the code does not tell. */
+function dbErrorOf(error: unknown, other: DbFailure): DbError {
+  if (error instanceof DbError) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  const code = error instanceof LibsqlError ? error.code : "";
+  if (code === "SQLITE_BUSY" || code === "SQLITE_LOCKED") return new DbError("busy", message, error);
+  if (code === "SQLITE_FULL") return new DbError("full", message, error);
+  if (other === "rejected" && code.startsWith("SQLITE_IOERR")) return new DbError("io", message, error);
+  return new DbError(other, message, error);
+}

@@ -1,0 +1,322 @@
+// Owns `groups`, `group_topics`, `members` and `assignments`: who is in a group and who owns what.
+//
+// A change of a group is planned from a snapshot and written on the condition that `groups.version` is still the one
+// that was read; every change gives the group a new version. So a plan made from an old picture does nothing, and
+// the caller reads again.
+
+import type {
+  GroupMember,
+  GroupPartition,
+  GroupSnapshot,
+  JoinedPartition,
+  JoinPlan,
+  JoinRequest,
+  JoinResult,
+} from "../core/membership.ts";
+import type { MembershipRef } from "../core/session/state.ts";
+import { type Db, numberColumn, type Row, type Rows, type SqlValue, type Statement } from "./db.ts";
+import type { Operation } from "./write-queue.ts";
+
+// ── reading a group ──────────────────────────────────────────────────────────────────────────────────────
+
+const GROUP_VERSION =
+  "SELECT coalesce((SELECT version FROM groups WHERE group_id = :group_id), 0) AS version";
+
+const GROUP_MEMBERS = `
+  SELECT m.member_id, m.instance_id, m.lease_expires_at <= clock.now_ms AS is_expired
+  FROM members AS m, clock WHERE m.group_id = :group_id`;
+
+const GROUP_PARTITIONS = `
+  SELECT t.topic, t.topic_id, p.partition, p.partition_id, p.log_start_offset, p.log_end_offset,
+         c.committed_offset, g.topic_id AS topic_id_seen, coalesce(g.partitions_seen, 0) AS partitions_seen
+  FROM json_each(:topics) AS wanted
+  JOIN topics AS t ON t.topic = wanted.value
+  JOIN partitions AS p ON p.topic_id = t.topic_id
+  LEFT JOIN group_topics AS g ON g.group_id = :group_id AND g.topic = t.topic
+  LEFT JOIN committed_offsets AS c ON c.group_id = :group_id AND c.partition_id = p.partition_id
+  ORDER BY wanted.key, p.partition`;
+
+/** The version is read first: whatever changes the group after that makes a plan from this snapshot void. */
+export async function readGroup(db: Db, groupId: string, topics: readonly string[]): Promise<GroupSnapshot> {
+  const args = { group_id: groupId };
+  const [version] = await db.read({ sql: GROUP_VERSION, args });
+  const members = await db.read({ sql: GROUP_MEMBERS, args });
+  const partitions = await db.read({
+    sql: GROUP_PARTITIONS,
+    args: { ...args, topics: JSON.stringify(topics) },
+  });
+  return {
+    version: numberColumn(version, "version"),
+    members: members.map(memberOf),
+    partitions: partitions.map(partitionOf),
+  };
+}
+
+// ── join ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+const IS_CURRENT = "(SELECT ok FROM guard WHERE op = :op)";
+
+const CHECK_VERSION = `
+  INSERT INTO guard (op, ok)
+  SELECT :op, coalesce((SELECT version FROM groups WHERE group_id = :group_id), 0) = :version`;
+
+const CHANGE_GROUP = `
+  INSERT INTO groups (group_id, version, created_at)
+  SELECT :group_id, last + 1, now_ms FROM sequence, clock WHERE ${IS_CURRENT}
+  ON CONFLICT (group_id) DO UPDATE SET version = excluded.version`;
+
+const END_ASSIGNMENTS = `
+  DELETE FROM assignments
+  WHERE group_id = :group_id AND member_id IN (SELECT value FROM json_each(:ended)) AND ${IS_CURRENT}`;
+
+const END_MEMBERS = `
+  DELETE FROM members
+  WHERE group_id = :group_id AND member_id IN (SELECT value FROM json_each(:ended)) AND ${IS_CURRENT}`;
+
+const INSERT_MEMBER = `
+  INSERT INTO members
+    (group_id, member_id, instance_id, membership, topics, session_timeout_ms, joined_at, lease_expires_at)
+  SELECT :group_id, :member_id, :instance_id, last + 1, :topics, :session_timeout_ms, now_ms, now_ms + :session_timeout_ms
+  FROM sequence, clock WHERE ${IS_CURRENT}`;
+
+const SEE_TOPICS = `
+  INSERT INTO group_topics (group_id, topic, topic_id, partitions_seen)
+  SELECT :group_id, seen.value ->> 'topic', seen.value ->> 'topicId', seen.value ->> 'partitions'
+  FROM json_each(:topics_seen) AS seen WHERE ${IS_CURRENT}
+  ON CONFLICT (group_id, topic) DO UPDATE
+    SET topic_id = excluded.topic_id, partitions_seen = excluded.partitions_seen`;
+
+// An ack may have come in since the plan was made: a policy never writes over an offset that it has not seen.
+const RESETS_TO_APPLY = `
+  FROM json_each(:resets) AS reset
+  LEFT JOIN committed_offsets AS c
+    ON c.group_id = :group_id AND c.partition_id = reset.value ->> 'partitionId'
+  WHERE ${IS_CURRENT} AND c.committed_offset IS reset.value ->> 'from'`;
+
+const RECORD_RESETS = `
+  INSERT INTO offset_history (group_id, topic, partition, previous_offset, new_offset, cause, actor, at)
+  SELECT :group_id, reset.value ->> 'topic', reset.value ->> 'partition', reset.value ->> 'from',
+         reset.value ->> 'to', reset.value ->> 'cause', 'member ' || :member_id, (SELECT now_ms FROM clock)
+  ${RESETS_TO_APPLY}`;
+
+const COMMIT_RESETS = `
+  INSERT INTO committed_offsets (group_id, partition_id, committed_offset, metadata, committed_at)
+  SELECT :group_id, reset.value ->> 'partitionId', reset.value ->> 'to', NULL, (SELECT now_ms FROM clock)
+  ${RESETS_TO_APPLY}
+  ON CONFLICT (group_id, partition_id) DO UPDATE
+    SET committed_offset = excluded.committed_offset, metadata = NULL, committed_at = excluded.committed_at`;
+
+const ASSIGN_PARTITIONS = `
+  INSERT INTO assignments (group_id, partition_id, member_id, generation)
+  SELECT :group_id, assigned.value, :member_id, last + 2 + assigned.key
+  FROM json_each(:partition_ids) AS assigned, sequence WHERE ${IS_CURRENT}
+  ON CONFLICT (group_id, partition_id) DO UPDATE
+    SET member_id = excluded.member_id, generation = excluded.generation`;
+
+const ADVANCE_SEQUENCE = `UPDATE sequence SET last = last + :used WHERE ${IS_CURRENT}`;
+
+const READ_ASSIGNMENT = `
+  SELECT m.membership, t.topic, t.topic_id, p.partition, p.partition_id, a.generation,
+         c.committed_offset, c.metadata, p.log_start_offset, p.log_end_offset
+  FROM members AS m
+  JOIN assignments AS a ON a.group_id = m.group_id AND a.member_id = m.member_id
+  JOIN partitions AS p ON p.partition_id = a.partition_id
+  JOIN topics AS t ON t.topic_id = p.topic_id
+  LEFT JOIN committed_offsets AS c ON c.group_id = a.group_id AND c.partition_id = a.partition_id
+  WHERE m.group_id = :group_id AND m.member_id = :member_id AND ${IS_CURRENT}
+  ORDER BY a.generation`;
+
+const END_CHECK = "DELETE FROM guard WHERE op = :op RETURNING ok";
+
+/** What the database knows of a join; the resets stand in the plan. */
+export type Joined = Omit<JoinResult, "resets" | "unplaced">;
+
+/** Settles to undefined, with nothing written, where the group is no longer the one that was planned from. */
+export function writeJoin(join: {
+  op: number;
+  request: JoinRequest;
+  version: number;
+  plan: JoinPlan;
+}): Operation<Joined | undefined> {
+  const statements = joinStatements(join);
+  return {
+    statements,
+    bytes: JSON.stringify(statements.map(({ args }) => args)).length,
+    settle: (results) => {
+      const assignment = results[results.length - 2] ?? [];
+      return assignment.length === 0 ? undefined : joinedOf(join.plan.memberId, assignment);
+    },
+  };
+}
+
+function joinStatements({
+  op,
+  request,
+  version,
+  plan,
+}: Parameters<typeof writeJoin>[0]): readonly Statement[] {
+  const args = { op, group_id: request.group };
+  const ended = { ...args, ended: JSON.stringify(plan.endedMemberIds) };
+  const member = { ...args, member_id: plan.memberId };
+  const resets = { ...args, resets: JSON.stringify(plan.resets) };
+  return [
+    { sql: CHECK_VERSION, args: { ...args, version } },
+    { sql: CHANGE_GROUP, args },
+    { sql: END_ASSIGNMENTS, args: ended },
+    { sql: END_MEMBERS, args: ended },
+    { sql: INSERT_MEMBER, args: { ...member, ...memberArgs(request) } },
+    { sql: SEE_TOPICS, args: { ...args, topics_seen: JSON.stringify(plan.topicsSeen) } },
+    { sql: RECORD_RESETS, args: { ...resets, member_id: plan.memberId } },
+    { sql: COMMIT_RESETS, args: resets },
+    { sql: ASSIGN_PARTITIONS, args: { ...member, partition_ids: JSON.stringify(plan.partitionIds) } },
+    { sql: ADVANCE_SEQUENCE, args: { op, used: 1 + plan.partitionIds.length } },
+    { sql: READ_ASSIGNMENT, args: member },
+    { sql: END_CHECK, args: { op } },
+  ];
+}
+
+function memberArgs({ instanceId, topics, sessionTimeoutMs }: JoinRequest): Record<string, SqlValue> {
+  return {
+    instance_id: instanceId ?? null,
+    topics: JSON.stringify(topics),
+    session_timeout_ms: sessionTimeoutMs,
+  };
+}
+
+// ── leases and the end of a membership ───────────────────────────────────────────────────────────────────
+
+const RENEW_LEASE = `
+  UPDATE members SET lease_expires_at = (SELECT now_ms FROM clock) + session_timeout_ms
+  WHERE group_id = :group_id AND member_id = :member_id AND membership = :membership
+  RETURNING membership`;
+
+/** Settles to false where the membership has ended. */
+export function renewLease(member: MembershipRef): Operation<boolean> {
+  const args = membershipArgs(member);
+  return { statements: [{ sql: RENEW_LEASE, args }], bytes: 0, settle: ([rows]) => rows?.length === 1 };
+}
+
+// Each names the members that end by a condition over `members AS m`; the members go last, as the others look there.
+const endStatements = (condition: string) => ({
+  bumpVersions: `
+    UPDATE groups SET version = (SELECT last + 1 FROM sequence)
+    WHERE group_id IN (SELECT m.group_id FROM members AS m WHERE ${condition})`,
+  advanceSequence: `
+    UPDATE sequence SET last = last + 1
+    WHERE EXISTS (SELECT 1 FROM members AS m WHERE ${condition})`,
+  deleteAssignments: `
+    DELETE FROM assignments
+    WHERE (group_id, member_id) IN (SELECT m.group_id, m.member_id FROM members AS m WHERE ${condition})`,
+  deleteMembers: `
+    DELETE FROM members AS m WHERE ${condition}
+    RETURNING group_id, member_id, membership`,
+});
+
+const END_MEMBERSHIP = endStatements(
+  "m.group_id = :group_id AND m.member_id = :member_id AND m.membership = :membership",
+);
+const END_EXPIRED = endStatements("m.lease_expires_at <= (SELECT now_ms FROM clock)");
+const END_WITHOUT_INSTANCE = endStatements("m.instance_id IS NULL");
+
+/** Does nothing where the membership is not that one any more: a leave may come after a rejoin. */
+export function endMembership(member: MembershipRef): Operation<readonly MembershipRef[]> {
+  return endOperation(END_MEMBERSHIP, membershipArgs(member));
+}
+
+/** Ends every membership whose lease has run out. */
+export function endExpiredMemberships(): Operation<readonly MembershipRef[]> {
+  return endOperation(END_EXPIRED, {});
+}
+
+/** For a server that opens an embedded file: the sockets of the members that it finds are gone. */
+export function endMembershipsWithoutInstance(): Operation<readonly MembershipRef[]> {
+  return endOperation(END_WITHOUT_INSTANCE, {});
+}
+
+function endOperation(
+  sql: ReturnType<typeof endStatements>,
+  args: Readonly<Record<string, SqlValue>>,
+): Operation<readonly MembershipRef[]> {
+  const order = [sql.bumpVersions, sql.advanceSequence, sql.deleteAssignments, sql.deleteMembers];
+  return {
+    statements: order.map((statement) => ({ sql: statement, args })),
+    bytes: 0,
+    settle: (results) => (results[3] ?? []).map(membershipOf),
+  };
+}
+
+const NEXT_EXPIRY = `
+  SELECT min(m.lease_expires_at) - (SELECT now_ms FROM clock) AS in_ms
+  FROM members AS m`;
+
+/** When the next lease runs out, as it stands; undefined while there are no members. */
+export async function msUntilNextExpiry(db: Db): Promise<number | undefined> {
+  const [row] = await db.read({ sql: NEXT_EXPIRY });
+  return typeof row?.in_ms === "number" ? Math.max(0, row.in_ms) : undefined;
+}
+
+// ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+function memberOf(row: Row): GroupMember {
+  return {
+    memberId: String(row.member_id),
+    instanceId: textOrNull(row.instance_id),
+    isExpired: row.is_expired === 1,
+  };
+}
+
+function partitionOf(row: Row): GroupPartition {
+  return {
+    topic: String(row.topic),
+    topicId: numberColumn(row, "topic_id"),
+    partition: numberColumn(row, "partition"),
+    partitionId: numberColumn(row, "partition_id"),
+    logStartOffset: numberColumn(row, "log_start_offset"),
+    logEndOffset: numberColumn(row, "log_end_offset"),
+    committedOffset: numberOrNull(row.committed_offset),
+    partitionsSeen: numberColumn(row, "partitions_seen"),
+    topicIdSeen: numberOrNull(row.topic_id_seen),
+  };
+}
+
+function joinedOf(memberId: string, rows: Rows): Joined {
+  return {
+    memberId,
+    membership: numberColumn(rows[0], "membership"),
+    partitions: rows.map(joinedPartitionOf),
+  };
+}
+
+function joinedPartitionOf(row: Row): JoinedPartition {
+  return {
+    topic: String(row.topic),
+    topicId: numberColumn(row, "topic_id"),
+    partition: numberColumn(row, "partition"),
+    partitionId: numberColumn(row, "partition_id"),
+    generation: numberColumn(row, "generation"),
+    committedOffset: numberOrNull(row.committed_offset),
+    metadata: textOrNull(row.metadata),
+    logStartOffset: numberColumn(row, "log_start_offset"),
+    logEndOffset: numberColumn(row, "log_end_offset"),
+  };
+}
+
+function membershipOf(row: Row): MembershipRef {
+  return {
+    group: String(row.group_id),
+    memberId: String(row.member_id),
+    membership: numberColumn(row, "membership"),
+  };
+}
+
+function membershipArgs({ group, memberId, membership }: MembershipRef) {
+  return { group_id: group, member_id: memberId, membership };
+}
+
+function numberOrNull(value: unknown): number | null {
+  return typeof value === "number" ? value : null;
+}
+
+function textOrNull(value: unknown): string | null {
+  return typeof value === "string" ? value : null;
+}

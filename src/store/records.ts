@@ -1,0 +1,194 @@
+// Owns `records` and the counters of `partitions`: appends, and reads of one chunk.
+
+import { appendRowsJson } from "../core/append-rows.ts";
+import type { NewRecord } from "../core/produce-request.ts";
+import type { ChunkExtent, ReadRequest } from "../core/session/window.ts";
+import { type Db, numberColumn, type Row, type Statement } from "./db.ts";
+import type { Topic } from "./topics.ts";
+import type { Operation } from "./write-queue.ts";
+
+// ── append ───────────────────────────────────────────────────────────────────────────────────────────────
+
+// The log end comes from the row, in the transaction: no server trusts its memory of it. Where the partition is
+// gone, neither statement finds a row and nothing is written.
+const APPEND_RECORDS = `
+  INSERT INTO records (partition_id, offset, timestamp, key, value, headers)
+  SELECT p.partition_id, p.log_end_offset + r.key, coalesce(r.value ->> 1, (SELECT now_ms FROM clock)),
+         r.value ->> 0, r.value ->> 3, r.value ->> 2
+  FROM partitions AS p CROSS JOIN json_each(:rows) AS r
+  WHERE p.partition_id = :partition_id`;
+
+const ADVANCE_LOG_END = `
+  UPDATE partitions
+  SET log_end_offset = log_end_offset + :count,
+      records = records + :count,
+      bytes = bytes + :bytes,
+      frame_bytes_max = max(frame_bytes_max, :frame_bytes_max)
+  WHERE partition_id = :partition_id
+  RETURNING log_end_offset`;
+
+export interface PartitionAppend {
+  readonly partition: number;
+  readonly records: readonly NewRecord[];
+}
+
+export interface AppendedPartition {
+  readonly partition: number;
+  readonly partitionId: number;
+  /** Of the first record; the others follow. */
+  readonly offset: number;
+  readonly logEndOffset: number;
+}
+
+/** Appends to partitions of one topic, all or nothing. Settles to undefined, nothing written, where it is gone. */
+export function appendRecords(
+  topic: Topic,
+  appends: readonly PartitionAppend[],
+): Operation<readonly AppendedPartition[] | undefined> {
+  const targets = appends.map((append) => ({
+    ...append,
+    partitionId: partitionIdOf(topic, append.partition),
+  }));
+  return {
+    statements: targets.flatMap(appendStatements),
+    bytes: appends.reduce((sum, { records }) => sum + bytesOf(records), 0),
+    settle: (results) => {
+      const advanced = targets.map((_, index) => results[2 * index + 1]?.[0]);
+      if (advanced.includes(undefined)) return undefined;
+      return targets.map(({ partition, partitionId, records }, index) => {
+        const logEndOffset = numberColumn(advanced[index], "log_end_offset");
+        return { partition, partitionId, offset: logEndOffset - records.length, logEndOffset };
+      });
+    },
+  };
+}
+
+function appendStatements(target: { partitionId: number; records: readonly NewRecord[] }): Statement[] {
+  const { partitionId, records } = target;
+  const counters = {
+    count: records.length,
+    bytes: bytesOf(records),
+    frame_bytes_max: records.reduce((max, record) => Math.max(max, record.frameBytesMax), 0),
+  };
+  return [
+    { sql: APPEND_RECORDS, args: { partition_id: partitionId, rows: appendRowsJson(records) } },
+    { sql: ADVANCE_LOG_END, args: { partition_id: partitionId, ...counters } },
+  ];
+}
+
+function partitionIdOf({ topic, partitionIds }: Topic, partition: number): number {
+  const partitionId = partitionIds[partition];
+  if (partitionId === undefined) throw new RangeError(`topic ${topic} has no partition ${partition}`);
+  return partitionId;
+}
+
+function bytesOf(records: readonly NewRecord[]): number {
+  return records.reduce((sum, record) => sum + record.bytes, 0);
+}
+
+// ── read ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** What a record looks like on the wire, as SQL: the stored JSON text goes out as it came in. */
+const RECORD_JSON = `'{"offset":' || offset || ',"timestamp":' || timestamp
+  || CASE WHEN key IS NULL THEN '' ELSE ',"key":' || json_quote(key) END
+  || CASE WHEN headers IS NULL THEN '' ELSE ',"headers":' || headers END
+  || ',"value":' || value || '}'`;
+
+// While the largest records of the partition would fit, counting is enough; else nothing is taken and
+// MEASURE_RECORDS says how many fit.
+const READ_CHUNK = `
+  SELECT p.log_end_offset, c.records, octet_length(c.records) AS bytes, c.count, c.next
+  FROM partitions AS p
+  LEFT JOIN (
+    SELECT group_concat(record) AS records, count(*) AS count, max(offset) + 1 AS next
+    FROM (
+      SELECT offset, ${RECORD_JSON} AS record
+      FROM records
+      WHERE partition_id = :partition_id AND offset >= :from
+      ORDER BY offset
+      LIMIT (SELECT CASE WHEN :is_measured OR frame_bytes_max * :records_max <= :bytes_max THEN :records_max ELSE 0 END
+             FROM partitions WHERE partition_id = :partition_id)
+    )
+  ) AS c
+  WHERE p.partition_id = :partition_id`;
+
+// The length of a column comes from the row's header: a large value is not read to be measured.
+const MEASURE_RECORDS = `
+  SELECT octet_length(value) + octet_length(json_quote(key)) + coalesce(octet_length(headers), 0)
+         + :overhead_bytes AS bytes
+  FROM records
+  WHERE partition_id = :partition_id AND offset >= :from
+  ORDER BY offset
+  LIMIT :records_max`;
+
+/** Member names, punctuation and two integers of 16 digits around a record's key, headers and value. */
+const RECORD_JSON_OVERHEAD_BYTES = 90;
+
+/** A run of records as the text of a JSON array's elements. */
+export interface Chunk extends ChunkExtent {
+  readonly records: string;
+}
+
+/** Undefined where the partition is gone. */
+export async function readChunk(db: Db, request: ReadRequest): Promise<Chunk | undefined> {
+  const chunk = await readCounted(db, request, false);
+  if (!chunk || chunk.count > 0 || chunk.logEndOffset <= request.from) return chunk;
+  const sizes = await measureRecords(db, request);
+  const fitting = countFitting(sizes, request);
+  if (sizes[0] === undefined) return { ...chunk, next: chunk.logEndOffset };
+  if (fitting === 0) return { ...chunk, firstRecordBytes: sizes[0] };
+  return readCounted(db, { ...request, recordsMax: fitting }, true);
+}
+
+async function readCounted(db: Db, request: ReadRequest, isMeasured: boolean): Promise<Chunk | undefined> {
+  const args = { ...chunkArgs(request), bytes_max: request.bytesMax, is_measured: isMeasured ? 1 : 0 };
+  const [row] = await db.read({ sql: READ_CHUNK, args });
+  return row && chunkOf(row, request.from);
+}
+
+async function measureRecords(db: Db, request: ReadRequest): Promise<readonly number[]> {
+  const args = { ...chunkArgs(request), overhead_bytes: RECORD_JSON_OVERHEAD_BYTES };
+  const rows = await db.read({ sql: MEASURE_RECORDS, args });
+  return rows.map((row) => numberColumn(row, "bytes"));
+}
+
+function countFitting(sizes: readonly number[], { bytesMax, takesOversized }: ReadRequest): number {
+  let bytes = 0;
+  const firstTooMany = sizes.findIndex((size) => {
+    bytes += size;
+    return bytes > bytesMax;
+  });
+  if (firstTooMany === -1) return sizes.length;
+  return firstTooMany === 0 && takesOversized ? 1 : firstTooMany;
+}
+
+function chunkArgs({ partitionId, from, recordsMax }: ReadRequest) {
+  return { partition_id: partitionId, from, records_max: recordsMax };
+}
+
+function chunkOf(row: Row, from: number): Chunk {
+  const logEndOffset = numberColumn(row, "log_end_offset");
+  if (typeof row.records !== "string") return { records: "", count: 0, bytes: 0, next: from, logEndOffset };
+  return {
+    records: row.records,
+    count: numberColumn(row, "count"),
+    bytes: numberColumn(row, "bytes"),
+    next: numberColumn(row, "next"),
+    logEndOffset,
+  };
+}
+
+// ── growth ───────────────────────────────────────────────────────────────────────────────────────────────
+
+const LOG_ENDS = `
+  SELECT partition_id, log_end_offset FROM partitions
+  WHERE partition_id IN (SELECT value FROM json_each(:partition_ids))`;
+
+/** By partition id. */
+export async function readLogEnds(
+  db: Db,
+  partitionIds: readonly number[],
+): Promise<ReadonlyMap<number, number>> {
+  const rows = await db.read({ sql: LOG_ENDS, args: { partition_ids: JSON.stringify(partitionIds) } });
+  return new Map(rows.map((row) => [numberColumn(row, "partition_id"), numberColumn(row, "log_end_offset")]));
+}

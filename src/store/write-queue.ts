@@ -1,0 +1,186 @@
+// The only way to the disk: operations wait here and are written together, one transaction a flush.
+//
+// While a flush is being written the next one gathers, so the number of operations a commit grows with the load and
+// no timer is needed. Results come in the order of submission. An operation must not fail: its statements carry
+// their own conditions and write nothing where these do not hold, so a refused operation leaves its neighbours
+// alone. When a flush fails all the same, its operations are repeated one by one and only the guilty one is refused.
+
+import type { Chance, Log, Scheduler } from "../core/ports.ts";
+import { Problem } from "../core/problem.ts";
+import { PENDING_WRITE_BYTES_MAX, WRITE_DEADLINE_MS } from "../protocol/limits.ts";
+import { type Db, DbError, problemOfDbError, type Rows, type Statement } from "./db.ts";
+
+const FLUSH_OPERATIONS_MAX = 512;
+/** About 10,000 records of 200 bytes: longer would hold the event loop too long. One larger operation goes alone. */
+const FLUSH_BYTES_MAX = 2 * 1024 * 1024;
+const BUSY_RETRY_MIN_MS = 2;
+const BUSY_RETRY_MAX_MS = 50;
+
+export interface Operation<T> {
+  readonly statements: readonly Statement[];
+  /** What it holds in memory while it waits. */
+  readonly bytes: number;
+  /** Reads the rows of its statements once they are durable. Throws a Problem where its conditions did not hold. */
+  settle(results: readonly Rows[]): T;
+}
+
+interface Pending {
+  readonly operation: Operation<unknown>;
+  readonly deadlineAtMs: number;
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: Error) => void;
+}
+
+export class WriteQueue {
+  readonly #db: Db;
+  readonly #scheduler: Scheduler;
+  readonly #chance: Chance;
+  readonly #log: Log;
+  #pending: Pending[] = [];
+  #pendingBytes = 0;
+  /** The first so many operations are written one by one: a flush of them has failed. */
+  #suspects = 0;
+  #isRunning = false;
+  #isClosed = false;
+  #onIdle: (() => void)[] = [];
+
+  constructor(deps: { db: Db; scheduler: Scheduler; chance: Chance; log: Log }) {
+    this.#db = deps.db;
+    this.#scheduler = deps.scheduler;
+    this.#chance = deps.chance;
+    this.#log = deps.log;
+  }
+
+  /** Resolves when the operation is durable. Rejects with a Problem; only `outcome_unknown` may have been written. */
+  submit<T>(operation: Operation<T>): Promise<T> {
+    if (this.#isClosed) return Promise.reject(new Problem("unavailable", "The server is stopping"));
+    if (this.#pendingBytes + operation.bytes > PENDING_WRITE_BYTES_MAX)
+      return Promise.reject(this.#tooMuchPending());
+    return new Promise<T>((resolve, reject) => {
+      const deadlineAtMs = this.#scheduler.nowMs() + WRITE_DEADLINE_MS;
+      // The value that reaches `resolve` is what this operation's own `settle` returned.
+      this.#pending.push({ operation, deadlineAtMs, resolve: resolve as (value: unknown) => void, reject });
+      this.#pendingBytes += operation.bytes;
+      this.#start();
+    });
+  }
+
+  /** Takes nothing new; resolves when all that was taken is settled. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    if (this.#isRunning) await new Promise<void>((resolve) => this.#onIdle.push(resolve));
+  }
+
+  #start(): void {
+    if (this.#isRunning) return;
+    this.#isRunning = true;
+    this.#scheduler.soon(() => void this.#run());
+  }
+
+  async #run(): Promise<void> {
+    for (;;) {
+      this.#refuseOverdue();
+      const flush = this.#nextFlush();
+      if (flush.length === 0) break;
+      const retryAfterMs = await this.#write(flush);
+      // A turn between two flushes lets in the requests that have arrived while this one was written.
+      if (this.#pending.length > 0) await this.#pause(retryAfterMs);
+    }
+    this.#isRunning = false;
+    for (const resolve of this.#onIdle.splice(0)) resolve();
+  }
+
+  /** Returns how long to wait before the next flush. */
+  async #write(flush: readonly Pending[]): Promise<number> {
+    try {
+      const results = await this.#db.write(flush.flatMap(({ operation }) => operation.statements));
+      this.#pending.splice(0, flush.length);
+      this.#suspects = Math.max(0, this.#suspects - flush.length);
+      settleAll(flush, results);
+      for (const { operation } of flush) this.#pendingBytes -= operation.bytes;
+      return 0;
+    } catch (error) {
+      return this.#recover(flush, error);
+    }
+  }
+
+  #recover(flush: readonly Pending[], error: unknown): number {
+    const failure = error instanceof DbError ? error : new DbError("unknown", String(error), error);
+    if (failure.failure === "busy") {
+      return BUSY_RETRY_MIN_MS + this.#chance.random() * (BUSY_RETRY_MAX_MS - BUSY_RETRY_MIN_MS);
+    }
+    this.#log("write failed", {
+      failure: failure.failure,
+      message: failure.message,
+      operations: flush.length,
+    });
+    if (flush.length > 1 && failure.failure !== "unknown") {
+      this.#suspects = flush.length;
+    } else {
+      this.#refuse(flush.length, problemOfDbError(failure));
+    }
+    return 0;
+  }
+
+  #nextFlush(): readonly Pending[] {
+    const operationsMax = this.#suspects > 0 ? 1 : FLUSH_OPERATIONS_MAX;
+    let bytes = 0;
+    let count = 0;
+    for (const { operation } of this.#pending) {
+      bytes += operation.bytes;
+      if (count > 0 && (count === operationsMax || bytes > FLUSH_BYTES_MAX)) break;
+      count += 1;
+    }
+    return this.#pending.slice(0, count);
+  }
+
+  /** The oldest come first, so those past their deadline do too. */
+  #refuseOverdue(): void {
+    const nowMs = this.#scheduler.nowMs();
+    const firstInTime = this.#pending.findIndex(({ deadlineAtMs }) => deadlineAtMs > nowMs);
+    const overdue = firstInTime === -1 ? this.#pending.length : firstInTime;
+    if (overdue > 0) this.#refuse(overdue, overdueProblem());
+  }
+
+  #refuse(count: number, problem: Problem): void {
+    this.#suspects = Math.max(0, this.#suspects - count);
+    for (const { operation, reject } of this.#pending.splice(0, count)) {
+      this.#pendingBytes -= operation.bytes;
+      reject(problem);
+    }
+  }
+
+  #pause(delayMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      if (delayMs > 0) this.#scheduler.after(delayMs, resolve);
+      else this.#scheduler.soon(resolve);
+    });
+  }
+
+  #tooMuchPending(): Problem {
+    return new Problem(
+      "unavailable",
+      `${this.#pendingBytes} bytes of writes are waiting for the disk, at most ${PENDING_WRITE_BYTES_MAX} may`,
+    );
+  }
+}
+
+function settleAll(flush: readonly Pending[], results: readonly Rows[]): void {
+  let first = 0;
+  for (const { operation, resolve, reject } of flush) {
+    const end = first + operation.statements.length;
+    try {
+      resolve(operation.settle(results.slice(first, end)));
+    } catch (error) {
+      reject(error instanceof Error ? error : new Error(String(error)));
+    }
+    first = end;
+  }
+}
+
+function overdueProblem(): Problem {
+  return new Problem(
+    "unavailable",
+    `The write waited ${WRITE_DEADLINE_MS} ms for the database's write lock; nothing was written`,
+  );
+}

@@ -1,0 +1,181 @@
+// Joins and ends of group memberships, for all connections of this process: a group's changes one after the other,
+// and whoever loses a membership is told. What a join brings is decided in core/membership.ts; the database judges
+// every write again, so several processes may do this at once.
+
+import { type JoinRequest, type JoinResult, planJoin } from "../core/membership.ts";
+import type { Chance, Log, Scheduler } from "../core/ports.ts";
+import { Problem } from "../core/problem.ts";
+import type { MembershipRef } from "../core/session/state.ts";
+import type { Db } from "../store/db.ts";
+import {
+  endExpiredMemberships,
+  endMembership,
+  endMembershipsWithoutInstance,
+  msUntilNextExpiry,
+  readGroup,
+  renewLease,
+  writeJoin,
+} from "../store/groups.ts";
+import type { Topics } from "../store/topics.ts";
+import type { WriteQueue } from "../store/write-queue.ts";
+
+/** Another process changed the group each time between reading and writing. */
+const JOIN_ATTEMPTS_MAX = 20;
+/** Lets a lease that is due be renewed before it is looked at. */
+const EXPIRY_SLACK_MS = 50;
+const EXPIRY_RETRY_MS = 1_000;
+
+export type EndReason = "replaced" | "expired";
+
+interface Holder {
+  readonly membership: number;
+  readonly onEnd: (reason: EndReason) => void;
+}
+
+export class Memberships {
+  readonly #db: Db;
+  readonly #topics: Topics;
+  readonly #queue: WriteQueue;
+  readonly #scheduler: Scheduler;
+  readonly #chance: Chance;
+  readonly #log: Log;
+  /** The connection that holds a membership, by group and member. */
+  readonly #holders = new Map<string, Holder>();
+  /** The last change of each group that is under way. */
+  readonly #changesByGroup = new Map<string, Promise<unknown>>();
+  #lastOp = 0;
+  #cancelExpiry: (() => void) | undefined;
+
+  constructor(deps: {
+    db: Db;
+    topics: Topics;
+    queue: WriteQueue;
+    scheduler: Scheduler;
+    chance: Chance;
+    log: Log;
+  }) {
+    this.#db = deps.db;
+    this.#topics = deps.topics;
+    this.#queue = deps.queue;
+    this.#scheduler = deps.scheduler;
+    this.#chance = deps.chance;
+    this.#log = deps.log;
+  }
+
+  /** A server that has just opened an embedded file: nobody holds a socket of the memberships that it finds. */
+  async endThoseOfLastRun(): Promise<void> {
+    const ended = await this.#queue.submit(endMembershipsWithoutInstance());
+    if (ended.length > 0) this.#log("memberships of the last run ended", { count: ended.length });
+    await this.#scheduleExpiry();
+  }
+
+  /** Rejects with a Problem. `onEnd` is called once, when the membership is lost to others or to its lease. */
+  join(request: Omit<JoinRequest, "newMemberId">, onEnd: (reason: EndReason) => void): Promise<JoinResult> {
+    return this.#inTurn(request.group, async () => {
+      for (const topic of request.topics) await this.#topics.require(topic);
+      const result = await this.#joinNow({ ...request, newMemberId: this.#chance.newId() });
+      this.#holders.set(holderKey(request.group, result.memberId), { membership: result.membership, onEnd });
+      return result;
+    });
+  }
+
+  leave(member: MembershipRef): Promise<void> {
+    this.#letGo(member);
+    return this.#inTurn(member.group, async () => {
+      await this.#queue.submit(endMembership(member));
+    });
+  }
+
+  /** Nobody renews the membership any more: it stays until its lease runs out, or is taken over. */
+  async detach(member: MembershipRef): Promise<void> {
+    this.#letGo(member);
+    await this.#scheduleExpiry();
+  }
+
+  async renew(member: MembershipRef): Promise<void> {
+    const isAlive = await this.#queue.submit(renewLease(member));
+    if (!isAlive) this.#tellEnd(member, "expired");
+  }
+
+  close(): void {
+    this.#cancelExpiry?.();
+  }
+
+  async #joinNow(request: JoinRequest): Promise<JoinResult> {
+    for (let attempt = 0; attempt < JOIN_ATTEMPTS_MAX; attempt += 1) {
+      const snapshot = await readGroup(this.#db, request.group, request.topics);
+      const plan = planJoin(request, snapshot);
+      this.#lastOp += 1;
+      const write = writeJoin({ op: this.#lastOp, request, version: snapshot.version, plan });
+      const joined = await this.#queue.submit(write);
+      if (!joined) continue;
+      for (const memberId of plan.endedMemberIds)
+        this.#tellReplaced(request.group, memberId, joined.membership);
+      return { ...joined, resets: plan.resets, unplaced: plan.unplaced };
+    }
+    throw new Problem(
+      "unavailable",
+      `Group "${request.group}" changed ${JOIN_ATTEMPTS_MAX} times while joining it`,
+    );
+  }
+
+  #inTurn<T>(group: string, change: () => Promise<T>): Promise<T> {
+    const before = this.#changesByGroup.get(group) ?? Promise.resolve();
+    const result = before.then(change);
+    const settled = result.then(
+      () => undefined,
+      () => undefined, // whoever asked for the change gets the error; the next one goes on
+    );
+    this.#changesByGroup.set(group, settled);
+    void settled.then(() => {
+      if (this.#changesByGroup.get(group) === settled) this.#changesByGroup.delete(group);
+    });
+    return result;
+  }
+
+  #tellReplaced(group: string, memberId: string, byMembership: number): void {
+    const holder = this.#holders.get(holderKey(group, memberId));
+    if (holder && holder.membership < byMembership) this.#tellEnd({ group, memberId, ...holder }, "replaced");
+  }
+
+  #tellEnd(member: MembershipRef, reason: EndReason): void {
+    const holder = this.#holders.get(holderKey(member.group, member.memberId));
+    if (holder?.membership !== member.membership) return;
+    this.#letGo(member);
+    holder.onEnd(reason);
+  }
+
+  #letGo(member: MembershipRef): void {
+    const key = holderKey(member.group, member.memberId);
+    if (this.#holders.get(key)?.membership === member.membership) this.#holders.delete(key);
+  }
+
+  /** Connections renew their own members' leases; this ends those that nobody renews. */
+  async #scheduleExpiry(): Promise<void> {
+    const inMs = await msUntilNextExpiry(this.#db);
+    this.#cancelExpiry?.();
+    this.#cancelExpiry =
+      inMs === undefined
+        ? undefined
+        : this.#scheduler.after(inMs + EXPIRY_SLACK_MS, () => {
+            this.#endExpired().catch((error) => this.#expireLater(error));
+          });
+  }
+
+  async #endExpired(): Promise<void> {
+    for (const member of await this.#queue.submit(endExpiredMemberships())) this.#tellEnd(member, "expired");
+    await this.#scheduleExpiry();
+  }
+
+  #expireLater(error: unknown): void {
+    this.#log("leases could not be looked at", { message: String(error) });
+    this.#cancelExpiry = this.#scheduler.after(EXPIRY_RETRY_MS, () => {
+      this.#endExpired().catch((again) => this.#expireLater(again));
+    });
+  }
+}
+
+/** A group's name has no slash. */
+function holderKey(group: string, memberId: string): string {
+  return `${group}/${memberId}`;
+}

@@ -1,0 +1,92 @@
+// A plain client of /v1/stream for tests: it sends what it is told to and hands out what comes, in order.
+
+import type { ClientFrame, ServerFrame } from "../../src/protocol/frames.ts";
+
+export type FrameOf<T extends ServerFrame["type"]> = Extract<ServerFrame, { type: T }>;
+
+export class StreamClient {
+  readonly #socket: WebSocket;
+  readonly #frames: ServerFrame[] = [];
+  readonly #texts: string[] = [];
+  #waiting: (() => void) | undefined;
+  #closeEvent: CloseEvent | undefined;
+
+  private constructor(socket: WebSocket) {
+    this.#socket = socket;
+    socket.onmessage = ({ data }) => {
+      this.#texts.push(String(data));
+      this.#frames.push(JSON.parse(String(data)));
+      this.#waiting?.();
+    };
+    socket.onclose = (event) => {
+      this.#closeEvent = event;
+      this.#waiting?.();
+    };
+  }
+
+  static async open(url: string, options: { headers?: Record<string, string> } = {}): Promise<StreamClient> {
+    // Bun's WebSocket takes headers, the DOM's type does not know it.
+    const socket = new WebSocket(url, options as unknown as string[]);
+    const client = new StreamClient(socket);
+    await new Promise<void>((resolve, reject) => {
+      socket.onopen = () => resolve();
+      socket.onerror = () => reject(new Error(`cannot connect to ${url}`));
+    });
+    return client;
+  }
+
+  send(frame: ClientFrame | Readonly<Record<string, unknown>>): void {
+    this.sendText(JSON.stringify(frame));
+  }
+
+  sendText(data: string | Uint8Array): void {
+    this.#socket.send(data as string);
+  }
+
+  /** The next frame, whatever it is. Rejects when the socket closes first. */
+  async next(): Promise<ServerFrame> {
+    await this.#until(() => this.#frames.length > 0);
+    const frame = this.#frames.shift();
+    this.#texts.shift();
+    if (!frame) throw new Error(`the socket closed: ${this.#closeEvent?.code} ${this.#closeEvent?.reason}`);
+    return frame;
+  }
+
+  /** The text of the next frame, byte for byte. */
+  async nextText(): Promise<string> {
+    await this.#until(() => this.#texts.length > 0);
+    const text = this.#texts[0];
+    await this.next();
+    return text ?? "";
+  }
+
+  /** The next frame, which must be of this type. */
+  async expect<T extends ServerFrame["type"]>(type: T): Promise<FrameOf<T>> {
+    const frame = await this.next();
+    if (frame.type !== type) throw new Error(`expected ${type}, received ${JSON.stringify(frame)}`);
+    return frame as FrameOf<T>; // its type has just been compared
+  }
+
+  /** Frames that have come and were not taken. */
+  get unread(): readonly ServerFrame[] {
+    return this.#frames;
+  }
+
+  async closed(): Promise<{ code: number; reason: string }> {
+    await this.#until(() => this.#closeEvent !== undefined);
+    return { code: this.#closeEvent?.code ?? 0, reason: this.#closeEvent?.reason ?? "" };
+  }
+
+  async close(): Promise<void> {
+    this.#socket.close(1000);
+    await this.closed();
+  }
+
+  async #until(isMet: () => boolean): Promise<void> {
+    while (!isMet() && this.#closeEvent === undefined) {
+      await new Promise<void>((resolve) => {
+        this.#waiting = resolve;
+      });
+    }
+  }
+}
