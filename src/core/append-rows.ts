@@ -5,8 +5,8 @@ import type { NewRecord } from "./produce-request.ts";
  *
  *     INSERT INTO records (…) SELECT …, r.value ->> 0, …, r.value ->> 3 FROM json_each(:rows) AS r
  *
- * Value and headers travel as JSON *strings* that hold their text: nested as JSON, SQLite would parse them and lose
- * the white space in them; `->>` gives a string back as it was.
+ * Value and headers travel as JSON *strings* that hold their text: nested as JSON, SQLite would parse them
+ * and lose the white space inside; `->>` gives a string back as it was.
  */
 export function appendRowsJson(records: readonly NewRecord[]): string {
   return JSON.stringify(

@@ -1,8 +1,9 @@
 import { Problem } from "./problem.ts";
 
-// JSON text as text. Values are kept byte for byte (`2.0`, `1E400`, 20 digits), so what JSON.parse returns is no use:
-// JSON.parse says whether a text is JSON, and the cursor then finds where each value stands. It only *skips*: of text
-// that JSON.parse has not accepted it makes nonsense, but it ends. Nothing here recurses, whatever the nesting.
+// JSON text as text. Values are kept byte for byte (`2.0`, `1E400`, 20 digits), so what JSON.parse returns is
+// of no use: it says whether a text is JSON, and then the cursor finds where each value stands. The cursor
+// only *skips*: of text that JSON.parse has not accepted it makes nonsense, though it always ends. It never
+// recurses.
 
 /** The depth of a JSON text: arrays and objects inside one another. A scalar is 0, `[]` is 1. */
 export function depthOf(text: string): number {
@@ -42,7 +43,7 @@ export class JsonCursor {
     return false;
   }
 
-  /** Steps from a value to the next of its array or object. False at the end: then that has been stepped over. */
+  /** Steps from a value to the next. False behind the last: the array or object has been stepped over. */
   next(): boolean {
     this.at = afterSpace(this.text, this.at);
     const hasNext = this.text.charCodeAt(this.at) === COMMA;
@@ -110,7 +111,7 @@ export function kindOf(text: string, at = 0): JsonKind {
 
 /** What the text of a JSON string says. */
 export function decodeString(text: string): string {
-  return text.includes("\\") ? JSON.parse(text) : text.slice(1, -1);
+  return text.includes("\\") ? JSON.parse(text) : text.slice(1, -1); // mostly there is nothing to decode
 }
 
 const QUOTE = 0x22;
@@ -132,7 +133,7 @@ function afterSpace(text: string, start: number): number {
   return at;
 }
 
-/** A quote that an odd number of backslashes stands before belongs to the string. */
+/** A quote behind an odd number of backslashes belongs to the string. indexOf is faster than a loop here. */
 function afterString(text: string, start: number): number {
   let quote = text.indexOf('"', start + 1);
   while (text.charCodeAt(quote - 1) === BACKSLASH) {
@@ -155,9 +156,9 @@ function afterScalar(text: string, start: number): number {
 }
 
 /**
- * A body as text. Bad UTF-8 is refused instead of becoming U+FFFD. One byte order mark at the start is dropped, as
- * RFC 8259 lets a reader do and as fetch's own json() does: files written on Windows begin with it, and no value
- * can contain it there.
+ * A body as text. Bad UTF-8 is refused instead of becoming U+FFFD. One byte order mark at the start is
+ * dropped: files written on Windows begin with it, it is part of no value there, and RFC 8259 lets a reader
+ * ignore it.
  */
 export function decodeUtf8(body: Uint8Array): string {
   try {
@@ -179,8 +180,8 @@ const encoder = new TextEncoder();
 const scratch = new Uint8Array(4096);
 
 /**
- * Why a decoded key, name, header or id may not go to the database, or null. SQLite stores a lone surrogate as bytes
- * that are not UTF-8, and reading them back aborts the whole process; at a NUL, C code takes a text to end.
+ * Why a decoded key, name, header or id may not go to the database, or null. SQLite stores a lone surrogate
+ * as bytes that are not UTF-8, and reading them aborts the whole process; a NUL ends a text early for C code.
  */
 export function findBadText(text: string): "lone surrogate" | "NUL" | null {
   if (!text.isWellFormed()) return "lone surrogate";

@@ -96,6 +96,7 @@ function partitionOf(record: NewRecord, { partitionCount, stickyPartition }: Par
 }
 
 function unknownPartition(record: number, found: number, { partitionCount }: PartitionChoice): Problem {
-  const message = `Cannot produce records[${record}].partition: found ${found}, allowed 0 to ${partitionCount - 1}`;
+  const allowed = `0 to ${partitionCount - 1}`;
+  const message = `Cannot produce records[${record}].partition: found ${found}, allowed ${allowed}`;
   return new Problem("unknown_partition", message, { record, found, partitionCount });
 }

@@ -7,12 +7,14 @@ import {
   KEY_BYTES_MAX,
   RECORD_BYTES_MAX,
 } from "../protocol/limits.ts";
+import { type JsonPointer, parsePointer, resolvePointer, textAt } from "./json-pointer.ts";
 import { decodeString, depthOf, findBadText, isSpace, JsonCursor, kindOf, utf8Length } from "./json-text.ts";
 import { Problem } from "./problem.ts";
 
-// From the text of a produce request to checked records: all of them, or a Problem. JSON.parse says whether it is
-// JSON (and finds an NDJSON line's key); everything else is read off the text by the cursor, in one pass. So a value
-// stays byte for byte, and a member given twice is seen, where JSON.parse would take the last and SQLite the first.
+// From the text of a produce request to checked records: all of them, or a Problem. JSON.parse says whether
+// it is JSON (and finds an NDJSON line's key); everything else is read off the text by the cursor, in one
+// pass. So a value stays byte for byte, and a member given twice is seen: JSON.parse takes the last of them,
+// SQLite the first.
 
 /** A record that passed every check which needs no knowledge of its topic. */
 export interface NewRecord {
@@ -41,8 +43,8 @@ export function parseJsonProduce(text: string): readonly NewRecord[] {
   for (let more = cursor.enter(); more; more = cursor.next()) {
     const name = cursor.name();
     if (MEMBERS_NOT_BUILT_YET.has(name)) throw notBuiltYet(BODY, name);
-    if (name !== "records") throw unknownMember(BODY, { name, allowed: '"records"' });
-    if (records !== null) throw memberTwice(BODY, { name });
+    if (name !== "records") throw unknownMember(BODY, name, ["records"]);
+    if (records !== null) throw memberTwice(BODY, name);
     records = readRecords(cursor);
   }
   if (records === null) throw refusal(BODY, { found: 'no "records"', allowed: '{"records": […]}' });
@@ -50,13 +52,13 @@ export function parseJsonProduce(text: string): readonly NewRecord[] {
 }
 
 /**
- * One JSON value a line; blank lines are counted as lines and otherwise skipped. `keyPointer` is a JSON pointer
- * (RFC 6901) into each value: a string is the key as it is, a number or boolean by its text in the line, null or
- * nothing is no key.
+ * One JSON value a line; blank lines are counted as lines and otherwise skipped. `keyPointer` is a JSON
+ * pointer (RFC 6901) into each value: a string is the key as it is, a number or boolean by its text in the
+ * line; null or nothing means no key.
  */
 export function parseNdjsonProduce(text: string, keyPointer: string | null): readonly NewRecord[] {
   requireWellFormed(text);
-  const pointer = keyPointer === null ? null : parsePointer(keyPointer);
+  const pointer = keyPointer === null ? null : readPointer(keyPointer);
   const records: NewRecord[] = [];
   let start = 0;
   for (let line = 1; start < text.length; line += 1) {
@@ -66,7 +68,7 @@ export function parseNdjsonProduce(text: string, keyPointer: string | null): rea
     start = end + 1;
     if (value === "") continue;
     if (records.length === BATCH_RECORDS_MAX) throw batchTooLarge({ line });
-    records.push(readLine(value, { pointer, place: { line } }));
+    records.push(readLine(value, pointer, { line }));
   }
   if (records.length === 0) throw refusal(BODY, { found: "no records", allowed: "one JSON value a line" });
   return records;
@@ -106,49 +108,37 @@ function readRecord(cursor: JsonCursor, place: Place): NewRecord {
     key: readKey(texts, place),
     value: readValue(texts, place),
     headers: readHeaders(texts, place),
-    timestamp: readInteger(texts, { member: "timestamp", place }),
-    partition: readInteger(texts, { member: "partition", place }),
+    timestamp: readInteger(texts, "timestamp", place),
+    partition: readInteger(texts, "partition", place),
   });
 }
 
-/** The text of each member of a record. */
-interface Envelope {
-  key: string | null;
-  value: string | null;
-  bytes: string | null;
-  headers: string | null;
-  timestamp: string | null;
-  partition: string | null;
-}
+const ENVELOPE_MEMBERS = ["key", "value", "bytes", "headers", "timestamp", "partition"] as const;
+
+/** The text of each member of a record, null where it is absent. */
+type Envelope = Record<(typeof ENVELOPE_MEMBERS)[number], string | null>;
 
 function readEnvelope(cursor: JsonCursor, place: Place): Envelope {
-  const texts: Envelope = {
-    key: null,
-    value: null,
-    bytes: null,
-    headers: null,
-    timestamp: null,
-    partition: null,
-  };
+  const texts: Envelope = { ...NO_MEMBERS };
   for (let more = cursor.enter(); more; more = cursor.next()) {
     const name = cursor.name();
     const member = ENVELOPE_MEMBERS.find((known) => known === name);
-    if (member === undefined) throw unknownMember(place, { name, allowed: ENVELOPE_MEMBERS.join(", ") });
-    if (texts[member] !== null) throw memberTwice(place, { name });
+    if (member === undefined) throw unknownMember(place, name, ENVELOPE_MEMBERS);
+    if (texts[member] !== null) throw memberTwice(place, name);
     texts[member] = cursor.take();
-    if (cursor.depth > JSON_DEPTH_MAX) throw tooDeep(place, { member, found: cursor.depth });
+    if (cursor.depth > JSON_DEPTH_MAX) throw tooDeep(place, cursor.depth, member);
   }
   return texts;
 }
 
-const ENVELOPE_MEMBERS: readonly (keyof Envelope)[] = [
-  "key",
-  "value",
-  "bytes",
-  "headers",
-  "timestamp",
-  "partition",
-];
+const NO_MEMBERS: Readonly<Envelope> = {
+  key: null,
+  value: null,
+  bytes: null,
+  headers: null,
+  timestamp: null,
+  partition: null,
+};
 
 function readKey(texts: Envelope, place: Place): string | null {
   if (texts.key === null) return null;
@@ -160,18 +150,15 @@ function readKey(texts: Envelope, place: Place): string | null {
 
 function readValue(texts: Envelope, place: Place): string {
   const { value, bytes } = texts;
-  if (value === null && bytes === null) throw refusal(place, { found: "neither", allowed: EXACTLY_ONE });
-  if (value !== null && bytes !== null) throw refusal(place, { found: "both", allowed: EXACTLY_ONE });
+  const allowed = "exactly one of them";
+  if (value === null && bytes === null)
+    throw refusal(place, { found: 'neither "value" nor "bytes"', allowed });
+  if (value !== null && bytes !== null) throw refusal(place, { found: 'both "value" and "bytes"', allowed });
   if (value === null) throw notBuiltYet(place, "bytes");
   return value;
 }
 
-const EXACTLY_ONE = 'exactly one of "value" and "bytes"';
-
-function readInteger(
-  texts: Envelope,
-  { member, place }: { readonly member: "timestamp" | "partition"; readonly place: Place },
-): number | null {
+function readInteger(texts: Envelope, member: "timestamp" | "partition", place: Place): number | null {
   const text = texts[member];
   if (text === null) return null;
   const allowed = `integer from 0 to ${INTEGER_MAX}`;
@@ -201,39 +188,34 @@ function countHeaders(text: string, place: Place): number {
   const cursor = new JsonCursor(text);
   for (let more = cursor.enter(); more; more = cursor.next()) {
     const name = cursor.name();
-    if (names.has(name)) throw memberTwice(place, { name, member: "headers" });
+    if (names.has(name)) throw memberTwice(place, name, "headers");
     names.add(name);
     const member = `headers[${quote(name)}]`;
     const kind = cursor.kind;
     if (kind !== "string") throw refusal(place, { member, found: kind, allowed: "string" });
-    requireGoodText(place, { member, text: name });
-    requireGoodText(place, { member, text: decodeString(cursor.take()) });
+    requireGoodText(place, member, name);
+    requireGoodText(place, member, decodeString(cursor.take()));
   }
   return names.size;
 }
 
 // ── NDJSON body ──────────────────────────────────────────────────────────────────────────────────────────
 
-function readLine(
-  value: string,
-  { pointer, place }: { readonly pointer: readonly string[] | null; readonly place: Place },
-): NewRecord {
+function readLine(value: string, pointer: JsonPointer | null, place: Place): NewRecord {
   const parsed = parseJson(value, place);
   // A level is two characters: most lines are too short to be too deep.
   const depth = value.length > 2 * JSON_DEPTH_MAX ? depthOf(value) : 0;
-  if (depth > JSON_DEPTH_MAX) throw tooDeep(place, { found: depth });
-  const key = pointer === null ? null : readLineKey(value, { pointer, place, parsed });
+  if (depth > JSON_DEPTH_MAX) throw tooDeep(place, depth);
+  const key = pointer === null ? null : readLineKey({ value, parsed }, pointer, place);
   return newRecord(place, { key, value, headers: null, timestamp: null, partition: null });
 }
 
-function readLineKey(
-  value: string,
-  {
-    pointer,
-    place,
-    parsed,
-  }: { readonly pointer: readonly string[]; readonly place: Place; readonly parsed: unknown },
-): string | null {
+interface Line {
+  readonly value: string;
+  readonly parsed: unknown;
+}
+
+function readLineKey({ value, parsed }: Line, pointer: JsonPointer, place: Place): string | null {
   const found = resolvePointer(pointer, parsed);
   if (found === undefined || found === null) return null;
   if (typeof found === "string") return found;
@@ -243,43 +225,11 @@ function readLineKey(
   throw refusal(place, { member: "key", found: Array.isArray(found) ? "array" : "object", allowed });
 }
 
-function resolvePointer(pointer: readonly string[], root: unknown): unknown {
-  let found = root;
-  for (const token of pointer) {
-    if (typeof found !== "object" || found === null) return undefined;
-    if (!Object.hasOwn(found, token)) return undefined;
-    if (Array.isArray(found) && token === "length") return undefined; // its one own property that is no element
-    found = Reflect.get(found, token);
-  }
-  return found;
-}
-
-/** The text that the pointer leads to; of a member given twice the last, as JSON.parse takes it. */
-function textAt(cursor: JsonCursor, pointer: readonly string[], level = 0): string | null {
-  const { kind } = cursor;
-  const isEnd = level === pointer.length;
-  if (isEnd || (kind !== "array" && kind !== "object")) {
-    const text = cursor.take();
-    return isEnd ? text : null;
-  }
-  let found: string | null = null;
-  let index = 0;
-  for (let more = cursor.enter(); more; more = cursor.next()) {
-    const name = kind === "array" ? String(index) : cursor.name();
-    if (name === pointer[level]) found = textAt(cursor, pointer, level + 1);
-    else cursor.take();
-    index += 1;
-  }
-  return found;
-}
-
-function parsePointer(pointer: string): readonly string[] {
-  if (/^[^/]|~(?![01])/.test(pointer)) {
-    const rule = 'a JSON pointer (RFC 6901): "" or "/…", with "~0" for "~" and "~1" for "/"';
-    throw new Problem("bad_request", `Cannot read ?key=${quote(pointer)}: allowed is ${rule}`);
-  }
-  const tokens = pointer.split("/").slice(1);
-  return tokens.map((token) => token.replaceAll("~1", "/").replaceAll("~0", "~"));
+function readPointer(text: string): JsonPointer {
+  const pointer = parsePointer(text);
+  if (pointer) return pointer;
+  const rule = 'a JSON pointer (RFC 6901): "" or "/…", with "~0" for "~" and "~1" for "/"';
+  throw new Problem("bad_request", `Cannot read ?key=${quote(text)}: allowed is ${rule}`);
 }
 
 function sliceTrimmed(text: string, from: number, to: number): string {
@@ -292,7 +242,7 @@ function sliceTrimmed(text: string, from: number, to: number): string {
 
 // ── both ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** No bytes of UTF-8 hold a lone surrogate, but a string may, and SQLite must never get one (see findBadText). */
+/** Decoded UTF-8 holds no lone surrogate; any other string might, and SQLite must never get one. */
 function requireWellFormed(text: string): void {
   if (!text.isWellFormed()) throw refusal(BODY, { found: "lone surrogate", allowed: "Unicode text" });
 }
@@ -301,25 +251,25 @@ function parseJson(text: string, place: Place): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    throw refusal(place, { found: "text that is not JSON", allowed: "JSON" }); // its own message quotes the input
+    // The error's own message quotes the input, and differs between runtimes.
+    throw refusal(place, { found: "text that is not JSON", allowed: "JSON" });
   }
 }
 
 type Fields = Omit<NewRecord, "bytes" | "frameBytesMax">;
 
 function newRecord(place: Place, { key, value, headers, timestamp, partition }: Fields): NewRecord {
-  if (key !== null) requireGoodText(place, { member: "key", text: key });
+  if (key !== null) requireGoodText(place, "key", key);
   const keyBytes = key === null ? 0 : utf8Length(key);
   if (keyBytes > KEY_BYTES_MAX)
     throw tooLarge(place, { member: "key", found: keyBytes, allowed: KEY_BYTES_MAX });
   const bytes = keyBytes + utf8Length(value) + (headers === null ? 0 : utf8Length(headers));
   if (bytes > RECORD_BYTES_MAX) throw tooLarge(place, { found: bytes, allowed: RECORD_BYTES_MAX });
-  const frameBytesMax = FRAME_BYTES_MAX + bytes + (key === null ? 0 : quotingBytesMax(key));
+  const frameBytesMax = FRAME_RECORD.length + bytes + (key === null ? 0 : quotingBytesMax(key));
   return { key, value, headers, timestamp, partition, bytes, frameBytesMax };
 }
 
-const FRAME_BYTES_MAX = `{"offset":${INTEGER_MAX},"timestamp":${INTEGER_MAX},"key":,"headers":,"value":},`
-  .length;
+const FRAME_RECORD = `{"offset":${INTEGER_MAX},"timestamp":${INTEGER_MAX},"key":,"headers":,"value":},`;
 
 /** What JSON needs around and inside a key beyond its own bytes; `\u0001` is five more than one. */
 function quotingBytesMax(key: string): number {
@@ -332,10 +282,7 @@ function quotingBytesMax(key: string): number {
   return bytes;
 }
 
-function requireGoodText(
-  place: Place,
-  { member, text }: { readonly member: string; readonly text: string },
-): void {
+function requireGoodText(place: Place, member: string, text: string): void {
   const found = findBadText(text);
   if (found !== null) throw refusal(place, { member, found, allowed: "Unicode text without NUL" });
 }
@@ -355,17 +302,11 @@ function refusal(place: Place, finding: Finding): Problem {
   return problem("bad_request", place, finding);
 }
 
-function unknownMember(
-  place: Place,
-  { name, allowed }: { readonly name: string; readonly allowed: string },
-): Problem {
-  return refusal(place, { found: `member ${quote(name)}`, allowed });
+function unknownMember(place: Place, name: string, known: readonly string[]): Problem {
+  return refusal(place, { found: `member ${quote(name)}`, allowed: known.join(", ") });
 }
 
-function memberTwice(
-  place: Place,
-  { name, member }: { readonly name: string; readonly member?: string },
-): Problem {
+function memberTwice(place: Place, name: string, member?: string): Problem {
   return refusal(place, { member, found: `member ${quote(name)} twice`, allowed: "once" });
 }
 
@@ -374,16 +315,9 @@ function notBuiltYet(place: Place, name: string): Problem {
   return refusal(place, { found, allowed: "a request without it" });
 }
 
-function tooDeep(
-  place: Place,
-  { member, found }: { readonly member?: string | undefined; readonly found: number },
-): Problem {
-  return refusal(place, {
-    member,
-    found,
-    allowed: JSON_DEPTH_MAX,
-    unit: "arrays and objects inside one another",
-  });
+function tooDeep(place: Place, found: number, member?: string): Problem {
+  const unit = "arrays and objects inside one another";
+  return refusal(place, { member, found, allowed: JSON_DEPTH_MAX, unit });
 }
 
 function tooLarge(place: Place, finding: Finding): Problem {

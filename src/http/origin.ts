@@ -23,9 +23,13 @@ export function refuseForeignOrigin(rules: OriginRules): MiddlewareHandler {
   };
 }
 
+/**
+ * That the page's host is the one it asks is not enough: a page can give its own name this machine's address (DNS
+ * rebinding). A name that is not this machine's must be listed.
+ */
 export function isAllowed(origin: string, url: URL, { allowed, allowsLoopback }: OriginRules): boolean {
   if (allowed.includes(origin)) return true;
   if (!URL.canParse(origin)) return false; // "null": a sandboxed or local page
   const { host, hostname } = new URL(origin);
-  return host === url.host || (allowsLoopback && LOOPBACK_HOSTS.has(hostname));
+  return LOOPBACK_HOSTS.has(hostname) && (allowsLoopback || host === url.host);
 }

@@ -14,7 +14,13 @@ import { readSettings, type Settings, SettingsError } from "./settings.ts";
 const HTTP_BODY_BYTES_MAX = 64 * 1024 * 1024;
 /** The last guard: records stop at 2 MiB and answers close the socket at 6 MiB, long before Bun would drop a frame. */
 const BACKPRESSURE_BYTES_MAX = 2 * SOCKET_ANSWERS_BYTES_MAX;
+/** Bun cuts a silent request after 10 s; a write may wait for the lock for 15 s. */
+const HTTP_IDLE_TIMEOUT_S = 60;
 const STOP_DEADLINE_MS = 5_000;
+/** For answers that are on their way when everything is on disk; idle keep-alive connections are not waited for. */
+const LAST_ANSWERS_MS = 200;
+
+type Fetch = ReturnType<typeof createServer>["app"]["fetch"];
 
 interface SocketData {
   readonly accept: (socket: SocketPort) => SocketHandlers;
@@ -56,18 +62,33 @@ async function main(): Promise<void> {
   await server.start();
   const http = listen(settings, server.app.fetch);
   stopOnSignals(async () => {
+    const answered = http.stop();
     await server.stop();
-    await http.stop(true);
+    await Promise.race([answered, new Promise<void>((resolve) => scheduler.after(LAST_ANSWERS_MS, resolve))]);
     ownership.release();
   });
   announce(settings, `http://${http.hostname}:${http.port}`);
 }
 
-function listen({ host, port }: Settings, fetch: ReturnType<typeof createServer>["app"]["fetch"]) {
+function listen(settings: Settings, fetch: Fetch) {
+  try {
+    return serve(settings, fetch);
+  } catch (error) {
+    const isTaken = error instanceof Error && "code" in error && error.code === "EADDRINUSE";
+    if (!isTaken) throw error;
+    const { host, port } = settings;
+    throw new SettingsError(
+      `port ${port} of ${host} is in use: stop what listens there, or give another with --port`,
+    );
+  }
+}
+
+function serve({ host, port }: Settings, fetch: Fetch) {
   return Bun.serve<SocketData, never>({
     hostname: host,
     port,
     maxRequestBodySize: HTTP_BODY_BYTES_MAX,
+    idleTimeout: HTTP_IDLE_TIMEOUT_S,
     fetch: (request, http) =>
       fetch(request, {
         upgrade: (handshake: Request, accept: SocketData["accept"]) =>

@@ -13,6 +13,8 @@ import type { SocketHandlers, SocketPort } from "../stream/socket.ts";
 import { WakeUps } from "../stream/wake-ups.ts";
 
 const RECONNECT_AFTER_MS = 500;
+/** A socket whose client does not answer the close is given up. */
+const DRAIN_DEADLINE_MS = 1_000;
 
 export interface ServerDeps {
   readonly db: Db;
@@ -33,6 +35,7 @@ export function createServer(deps: ServerDeps) {
   const reads = new SharedReads({ db, scheduler });
   const memberships = new Memberships({ db, topics, queue, scheduler, chance, log });
   const connections = new Set<Connection>();
+  let onLastClosed: (() => void) | undefined;
 
   function connect(socket: SocketPort, query: URLSearchParams): SocketHandlers {
     const connection = new Connection(socket, query, {
@@ -52,8 +55,18 @@ export function createServer(deps: ServerDeps) {
       onClose: () => {
         connections.delete(connection);
         connection.onClose();
+        if (connections.size === 0) onLastClosed?.();
       },
     };
+  }
+
+  function drainConnections(): Promise<void> {
+    return new Promise((resolve) => {
+      if (connections.size === 0) return resolve();
+      onLastClosed = resolve;
+      scheduler.after(DRAIN_DEADLINE_MS, resolve);
+      for (const connection of connections) connection.drain(RECONNECT_AFTER_MS);
+    });
   }
 
   return {
@@ -64,7 +77,7 @@ export function createServer(deps: ServerDeps) {
 
     /** Tells every client to come back later; resolves when all that was accepted is on disk. */
     async stop(): Promise<void> {
-      for (const connection of connections) connection.drain(RECONNECT_AFTER_MS);
+      await drainConnections();
       memberships.close();
       await queue.close();
       await db.close();

@@ -152,14 +152,14 @@ async function measureRecords(db: Db, request: ReadRequest): Promise<readonly nu
   return rows.map((row) => numberColumn(row, "bytes"));
 }
 
-function countFitting(sizes: readonly number[], { bytesMax, takesOversized }: ReadRequest): number {
+function countFitting(sizes: readonly number[], { bytesMax, loneRecordBytesMax }: ReadRequest): number {
   let bytes = 0;
   const firstTooMany = sizes.findIndex((size) => {
     bytes += size;
     return bytes > bytesMax;
   });
   if (firstTooMany === -1) return sizes.length;
-  return firstTooMany === 0 && takesOversized ? 1 : firstTooMany;
+  return firstTooMany === 0 && bytes <= loneRecordBytesMax ? 1 : firstTooMany;
 }
 
 function chunkArgs({ partitionId, from, recordsMax }: ReadRequest) {

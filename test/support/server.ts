@@ -3,8 +3,13 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Subprocess } from "bun";
 
-const REPOSITORY = join(import.meta.dir, "../..");
+export const REPOSITORY = join(import.meta.dir, "../..");
+
+const READY = /^tidemark ready url=(\S+) db=(.+) pid=(\d+)$/m;
+/** The line of `serve` is the last; behind that of `dev` come three to paste, in the same write. */
+const ANNOUNCED = { dev: /^tidemark ready .*\n.*\n.*\n.*\n/m, serve: /^tidemark ready .*\n/m };
 
 export interface ServerOptions {
   readonly mode?: "dev" | "serve";
@@ -12,9 +17,13 @@ export interface ServerOptions {
   /** Another copy of the sources, for tests that break them on purpose. */
   readonly repository?: string;
   readonly env?: Readonly<Record<string, string>>;
+  readonly cwd?: string;
+  /** Words in front of the command, e.g. to run it as another user. */
+  readonly prefix?: readonly string[];
 }
 
-export interface TestServer {
+/** `await using` ends it with SIGKILL where the test has not. */
+export interface TestServer extends AsyncDisposable {
   readonly url: string;
   readonly streamUrl: string;
   readonly databasePath: string;
@@ -23,56 +32,122 @@ export interface TestServer {
   readonly announcement: string;
   /** Signals the server itself and waits until it is gone. */
   kill(signal: NodeJS.Signals): Promise<number | null>;
+  /** All that it wrote to standard error, once it is gone. */
   stderr(): Promise<string>;
+  /** What it has written to standard error so far. */
+  readonly logged: string;
 }
 
-export function temporaryFolder(): { readonly path: string; remove(): void } {
+/** How a server ended that did not become ready. */
+export interface Refusal {
+  readonly exitCode: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** `using` removes it. */
+export function temporaryFolder(): { readonly path: string; remove(): void } & Disposable {
   const path = mkdtempSync(join(tmpdir(), "tidemark-test-"));
-  return { path, remove: () => rmSync(path, { recursive: true, force: true }) };
+  const remove = () => rmSync(path, { recursive: true, force: true });
+  return { path, remove, [Symbol.dispose]: remove };
 }
 
 /** Rejects with what the server wrote when it does not become ready. */
 export async function startServer(databasePath: string, options: ServerOptions = {}): Promise<TestServer> {
-  const child = spawnServer(databasePath, options);
-  const announcement = await untilReady(child.stdout);
-  const [, url, , pid] = announcement.match(/tidemark ready url=(\S+) db=(.+) pid=(\d+)/) ?? [];
-  if (url === undefined) {
-    throw new Error(`the server did not start: exit ${await child.exited}, ${await child.stderr.text()}`);
+  const { child, stdout, stderr } = launch(databasePath, options);
+  const isReady = await stdout.until(ANNOUNCED[options.mode ?? "dev"]);
+  const [, url = "", , pid] = stdout.text.match(READY) ?? [];
+  if (!isReady) {
+    throw new Error(`the server did not start: exit ${await child.exited}, ${await stderr.whole}`);
   }
+  const kill = async (signal: NodeJS.Signals) => {
+    if (child.exitCode === null && child.signalCode === null) process.kill(Number(pid), signal);
+    await child.exited;
+    return child.exitCode;
+  };
   return {
     url,
     streamUrl: `${url.replace("http", "ws")}/v1/stream`,
     databasePath,
     pid: Number(pid),
-    announcement,
-    kill: async (signal) => {
-      process.kill(Number(pid), signal);
-      await child.exited;
-      return child.exitCode;
+    announcement: stdout.text,
+    kill,
+    stderr: () => stderr.whole,
+    get logged() {
+      return stderr.text;
     },
-    stderr: () => child.stderr.text(),
+    [Symbol.asyncDispose]: async () => void (await kill("SIGKILL")),
   };
 }
 
+/** For a server that must not start. Rejects when it becomes ready. */
+export async function refusedServer(databasePath: string, options: ServerOptions = {}): Promise<Refusal> {
+  const { child, stdout, stderr } = launch(databasePath, options);
+  if (await stdout.until(READY)) {
+    child.kill("SIGKILL");
+    throw new Error(`the server started: ${stdout.text}`);
+  }
+  return { exitCode: await child.exited, stdout: await stdout.whole, stderr: await stderr.whole };
+}
+
 export function spawnServer(databasePath: string, options: ServerOptions = {}) {
-  const { mode = "dev", flags = [], repository = REPOSITORY, env = {} } = options;
+  const { mode = "dev", flags = [], repository = REPOSITORY, env = {}, cwd, prefix = [] } = options;
   const entry = join(repository, "src/runtimes/bun.ts");
-  return Bun.spawn([process.execPath, entry, mode, "--port", "0", "--db", `file:${databasePath}`, ...flags], {
-    env: { ...process.env, ...env },
+  const command = [process.execPath, entry, mode, "--port", "0", "--db", `file:${databasePath}`, ...flags];
+  return Bun.spawn([...prefix, ...command], {
+    env: { ...foreignEnvironment(), ...env },
     stdout: "pipe",
     stderr: "pipe",
+    ...(cwd === undefined ? {} : { cwd }),
   });
 }
 
-async function untilReady(stdout: ReadableStream<Uint8Array>): Promise<string> {
-  const decoder = new TextDecoder();
-  const reader = stdout.getReader();
-  let text = "";
-  while (!/tidemark ready .*\n/.test(text)) {
-    const { value, done } = await reader.read();
-    if (done) break;
-    text += decoder.decode(value, { stream: true });
+/** Without what a server would take for its settings. */
+function foreignEnvironment(): Record<string, string | undefined> {
+  const isSetting = (name: string) => /^(PORT|HOST|TURSO_.*|TIDEMARK_.*)$/.test(name);
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !isSetting(name)));
+}
+
+function launch(databasePath: string, options: ServerOptions) {
+  const child = spawnServer(databasePath, options);
+  return { child, stdout: new Output(child.stdout, child), stderr: new Output(child.stderr, child) };
+}
+
+/** What a process writes, read all the time so that it never waits for us. */
+export class Output {
+  text = "";
+  /** All of it, when the process has ended. */
+  readonly whole: Promise<string>;
+  #onChange: (() => void)[] = [];
+  #hasEnded = false;
+
+  constructor(stream: ReadableStream<Uint8Array>, process: Subprocess) {
+    this.whole = this.#read(stream).then(async () => {
+      await process.exited;
+      return this.text;
+    });
   }
-  reader.releaseLock();
-  return text;
+
+  /** False where the output ends first. */
+  async until(pattern: RegExp): Promise<boolean> {
+    while (!pattern.test(this.text)) {
+      if (this.#hasEnded) return false;
+      await new Promise<void>((resolve) => this.#onChange.push(resolve));
+    }
+    return true;
+  }
+
+  async #read(stream: ReadableStream<Uint8Array>): Promise<void> {
+    const decoder = new TextDecoder();
+    for await (const chunk of stream) {
+      this.text += decoder.decode(chunk, { stream: true });
+      this.#changed();
+    }
+    this.#hasEnded = true;
+    this.#changed();
+  }
+
+  #changed(): void {
+    for (const resolve of this.#onChange.splice(0)) resolve();
+  }
 }

@@ -8,6 +8,7 @@ export class StreamClient {
   readonly #socket: WebSocket;
   readonly #frames: ServerFrame[] = [];
   readonly #texts: string[] = [];
+  #lastPong = 0;
   #waiting: (() => void) | undefined;
   #closeEvent: CloseEvent | undefined;
 
@@ -65,6 +66,32 @@ export class StreamClient {
     const frame = await this.next();
     if (frame.type !== type) throw new Error(`expected ${type}, received ${JSON.stringify(frame)}`);
     return frame as FrameOf<T>; // its type has just been compared
+  }
+
+  /** The next frames up to the answer to a pong sent now, without it: what the server has said until here. */
+  async untilAnswered(): Promise<readonly ServerFrame[]> {
+    this.#lastPong += 1;
+    const id = `pong ${this.#lastPong}`;
+    this.send({ type: "pong", id });
+    const frames: ServerFrame[] = [];
+    for (;;) {
+      const frame = await this.next();
+      if (frame.type === "ok" && frame.id === id) return frames;
+      frames.push(frame);
+    }
+  }
+
+  /** The next frames, which must be records, until they hold that many. */
+  async expectRecords(count: number): Promise<readonly FrameOf<"records">[]> {
+    const frames: FrameOf<"records">[] = [];
+    let missing = count;
+    while (missing > 0) {
+      const frame = await this.expect("records");
+      frames.push(frame);
+      missing -= frame.records.length;
+    }
+    if (missing < 0) throw new Error(`expected ${count} records, received ${count - missing}`);
+    return frames;
   }
 
   /** Frames that have come and were not taken. */

@@ -49,5 +49,6 @@ export function letGo(
   member: { memberId: string; membership: number },
 ): SessionEffect {
   const ref = membershipOf(subscription, member);
-  return subscription.isStatic ? { type: "detach", member: ref } : { type: "leave", member: ref };
+  const isKept = subscription.isStatic && !subscription.leaving;
+  return isKept ? { type: "detach", member: ref } : { type: "leave", member: ref };
 }

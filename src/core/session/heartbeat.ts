@@ -13,16 +13,18 @@ import { membershipOf, refOf, type Session, type Subscription } from "./state.ts
 export function noteLife(session: Session, { nowMs }: Surroundings): void {
   session.lastSeenAtMs = nowMs;
   session.pingsUnanswered = 0;
+  session.isHeard = true;
 }
 
-/** Renews the leases of a client that was heard of, asks one that is silent, gives up one that stays so. */
 export function handleAlarm(session: Session, around: Surroundings): readonly SessionEffect[] {
   const silentMs = around.nowMs - session.lastSeenAtMs;
-  if (silentMs < heartbeatMs(session)) return [...renewals(session), nextAlarm(session, around)];
+  const renewed = session.isHeard ? renewals(session) : [];
+  session.isHeard = false;
+  if (silentMs < heartbeatMs(session)) return [...renewed, nextAlarm(session, around)];
   const expired = [...session.subscriptions.values()].filter(
     ({ sessionTimeoutMs }) => silentMs >= sessionTimeoutMs,
   );
-  const effects = expired.flatMap((subscription) => expire(session, subscription));
+  const effects = [...renewed, ...expired.flatMap((subscription) => expire(session, subscription))];
   if (session.pingsUnanswered >= PINGS_UNANSWERED_MAX) {
     return [...effects, { type: "close", code: CLOSE_CODES.heartbeatMissed, reason: "heartbeat missed" }];
   }
@@ -52,11 +54,9 @@ export function nextAlarm(session: Session, { nowMs }: Surroundings): SessionEff
   return { type: "setAlarm", delayMs: silentMs < heartbeat ? heartbeat - silentMs : heartbeat };
 }
 
-function heartbeatMs(session: Session): number {
-  let timeoutMs = SESSION_TIMEOUT_DEFAULT_MS;
-  for (const { sessionTimeoutMs } of session.subscriptions.values())
-    timeoutMs = Math.min(timeoutMs, sessionTimeoutMs);
-  return heartbeatOf(timeoutMs);
+function heartbeatMs({ subscriptions }: Session): number {
+  const timeoutsMs = [...subscriptions.values()].map(({ sessionTimeoutMs }) => sessionTimeoutMs);
+  return heartbeatOf(timeoutsMs.length > 0 ? Math.min(...timeoutsMs) : SESSION_TIMEOUT_DEFAULT_MS);
 }
 
 export function heartbeatOf(sessionTimeoutMs: number): number {

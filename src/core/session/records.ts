@@ -1,46 +1,63 @@
 // The loop of a partition: read from my position; when there is nothing, wait until it has grown; read again.
 
 import { SOCKET_BUFFER_BYTES_MAX, SOCKET_WINDOW_BYTES_MAX } from "../../protocol/limits.ts";
-import type { SessionEffect, Surroundings } from "./events.ts";
+import type { SessionEffect, SessionEvent, Surroundings } from "./events.ts";
 import { find, findPartition, type PartitionRef, partitionRef, type Session } from "./state.ts";
-import { type ChunkExtent, nextRead, type PartitionDelivery, takeChunk } from "./window.ts";
+import {
+  type ChunkExtent,
+  type Delivery,
+  endRead,
+  nextRead,
+  type PartitionDelivery,
+  type SocketRoom,
+  takeChunk,
+} from "./window.ts";
 
-export function readMore(session: Session, { bufferedBytes }: Surroundings): readonly SessionEffect[] {
-  if (session.isClosed || bufferedBytes >= SOCKET_BUFFER_BYTES_MAX) return []; // `drained` comes
+export function readMore(session: Session, around: Surroundings): readonly SessionEffect[] {
+  if (session.isClosed || isFull(around)) return []; // `drained` comes
   const effects: SessionEffect[] = [];
   for (const subscription of session.subscriptions.values()) {
     if (subscription.leaving) continue;
-    const read = nextRead(subscription.delivery, SOCKET_WINDOW_BYTES_MAX - unackedBytes(session));
-    if (read)
-      effects.push({ type: "read", ref: partitionRef(subscription, read.partition), request: read.request });
+    const read = nextRead(subscription.delivery, roomOf(session));
+    if (!read) continue;
+    effects.push({ type: "read", ref: partitionRef(subscription, read.partition), request: read.request });
   }
   return effects;
-}
-
-function unackedBytes(session: Session): number {
-  let bytes = 0;
-  for (const { delivery } of session.subscriptions.values()) bytes += delivery.unackedBytes;
-  return bytes;
 }
 
 export function handleChunk(
   session: Session,
-  ref: PartitionRef,
-  chunk: ChunkExtent & { readonly records: string },
+  { ref, chunk }: Extract<SessionEvent, { type: "chunk" }>,
+  around: Surroundings,
 ): readonly SessionEffect[] {
-  const reader = find(session, ref);
-  if (reader) reader.delivery.isReading = false;
-  const owned = findPartition(session, ref);
-  if (!owned) return [];
-  const { subscription, partition } = owned;
-  const hasRecords = takeChunk(subscription.delivery, partition, chunk);
+  const subscription = find(session, ref);
+  if (!subscription) return [];
+  const { name, delivery } = subscription;
+  const partition = findPartition(subscription, ref);
+  if (!partition || isFull(around)) {
+    endRead(delivery, partition); // it was lost, or it is read again when the socket has drained
+    return [];
+  }
+  const outcome = takeChunk(delivery, partition, { chunk, room: roomOf(session, delivery) });
   const effects: SessionEffect[] = [];
-  if (hasRecords)
-    effects.push({ type: "sendText", text: recordsFrameText(subscription.name, partition, chunk) });
+  if (outcome === "sent") effects.push({ type: "sendText", text: recordsFrameText(name, partition, chunk) });
   if (partition.phase === "waiting") {
     effects.push({ type: "wait", ref, partitionId: partition.partitionId, position: chunk.next });
   }
   return effects;
+}
+
+function isFull({ bufferedBytes }: Surroundings): boolean {
+  return bufferedBytes >= SOCKET_BUFFER_BYTES_MAX;
+}
+
+/** `asking`: the subscription whose own read is not counted. */
+function roomOf({ subscriptions }: Session, asking?: Delivery): SocketRoom {
+  let taken = 0;
+  for (const { delivery } of subscriptions.values()) {
+    taken += delivery.unackedBytes + (delivery === asking ? 0 : delivery.reservedBytes);
+  }
+  return { bytes: SOCKET_WINDOW_BYTES_MAX - taken, isEmpty: taken === 0 };
 }
 
 /** A RecordsFrame; the text of its records is shared by all who read the same chunk. */
@@ -53,7 +70,8 @@ function recordsFrameText(
 }
 
 export function handleGrown(session: Session, ref: PartitionRef): readonly SessionEffect[] {
-  const owned = findPartition(session, ref);
-  if (owned?.partition.phase === "waiting") owned.partition.phase = "ready";
+  const subscription = find(session, ref);
+  const partition = subscription && findPartition(subscription, ref);
+  if (partition?.phase === "waiting") partition.phase = "ready";
   return [];
 }

@@ -10,6 +10,8 @@ export interface Session {
   lastSerial: number;
   lastSeenAtMs: number;
   pingsUnanswered: number;
+  /** The client was heard of since its leases were renewed. */
+  isHeard: boolean;
   /** The socket is gone; joins that are still on their way are let go when they arrive. */
   isClosed: boolean;
 }
@@ -55,6 +57,7 @@ export function createSession(options: { durability: Durability; nowMs: number }
     lastSerial: 0,
     lastSeenAtMs: options.nowMs,
     pingsUnanswered: 0,
+    isHeard: false,
     isClosed: false,
   };
 }
@@ -64,10 +67,12 @@ export function find(session: Session, { name, serial }: SubscriptionRef): Subsc
   return subscription?.serial === serial ? subscription : undefined;
 }
 
-export function findPartition(session: Session, ref: PartitionRef) {
-  const subscription = find(session, ref);
-  const partition = subscription?.partitions.get(ref.partitionKey);
-  return subscription && partition?.generation === ref.generation ? { subscription, partition } : undefined;
+export function findPartition(
+  { partitions }: Subscription,
+  { partitionKey, generation }: PartitionRef,
+): PartitionDelivery | undefined {
+  const partition = partitions.get(partitionKey);
+  return partition?.generation === generation ? partition : undefined;
 }
 
 export function refOf({ name, serial }: Subscription): SubscriptionRef {

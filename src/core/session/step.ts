@@ -47,7 +47,7 @@ function handleEvent(session: Session, event: SessionEvent, around: Surroundings
     case "ended":
       return handleEnded(session, event.ref, event.reason);
     case "chunk":
-      return handleChunk(session, event.ref, event.chunk);
+      return handleChunk(session, event, around);
     case "grown":
       return handleGrown(session, event.ref);
     case "committed":

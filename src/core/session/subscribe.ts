@@ -97,7 +97,14 @@ export function handleJoined(
   const { name, sessionTimeoutMs, subscribeId: id } = subscription;
   subscription.member = { memberId: result.memberId, membership: result.membership };
   if (session.isClosed) return [letGo(subscription, subscription.member)];
-  for (const partition of result.partitions) addPartition(subscription, partition);
+  const unplacedIds = new Set(result.unplaced.map(({ partitionId }) => partitionId));
+  for (const partition of result.partitions) {
+    addPartition(
+      subscription,
+      partition,
+      unplacedIds.has(partition.partitionId) ? null : partition.committedOffset,
+    );
+  }
   const subscribed: ServerFrame = {
     type: "subscribed",
     id,
@@ -109,7 +116,7 @@ export function handleJoined(
   };
   return [
     { type: "send", frame: subscribed },
-    { type: "send", frame: assignedFrame(name, result) },
+    { type: "send", frame: assignedFrame(subscription, result) },
     ...result.unplaced.map((unplaced) =>
       errorFrame(new Problem(unplaced.code, unplaced.message), { name, ...unplaced }),
     ),
@@ -117,8 +124,8 @@ export function handleJoined(
   ];
 }
 
-function addPartition(subscription: Subscription, joined: JoinedPartition): void {
-  const { topic, topicId, partition, partitionId, generation, committedOffset: position } = joined;
+function addPartition(subscription: Subscription, joined: JoinedPartition, position: number | null): void {
+  const { topic, topicId, partition, partitionId, generation } = joined;
   const added: PartitionDelivery = {
     topic,
     topicId,
@@ -126,7 +133,7 @@ function addPartition(subscription: Subscription, joined: JoinedPartition): void
     partitionId,
     generation,
     position,
-    furthest: position ?? 0,
+    furthest: position ?? -1,
     sent: [],
     phase: "ready",
     nextRecordBytes: 0,
@@ -135,17 +142,17 @@ function addPartition(subscription: Subscription, joined: JoinedPartition): void
   if (position !== null) subscription.delivery.turns.push(added);
 }
 
-function assignedFrame(subscription: string, { partitions, resets }: JoinResult): ServerFrame {
+function assignedFrame(subscription: Subscription, { partitions, resets }: JoinResult): ServerFrame {
   const policyByPartition = new Map(resets.map(({ partitionId, policy }) => [partitionId, policy]));
   return {
     type: "assigned",
-    subscription,
+    subscription: subscription.name,
     partitions: partitions.map((joined) => ({
       topic: joined.topic,
       topicId: joined.topicId,
       partition: joined.partition,
       generation: joined.generation,
-      position: joined.committedOffset,
+      position: subscription.partitions.get(partitionKey(joined.topic, joined.partition))?.position ?? null,
       committedOffset: joined.committedOffset,
       metadata: joined.metadata ?? undefined,
       logStartOffset: joined.logStartOffset,

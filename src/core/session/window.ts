@@ -10,8 +10,8 @@ export interface Delivery {
   readonly window: Window;
   unackedRecords: number;
   unackedBytes: number;
-  /** One read at a time: its size is what the window had left. */
-  isReading: boolean;
+  /** What the read that is under way may bring; 0 while there is none. One read at a time. */
+  reservedBytes: number;
   /** In the order in which they take turns: the first was served longest ago. */
   readonly turns: PartitionDelivery[];
 }
@@ -24,13 +24,13 @@ export interface PartitionDelivery {
   readonly generation: number;
   /** Next offset to be sent; null until the partition has a place. */
   position: number | null;
-  /** The highest position of this ownership: nothing above it may be acknowledged. */
+  /** The highest position of this ownership: nothing above it may be acknowledged. −1 before there is any. */
   furthest: number;
   /** Sent and not acknowledged, in offset order. */
   readonly sent: SentChunk[];
   /** `waiting`: at the log end, until the partition grows. */
   phase: "ready" | "reading" | "waiting";
-  /** Set when the next record did not fit what the window had left: the room that it needs. */
+  /** Set when the next record did not fit what the windows had left: the room that it needs. */
   nextRecordBytes: number;
 }
 
@@ -46,8 +46,8 @@ export interface ReadRequest {
   readonly recordsMax: number;
   /** Of the records as they stand in the frame. */
   readonly bytesMax: number;
-  /** The first record comes even when it alone is larger than `bytesMax`. */
-  readonly takesOversized: boolean;
+  /** Up to this size the first record comes, alone, even when it is larger than `bytesMax`. */
+  readonly loneRecordBytesMax: number;
 }
 
 /** What a read brought. */
@@ -62,52 +62,82 @@ export interface ChunkExtent {
   readonly firstRecordBytes?: number;
 }
 
-export function createDelivery(window: Window): Delivery {
-  return { window, unackedRecords: 0, unackedBytes: 0, isReading: false, turns: [] };
+/** What all windows of the socket together have left, without the read in question. */
+export interface SocketRoom {
+  readonly bytes: number;
+  /** Nothing is unacknowledged on the whole socket. */
+  readonly isEmpty: boolean;
 }
 
-/** `socketFreeBytes`: what all windows of the socket together have left. */
+export function createDelivery(window: Window): Delivery {
+  return { window, unackedRecords: 0, unackedBytes: 0, reservedBytes: 0, turns: [] };
+}
+
+/** The partition whose turn it is, and how much of it: undefined while there is no room or nothing to read. */
 export function nextRead(
   delivery: Delivery,
-  socketFreeBytes: number,
+  room: SocketRoom,
 ): { partition: PartitionDelivery; request: ReadRequest } | undefined {
-  const { window, unackedRecords, unackedBytes, isReading, turns } = delivery;
+  const { window, unackedRecords, unackedBytes, reservedBytes, turns } = delivery;
   const recordsLeft = window.records - unackedRecords;
-  const bytesLeft = Math.min(window.bytes - unackedBytes, socketFreeBytes);
-  if (isReading || recordsLeft <= 0 || bytesLeft <= 0) return undefined;
-  const isEmpty = unackedRecords === 0;
-  const index = turns.findIndex(
-    (partition) => partition.phase === "ready" && (isEmpty || partition.nextRecordBytes <= bytesLeft),
-  );
+  const bytesLeft = Math.min(window.bytes - unackedBytes, room.bytes);
+  if (reservedBytes > 0 || recordsLeft <= 0 || bytesLeft <= 0) return undefined;
+  const index = turns.findIndex(({ phase }) => phase === "ready");
   const partition = turns[index];
   if (!partition || partition.position === null) return undefined;
+  const loneRecordBytesMax = roomForOne(delivery, room, bytesLeft);
+  // Nobody overtakes a large record whose turn it is: the room that others would take is the room that it needs.
+  if (partition.nextRecordBytes > loneRecordBytesMax) return undefined;
   turns.push(...turns.splice(index, 1));
   partition.phase = "reading";
-  delivery.isReading = true;
+  const bytesMax = Math.min(CHUNK_BYTES_MAX, half(window.bytes), bytesLeft);
+  delivery.reservedBytes = Math.max(bytesMax, partition.nextRecordBytes);
   return {
     partition,
     request: {
       partitionId: partition.partitionId,
       from: partition.position,
       recordsMax: Math.min(CHUNK_RECORDS_MAX, half(window.records), recordsLeft),
-      bytesMax: Math.min(CHUNK_BYTES_MAX, half(window.bytes), bytesLeft),
-      // A record larger than half the window, or than all of it, goes alone.
-      takesOversized: isEmpty || partition.nextRecordBytes > 0,
+      bytesMax,
+      loneRecordBytesMax,
     },
   };
 }
 
-/** Returns whether there is something to send. */
-export function takeChunk(delivery: Delivery, partition: PartitionDelivery, chunk: ChunkExtent): boolean {
+/** A record larger than half a window, or than all of it, goes alone; than its whole window, when that is empty. */
+function roomForOne({ unackedRecords }: Delivery, room: SocketRoom, bytesLeft: number): number {
+  if (room.isEmpty) return Number.MAX_SAFE_INTEGER;
+  return unackedRecords === 0 ? room.bytes : bytesLeft;
+}
+
+/** Accounts for what a read brought. `sent`: it is the client's now. `left`: it did not fit and is read again. */
+export function takeChunk(
+  delivery: Delivery,
+  partition: PartitionDelivery,
+  { chunk, room }: { chunk: ChunkExtent; room: SocketRoom },
+): "sent" | "nothing" | "left" {
+  const reservedBytes = delivery.reservedBytes;
+  endRead(delivery, partition);
+  // Other subscriptions may have taken the room that a record larger than what was reserved had counted on.
+  if (chunk.bytes > reservedBytes && chunk.bytes > room.bytes && !room.isEmpty) {
+    partition.nextRecordBytes = chunk.bytes;
+    return "left";
+  }
   partition.phase = chunk.next >= chunk.logEndOffset ? "waiting" : "ready";
   partition.nextRecordBytes = chunk.firstRecordBytes ?? 0;
   partition.position = chunk.next;
-  if (chunk.count === 0) return false;
+  if (chunk.count === 0) return "nothing";
   partition.furthest = Math.max(partition.furthest, chunk.next);
   partition.sent.push({ next: chunk.next, unackedRecords: chunk.count, bytes: chunk.bytes });
   delivery.unackedRecords += chunk.count;
   delivery.unackedBytes += chunk.bytes;
-  return true;
+  return "sent";
+}
+
+/** The read is over, whatever it brought; the partition may be read again. */
+export function endRead(delivery: Delivery, partition: PartitionDelivery | undefined): void {
+  delivery.reservedBytes = 0;
+  if (partition) partition.phase = "ready";
 }
 
 /** Frees what an accepted ack covers: every record below `offset`. */

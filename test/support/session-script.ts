@@ -1,0 +1,207 @@
+// A session driven by hand: a test says what happens to it and reads what it wants done, line by line.
+
+import type { JoinedPartition, JoinResult } from "../../src/core/membership.ts";
+import type { AckOutcome, SessionEffect, SessionEvent } from "../../src/core/session/events.ts";
+import { createSession, type Session, type SubscriptionRef } from "../../src/core/session/state.ts";
+import { stepSession } from "../../src/core/session/step.ts";
+import type { ChunkExtent, ReadRequest } from "../../src/core/session/window.ts";
+import type { AckEntry, ClientFrame, ServerFrame, SubscribeFrame } from "../../src/protocol/frames.ts";
+
+export type EffectOf<T extends SessionEffect["type"]> = Extract<SessionEffect, { type: T }>;
+type Effects = readonly SessionEffect[];
+
+export class SessionScript {
+  readonly session: Session = createSession({ durability: "fsync", nowMs: 0 });
+  nowMs = 0;
+  /** What the socket holds. */
+  bufferedBytes = 0;
+
+  step(event: SessionEvent): Effects {
+    return stepSession(this.session, event, { nowMs: this.nowMs, bufferedBytes: this.bufferedBytes });
+  }
+
+  at(nowMs: number): this {
+    this.nowMs = nowMs;
+    return this;
+  }
+
+  receive(frame: ClientFrame): Effects {
+    return this.step({ type: "frame", frame });
+  }
+
+  /** A subscribe frame to "orders" of the group "billing"; the join is still on its way. */
+  subscribe(options: Partial<SubscribeFrame> = {}): SubscriptionRef {
+    const frame: SubscribeFrame = { type: "subscribe", topics: ["orders"], group: "billing", ...options };
+    return theOne(this.receive(frame), "join").ref;
+  }
+
+  join(ref: SubscriptionRef, result: Partial<JoinResult> = {}): Effects {
+    return this.step({ type: "joined", ref, result: joinResult(result) });
+  }
+
+  /** Subscribes and joins with these partitions. */
+  open(options: Partial<SubscribeFrame> = {}, partitions: readonly JoinedPartition[] = [joinedPartition()]) {
+    const ref = this.subscribe(options);
+    return { ref, effects: this.join(ref, { partitions }) };
+  }
+
+  /** What a read brought: `count` records, or what else is said. */
+  answer(read: EffectOf<"read">, extent: Partial<ChunkExtent> & { readonly logEndOffset: number }): Effects {
+    return this.step({ type: "chunk", ref: read.ref, chunk: chunkOf(read.request, extent) });
+  }
+
+  ack(offsets: readonly AckEntry[], about: { id?: number; subscription?: string } = {}): Effects {
+    return this.receive({ type: "ack", offsets, ...about });
+  }
+
+  /** The database accepts what the session did not refuse. */
+  commit(commit: EffectOf<"commit">, outcomes: readonly AckOutcome[] = acceptedOutcomes(commit)): Effects {
+    const { ref, id, acks } = commit;
+    return this.step({ type: "committed", ref, id, acks, outcomes });
+  }
+
+  /** An ack and its commit, one after the other. */
+  ackAndCommit(offsets: readonly AckEntry[], about: { id?: number; subscription?: string } = {}): Effects {
+    return this.commit(theOne(this.ack(offsets, about), "commit"));
+  }
+}
+
+export function acceptedOutcomes({ acks }: EffectOf<"commit">): readonly AckOutcome[] {
+  return acks.map(({ offset, refusal }) => ({ committedOffset: refusal ? null : offset, code: refusal }));
+}
+
+export function joinedPartition(options: Partial<JoinedPartition> = {}): JoinedPartition {
+  const { partition = 0 } = options;
+  return {
+    topic: "orders",
+    topicId: 7,
+    partition,
+    partitionId: 70 + partition,
+    generation: 3,
+    committedOffset: 0,
+    metadata: null,
+    logStartOffset: 0,
+    logEndOffset: 1_000_000,
+    ...options,
+  };
+}
+
+export function joinResult(options: Partial<JoinResult> = {}): JoinResult {
+  return {
+    memberId: "m1",
+    membership: 1,
+    partitions: [joinedPartition()],
+    resets: [],
+    unplaced: [],
+    ...options,
+  };
+}
+
+/** Records of the stated size, whatever their text. */
+export function chunkOf(
+  { from }: ReadRequest,
+  extent: Partial<ChunkExtent> & { readonly logEndOffset: number },
+): ChunkExtent & { readonly records: string } {
+  const { count = 0 } = extent;
+  const records = Array.from({ length: count }, (_, index) => recordText(from + index));
+  return { count, bytes: count * 100, next: from + count, ...extent, records: records.join(",") };
+}
+
+function recordText(offset: number): string {
+  return `{"offset":${offset},"timestamp":0,"value":null}`;
+}
+
+// ── reading effects ──────────────────────────────────────────────────────────────────────────────────────
+
+/** The effects as lines of a transcript: enough to see what is done to whom, in order. */
+export function lines(effects: Effects): readonly string[] {
+  return effects.map(lineOf);
+}
+
+function lineOf(effect: SessionEffect): string {
+  switch (effect.type) {
+    case "send":
+      return sentLine(effect.frame);
+    case "sendText":
+      return sentLine(JSON.parse(effect.text));
+    case "ping":
+      return "ping";
+    case "join":
+      return `join ${effect.request.group} for ${refText(effect.ref)}`;
+    case "leave":
+    case "detach":
+    case "renew":
+      return `${effect.type} ${effect.member.group} ${effect.member.memberId}`;
+    case "read":
+      return `read ${effect.ref.partitionKey} from ${effect.request.from}`;
+    case "wait":
+      return `wait ${effect.ref.partitionKey} at ${effect.position}`;
+    case "stopWaiting":
+      return `stop waiting ${refText(effect.ref)}`;
+    case "commit":
+      return `commit ${effect.group} ${effect.acks.map(ackText).join(", ")}`;
+    case "setAlarm":
+      return `alarm in ${effect.delayMs}`;
+    case "close":
+      return `close ${effect.code}`;
+  }
+}
+
+function sentLine(frame: ServerFrame): string {
+  switch (frame.type) {
+    case "records":
+      return `send records ${frame.topic}/${frame.partition} to ${frame.next}`;
+    case "error":
+    case "unsubscribed":
+      return `send ${frame.type}${frame.code ? ` ${frame.code}` : ""}`;
+    default:
+      return `send ${frame.type}`;
+  }
+}
+
+function refText({ name, serial }: SubscriptionRef): string {
+  return `${name}#${serial}`;
+}
+
+function ackText({ topic, partition, offset, refusal }: EffectOf<"commit">["acks"][number]): string {
+  return `${topic}/${partition}=${offset}${refusal ? ` (${refusal})` : ""}`;
+}
+
+/** What crosses the wire, as the client parses it: members that are undefined are not there. */
+export function framesOf(effects: Effects): readonly ServerFrame[] {
+  return effects.flatMap((effect) => {
+    if (effect.type === "send") return [JSON.parse(JSON.stringify(effect.frame))];
+    return effect.type === "sendText" ? [JSON.parse(effect.text)] : [];
+  });
+}
+
+export function all<T extends SessionEffect["type"]>(effects: Effects, type: T): readonly EffectOf<T>[] {
+  return effects.filter((effect): effect is EffectOf<T> => effect.type === type);
+}
+
+/** Throws unless there is exactly one of the type. */
+export function theOne<T extends SessionEffect["type"]>(effects: Effects, type: T): EffectOf<T> {
+  const [first, ...others] = all(effects, type);
+  if (!first || others.length > 0)
+    throw new Error(`expected one ${type}, found ${lines(effects).join("; ") || "nothing"}`);
+  return first;
+}
+
+// ── a log to read from ───────────────────────────────────────────────────────────────────────────────────
+
+/** A partition's records by their sizes; it reads as store/records.ts does. */
+export function readSizes(sizes: readonly number[], request: ReadRequest): ChunkExtent {
+  const { from, recordsMax, bytesMax, loneRecordBytesMax } = request;
+  const nothing = { count: 0, bytes: 0, next: from, logEndOffset: sizes.length };
+  const [first] = sizes.slice(from, from + 1);
+  if (first === undefined) return nothing;
+  if (first > bytesMax && first > loneRecordBytesMax) return { ...nothing, firstRecordBytes: first };
+  let count = 1;
+  let bytes = first;
+  for (const size of sizes.slice(from + 1, from + recordsMax)) {
+    if (bytes + size > bytesMax) break;
+    count += 1;
+    bytes += size;
+  }
+  return { count, bytes, next: from + count, logEndOffset: sizes.length };
+}

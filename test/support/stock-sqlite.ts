@@ -1,0 +1,6 @@
+/** What Debian's sqlite3 prints for the statement: rows as lines, columns separated by `|`. */
+export function stockSqlite(databasePath: string, sql: string): string {
+  const { exitCode, stdout, stderr } = Bun.spawnSync(["sqlite3", "-bail", databasePath, sql]);
+  if (exitCode !== 0) throw new Error(`sqlite3: ${stderr.toString()}`);
+  return stdout.toString().trimEnd();
+}
