@@ -53,6 +53,11 @@ const NOT_BUILT_ROUTES: readonly (readonly [method: string, path: string])[] = [
 export function createApp(deps: AppDeps): Hono<AppEnv> {
   const app = new Hono<AppEnv>();
   app.onError((error) => problemResponse(problemOf(error, deps.log)));
+  // A Host header that is none makes a URL that is none, and no route's path.
+  app.use("*", async (c, next) => {
+    if (URL.canParse(c.req.url)) return next();
+    return problemResponse(new Problem("bad_request", "The Host header is no host"));
+  });
   app.use("/v1/*", refuseForeignOrigin(deps.origins));
   addHealthRoutes(app, deps);
   addTopicRoutes(app, deps);
@@ -72,11 +77,15 @@ function addStreamRoute(app: Hono<AppEnv>, { connect }: AppDeps): void {
   app.get("/v1/stream", async (c) => {
     const { searchParams } = new URL(c.req.url);
     const response = await c.env.upgrade(c.req.raw, (socket) => connect(socket, searchParams));
-    return (
-      response ??
-      problemResponse(new Problem("bad_request", "/v1/stream speaks WebSocket: upgrade to it"), 426)
-    );
+    return response ?? upgradeRequired();
   });
+}
+
+function upgradeRequired(): Response {
+  const problem = new Problem("bad_request", "/v1/stream speaks WebSocket: upgrade to it");
+  const response = problemResponse(problem, 426);
+  response.headers.set("upgrade", "websocket");
+  return response;
 }
 
 function addRefusals(app: Hono<AppEnv>): void {

@@ -6,11 +6,17 @@ import { BATCH_BYTES_MAX } from "../protocol/limits.ts";
 export async function readBody(request: Request): Promise<string> {
   const announced = Number(request.headers.get("content-length") ?? Number.NaN);
   if (announced > BATCH_BYTES_MAX) throw bodyTooLarge(announced);
-  // An announced length is what the runtime reads; without one the body is counted as it comes.
-  const body = Number.isNaN(announced)
-    ? await readCounted(request)
-    : new Uint8Array(await request.arrayBuffer());
-  return decodeUtf8(body);
+  return decodeUtf8(await readBytes(request, Number.isNaN(announced)));
+}
+
+/** An announced length is what the runtime reads; without one the body is counted as it comes. */
+async function readBytes(request: Request, isCounted: boolean): Promise<Uint8Array> {
+  try {
+    return isCounted ? await readCounted(request) : new Uint8Array(await request.arrayBuffer());
+  } catch (error) {
+    if (error instanceof Problem) throw error;
+    throw new Problem("bad_request", "The connection ended before the body was whole; nothing was done");
+  }
 }
 
 async function readCounted(request: Request): Promise<Uint8Array> {

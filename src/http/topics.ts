@@ -21,15 +21,20 @@ export function addTopicRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
 
   app.put("/v1/topics/:topic", async (c) => {
     const topic = topicParam(c);
+    refuseOtherParameters(c);
     const settings = parseSettings(await readBody(c.req.raw));
     const { isNew, ...description } = await topics.put(topic, settings.partitionCount ?? undefined);
     return c.json(topicBody(description), isNew ? 201 : 200);
   });
 
-  app.get("/v1/topics", async (c) => c.json({ topics: await topics.list() }));
+  app.get("/v1/topics", async (c) => {
+    refuseOtherParameters(c);
+    return c.json({ topics: await topics.list() });
+  });
 
   app.get("/v1/topics/:topic", async (c) => {
     const topic = topicParam(c);
+    refuseOtherParameters(c);
     const description = await topics.describe(topic);
     if (!description) throw unknownTopic(topic);
     return c.json(topicBody(description));
@@ -55,12 +60,16 @@ function topicParam(c: Context<AppEnv>): string {
 function parseRecords(c: Context<AppEnv>, body: string): readonly NewRecord[] {
   const type = c.req.header("content-type")?.split(";")[0]?.trim().toLowerCase() ?? "";
   const isNdjson = NDJSON_TYPES.has(type);
-  refuseOtherParameters(c, isNdjson ? ["key"] : []);
+  refuseOtherParameters(c, isNdjson ? ["key"] : undefined);
   return isNdjson ? parseNdjsonProduce(body, c.req.query("key") ?? null) : parseJsonProduce(body);
 }
 
-function refuseOtherParameters(c: Context<AppEnv>, allowed: readonly string[]): void {
-  const other = Object.keys(c.req.queries()).find((name) => !allowed.includes(name));
+function refuseOtherParameters(c: Context<AppEnv>, allowed: readonly string[] = []): void {
+  const parameters = Object.entries(c.req.queries());
+  const twice = parameters.find(([, values]) => values.length > 1)?.[0];
+  if (twice !== undefined)
+    throw new Problem("bad_request", `The parameter "${excerpt(twice)}" is there twice`);
+  const other = parameters.map(([name]) => name).find((name) => !allowed.includes(name));
   if (other === undefined) return;
   const hint = other === "key" ? ': it goes with "content-type: application/x-ndjson"' : "";
   throw new Problem("bad_request", `There is no parameter "${excerpt(other)}" here${hint}`);

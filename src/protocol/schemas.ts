@@ -55,11 +55,11 @@ export const nameSchema = v.pipe(
   ),
 );
 
+// A check and no more: in a union, a transformation after it would hide what the check has to say.
 const resetPolicySchema = v.pipe(
   v.string(),
   v.check(isResetPolicy, 'must be "earliest", "latest" or "none"'),
-  v.transform((input) => input as ResetPolicy), // the check above has just said so
-);
+) as v.GenericSchema<string, ResetPolicy>; // the check says so
 
 const metadataSchema = v.pipe(
   v.string(),

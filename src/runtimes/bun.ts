@@ -10,8 +10,8 @@ import { FileError, ownFile } from "./owned-file.ts";
 import { createServer } from "./server.ts";
 import { readSettings, type Settings, SettingsError } from "./settings.ts";
 
-/** Refuses to answer HTTP bodies above every limit of ours before they reach a route. */
-const HTTP_BODY_BYTES_MAX = 64 * 1024 * 1024;
+/** Bodies have a limit of ours, and an answer that says so: Bun would refuse larger ones without a word. */
+const HTTP_BODY_BYTES_MAX = Number.MAX_SAFE_INTEGER;
 /** The last guard: records stop at 2 MiB and answers close the socket at 6 MiB, long before Bun would drop a frame. */
 const BACKPRESSURE_BYTES_MAX = 2 * SOCKET_ANSWERS_BYTES_MAX;
 /** Bun cuts a silent request after 10 s; a write may wait for the lock for 15 s. */
@@ -50,7 +50,7 @@ function log(event: string, facts: Readonly<Record<string, unknown>> = {}): void
 async function main(): Promise<void> {
   const settings = readSettings(process.argv.slice(2), process.env);
   const ownership = await ownFile(settings.databasePath);
-  const db = await openDatabase(settings.databasePath, scheduler);
+  const db = await openDatabase(ownership.path, scheduler);
   const server = createServer({
     db,
     scheduler,
@@ -67,7 +67,7 @@ async function main(): Promise<void> {
     await Promise.race([answered, new Promise<void>((resolve) => scheduler.after(LAST_ANSWERS_MS, resolve))]);
     ownership.release();
   });
-  announce(settings, `http://${http.hostname}:${http.port}`);
+  announce(settings, http.url.origin);
 }
 
 function listen(settings: Settings, fetch: Fetch) {

@@ -4,8 +4,8 @@
 // Only the entry of a runtime asks for this. The store underneath stays correct with several writers; but two servers
 // on one file would not see each other's appends at once, and each would end the other's memberships at its start.
 
-import { accessSync, constants, existsSync, mkdirSync, statSync } from "node:fs";
-import { dirname } from "node:path";
+import { accessSync, constants, existsSync, mkdirSync, realpathSync, statSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 import { createClient, LibsqlError, type Transaction } from "@libsql/client/sqlite3";
 
 /** Its message says what to do. */
@@ -16,12 +16,17 @@ export class FileError extends Error {
 const ANY_WRITE_BIT = 0o222;
 
 export interface FileOwnership {
+  /** The file itself, whatever links the path that was given goes through. */
+  readonly path: string;
   release(): void;
 }
 
 /** Throws a FileError where another server owns the file. Keep what it returns: the lock is gone with it. */
-export async function ownFile(databasePath: string): Promise<FileOwnership> {
-  makeWritable(databasePath);
+export async function ownFile(givenPath: string): Promise<FileOwnership> {
+  makeWritable(givenPath);
+  const databasePath = existsSync(givenPath)
+    ? realpathSync(givenPath)
+    : join(realpathSync(dirname(givenPath)), basename(givenPath));
   const lockPath = `${databasePath}-owner`;
   const client = createClient({
     url: `file:${encodeURI(lockPath).replace(/[#?]/g, encodeURIComponent)}`,
@@ -36,9 +41,10 @@ export async function ownFile(databasePath: string): Promise<FileOwnership> {
   } catch (error) {
     client.close();
     const isTaken = error instanceof LibsqlError && error.code === "SQLITE_BUSY";
-    throw new FileError(isTaken ? takenMessage(databasePath) : `cannot lock ${lockPath}: ${String(error)}`);
+    throw new FileError(isTaken ? takenMessage(givenPath) : `cannot lock ${lockPath}: ${String(error)}`);
   }
   return {
+    path: databasePath,
     release: () => {
       transaction.close();
       client.close();

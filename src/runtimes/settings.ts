@@ -53,7 +53,7 @@ export function readSettings(argv: readonly string[], environment: Environment):
     port: parsePort(value("port") ?? DEFAULT_PORT),
     host: checkHost(value("host") ?? DEFAULT_HOST),
     databasePath: parseDatabase(value("db") ?? DEFAULT_DATABASE),
-    createsTopicsOnFirstUse: mode === "dev" || parseSwitch(value("auto-create") ?? "false"),
+    createsTopicsOnFirstUse: parseSwitch(value("auto-create") ?? "false") || mode === "dev",
     allowedOrigins: parseOrigins(value("allow-origin") ?? ""),
   };
 }
@@ -106,7 +106,7 @@ function parseDatabase(url: string): string {
   }
   if (path === "" || path.includes("?") || path.startsWith("//")) {
     throw new SettingsError(
-      `cannot open the database "${url}": allowed is file:PATH, without host and parameters`,
+      `cannot open the database "${url.split("?")[0]}": allowed is file:PATH, without host and parameters`,
     );
   }
   return decodePath(path, url);

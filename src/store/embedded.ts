@@ -9,13 +9,22 @@
 //    write queue retries.
 // 3. A PRAGMA reaches one pooled connection: `concurrency: 1` makes that the only one.
 
-import { type Client, createClient, type InArgs, LibsqlError, type ResultSet } from "@libsql/client/sqlite3";
+import {
+  type Client,
+  createClient,
+  type InArgs,
+  LibsqlError,
+  type ResultSet,
+  type Transaction,
+} from "@libsql/client/sqlite3";
 import { type Db, DbError, type DbFailure, type Rows, type SqlValue, type Statement } from "./db.ts";
 
 const TAKE_WRITE_LOCK = "UPDATE write_lock SET n = n WHERE 0";
 const AUTO_VACUUM_INCREMENTAL = 2;
 const SYNCHRONOUS_FULL = 2;
 const WAL_PAGES_PER_CHECKPOINT = 1_000;
+/** SQLite counts them in 32 bits. */
+const DATA_VERSIONS_PER_READER = 2 ** 32;
 /** What a checkpoint leaves of a WAL that a burst has made long. */
 const WAL_KEPT_BYTES = 64 * 1024 * 1024;
 
@@ -25,40 +34,44 @@ export async function openEmbeddedDb(path: string): Promise<Db> {
   try {
     writer = openConnection(path);
     await prepareWriter(writer);
-    return new EmbeddedDb(path, writer, await openReader(path));
+    return new EmbeddedDb(path, writer);
   } catch (error) {
     writer?.close();
     throw dbErrorOf(error, "rejected");
   }
 }
 
+interface Reader {
+  readonly client: Client;
+  /** Which of this database's readers it is: each counts its own data versions. */
+  readonly serial: number;
+  readsUnderWay: number;
+  isRetired: boolean;
+}
+
 class EmbeddedDb implements Db {
   readonly durability = "fsync";
   readonly #path: string;
   readonly #writer: Client;
-  #reader: Client;
+  #reader: Promise<Reader> | undefined;
+  #readersOpened = 0;
 
-  constructor(path: string, writer: Client, reader: Client) {
+  constructor(path: string, writer: Client) {
     this.#path = path;
     this.#writer = writer;
-    this.#reader = reader;
   }
 
-  async read({ sql, args }: Statement): Promise<Rows> {
-    try {
-      return rowsOf(await this.#reader.execute({ sql, args: boundArgs(args) }));
-    } catch (error) {
-      // The failed statement may stay open and pin this connection to an old snapshot: never read from it again.
-      this.#reader.close();
-      this.#reader = await openReader(this.#path);
-      throw dbErrorOf(error, "rejected");
-    }
+  read({ sql, args }: Statement): Promise<Rows> {
+    return this.#withReader(async ({ client }) =>
+      rowsOf(await client.execute({ sql, args: boundArgs(args) })),
+    );
   }
 
   async write(statements: readonly Statement[]): Promise<readonly Rows[]> {
-    const transaction = await this.#writer.transaction("deferred");
+    let transaction: Transaction | undefined;
     let failureOfThisStep: DbFailure = "rejected";
     try {
+      transaction = await this.#writer.transaction("deferred");
       await transaction.executeMultiple(TAKE_WRITE_LOCK);
       const results = await transaction.batch(
         statements.map(({ sql, args }) => ({ sql, args: boundArgs(args) })),
@@ -69,7 +82,7 @@ class EmbeddedDb implements Db {
     } catch (error) {
       throw dbErrorOf(error, failureOfThisStep);
     } finally {
-      transaction.close(); // rolls back whatever was not committed
+      transaction?.close(); // rolls back whatever was not committed
     }
   }
 
@@ -81,16 +94,65 @@ class EmbeddedDb implements Db {
     }
   }
 
-  async dataVersion(): Promise<number> {
-    return pragma(this.#reader, "data_version");
+  dataVersion(): Promise<number> {
+    return this.#withReader(
+      async ({ client, serial }) =>
+        serial * DATA_VERSIONS_PER_READER + (await pragma(client, "data_version")),
+    );
   }
 
   /** Leaves everything in the one file, so that a copy of it is a backup. */
   async close(): Promise<void> {
-    this.#reader.close();
+    const reader = await this.#reader;
+    if (reader) this.#retire(reader);
     await this.#writer.execute("PRAGMA wal_checkpoint(TRUNCATE)");
     this.#writer.close();
   }
+
+  async #withReader<T>(use: (reader: Reader) => Promise<T>): Promise<T> {
+    const reader = await this.#currentReader();
+    reader.readsUnderWay += 1;
+    try {
+      return await use(reader);
+    } catch (error) {
+      // The failed statement may stay open and pin this connection to an old snapshot: it is not used again.
+      this.#retire(reader);
+      throw dbErrorOf(error, "rejected");
+    } finally {
+      reader.readsUnderWay -= 1;
+      closeIfDone(reader);
+    }
+  }
+
+  async #currentReader(): Promise<Reader> {
+    this.#reader ??= this.#openReader();
+    try {
+      return await this.#reader;
+    } catch (error) {
+      this.#reader = undefined; // the next read tries again
+      throw dbErrorOf(error, "rejected");
+    }
+  }
+
+  async #openReader(): Promise<Reader> {
+    const client = openConnection(this.#path);
+    // One connection checkpoints: two at once can reset a WAL that the other still writes (SQLite 3.45.1).
+    await client.execute("PRAGMA wal_autocheckpoint = 0");
+    await client.execute("PRAGMA query_only = ON");
+    this.#readersOpened += 1;
+    return { client, serial: this.#readersOpened, readsUnderWay: 0, isRetired: false };
+  }
+
+  #retire(reader: Reader): void {
+    if (reader.isRetired) return;
+    reader.isRetired = true;
+    this.#reader = undefined;
+    closeIfDone(reader);
+  }
+}
+
+function closeIfDone({ client, readsUnderWay, isRetired }: Reader): void {
+  if (isRetired && readsUnderWay === 0) client.close();
 }
 
 function openConnection(path: string): Client {
@@ -112,14 +174,6 @@ async function prepareWriter(writer: Client): Promise<void> {
   if ((await pragma(writer, "synchronous")) !== SYNCHRONOUS_FULL) {
     throw new DbError("rejected", "The database file does not accept PRAGMA synchronous = FULL");
   }
-}
-
-async function openReader(path: string): Promise<Client> {
-  const reader = openConnection(path);
-  // One connection checkpoints: two at once can reset a WAL that the other still writes (SQLite 3.45.1).
-  await reader.execute("PRAGMA wal_autocheckpoint = 0");
-  await reader.execute("PRAGMA query_only = ON");
-  return reader;
 }
 
 async function pragma(client: Client, name: string): Promise<number> {

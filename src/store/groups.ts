@@ -215,7 +215,10 @@ const endStatements = (condition: string) => ({
 const END_MEMBERSHIP = endStatements(
   "m.group_id = :group_id AND m.member_id = :member_id AND m.membership = :membership",
 );
-const END_EXPIRED = endStatements("m.lease_expires_at <= (SELECT now_ms FROM clock)");
+// Time goes on between the statements of a transaction: who is expired is decided once, by the first.
+const MARK_EXPIRED = `
+  UPDATE members SET lease_expires_at = 0 WHERE lease_expires_at <= (SELECT now_ms FROM clock)`;
+const END_EXPIRED = endStatements("m.lease_expires_at = 0");
 const END_WITHOUT_INSTANCE = endStatements("m.instance_id IS NULL");
 
 /** Does nothing where the membership is not that one any more: a leave may come after a rejoin. */
@@ -225,7 +228,12 @@ export function endMembership(member: MembershipRef): Operation<readonly Members
 
 /** Ends every membership whose lease has run out. */
 export function endExpiredMemberships(): Operation<readonly MembershipRef[]> {
-  return endOperation(END_EXPIRED, {});
+  const end = endOperation(END_EXPIRED, {});
+  return {
+    ...end,
+    statements: [{ sql: MARK_EXPIRED }, ...end.statements],
+    settle: ([, ...results]) => end.settle(results),
+  };
 }
 
 /** For a server that opens an embedded file: the sockets of the members that it finds are gone. */

@@ -8,8 +8,9 @@ const MIGRATIONS: readonly string[] = [log0001];
 
 const SCHEMA_VERSION = MIGRATIONS.length;
 
-const HAS_MIGRATIONS = "SELECT count(*) AS n FROM sqlite_schema WHERE type = 'table' AND name = 'migrations'";
-const CURRENT_VERSION = "SELECT coalesce(max(version), 0) AS version FROM migrations";
+const HAS_MIGRATIONS =
+  "SELECT count(*) AS n FROM sqlite_schema WHERE type = 'table' AND name = 'tidemark_migrations'";
+const CURRENT_VERSION = "SELECT coalesce(max(version), 0) AS version FROM tidemark_migrations";
 
 /** Any number of processes may do this at once. Throws a DbError, `rejected` on a schema newer than this server. */
 export async function migrate(db: Db): Promise<void> {
@@ -34,8 +35,8 @@ async function applyNext(db: Db, version: number): Promise<void> {
   const next = version + 1;
   try {
     await db.script(`
-      CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied_at TEXT NOT NULL) STRICT;
-      INSERT INTO migrations VALUES (${next}, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'));
+      CREATE TABLE IF NOT EXISTS tidemark_migrations (version INTEGER PRIMARY KEY, applied_at TEXT NOT NULL) STRICT;
+      INSERT INTO tidemark_migrations VALUES (${next}, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'));
       ${MIGRATIONS[version]}`);
   } catch (error) {
     const wasAppliedByAnother = (await schemaVersion(db)) >= next;

@@ -26,6 +26,7 @@ export class WakeUps {
   #pollIntervalMs = POLL_INTERVAL_MIN_MS;
   #dataVersion: number | undefined;
   #cancelPoll: (() => void) | undefined;
+  #isPolling = false;
 
   constructor(deps: { db: Db; scheduler: Scheduler; log: Log }) {
     this.#db = deps.db;
@@ -72,36 +73,34 @@ export class WakeUps {
   }
 
   #pollLater(): void {
-    this.#cancelPoll ??= this.#scheduler.after(this.#pollIntervalMs, () => void this.#poll());
+    if (this.#isPolling || this.#cancelPoll) return;
+    this.#cancelPoll = this.#scheduler.after(this.#pollIntervalMs, () => void this.#poll());
   }
 
   async #poll(): Promise<void> {
+    this.#cancelPoll = undefined;
+    this.#isPolling = true;
     const hasGrown = await this.#findGrown();
+    this.#isPolling = false;
     this.#pollIntervalMs = hasGrown
       ? POLL_INTERVAL_MIN_MS
       : Math.min(this.#pollIntervalMs * 2, POLL_INTERVAL_MAX_MS);
-    this.#cancelPoll = undefined;
     if (this.#waitersByPartitionId.size > 0) this.#pollLater();
   }
 
   async #findGrown(): Promise<boolean> {
     try {
-      if (!(await this.#mayHaveChanged())) return false;
+      const version = await this.#db.dataVersion?.();
+      if (version !== undefined && version === this.#dataVersion) return false;
+      this.#dataVersion = version;
       const logEnds = await readLogEnds(this.#db, [...this.#waitersByPartitionId.keys()]);
       const grown = [...logEnds].filter(([id, end]) => end > (this.#logEndsByPartitionId.get(id) ?? 0));
       for (const [partitionId, logEndOffset] of grown) this.notify(partitionId, logEndOffset);
       return grown.length > 0;
     } catch (error) {
-      this.#log("poll failed", { message: String(error) }); // the next poll asks again
+      this.#log("poll failed", { message: String(error) });
+      this.#dataVersion = undefined; // the next poll asks again
       return false;
     }
-  }
-
-  async #mayHaveChanged(): Promise<boolean> {
-    const version = await this.#db.dataVersion?.();
-    if (version === undefined) return true;
-    const hasChanged = version !== this.#dataVersion;
-    this.#dataVersion = version;
-    return hasChanged;
   }
 }

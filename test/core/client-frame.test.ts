@@ -170,6 +170,9 @@ describe("parseClientFrame() refuses as bad_frame, which closes the socket,", ()
     ["a reset that is a number", subscribe({ reset: 1 }), '"reset'],
     ["a reset that is null", subscribe({ reset: null }), '"reset'],
     ["a reset that is an array", subscribe({ reset: ["latest"] }), '"reset'],
+    ["a reset that is an empty array", subscribe({ reset: [] }), '"reset'],
+    ["a window that is an array", subscribe({ window: [10] }), '"window'],
+    ["a window that is an empty array", subscribe({ window: [] }), '"window'],
     ["a policy that is a number", subscribe({ reset: { missing: 1 } }), '"reset'],
     ["an ack that is true", subscribe({ ack: true }), '"ack"'],
     ["a window that is a number", subscribe({ window: 10 }), '"window"'],
@@ -405,22 +408,27 @@ describe("a frame as large as a frame may be", () => {
     const count = Math.floor((CLIENT_FRAME_BYTES_MAX - head.length - tail.length) / (element.length + 1));
     return `${head}${Array<string>(count).fill(element).join(",")}${tail}`;
   };
-  // Each took seconds and gigabytes when every entry that is wrong was described.
   const floods: readonly (readonly [title: string, text: string])[] = [
     ["entries that are numbers", fill('{"type":"ack","offsets":[', "0", "]}")],
     ["entries that are empty", fill('{"type":"ack","offsets":[', "{}", "]}")],
+    ["more entries than a frame may hold", fill('{"type":"ack","offsets":[', JSON.stringify(ackEntry), "]}")],
     ["topics that are numbers", fill('{"type":"subscribe","group":"g","topics":[', "0", "]}")],
     ["topics that are empty", fill('{"type":"subscribe","group":"g","topics":[', '""', "]}")],
     ["topics of one name", fill('{"type":"subscribe","group":"g","topics":[', '"a"', "]}")],
-    ["entries that are below 0", fill('{"type":"ack","offsets":[', ack({ offset: -1 }).slice(24, -2), "]}")],
     ["members of one name", fill("{", '"type":"pong"', "}")],
-    ["ids in one another", fill('{"type":"pong","id":', "0", "}").replaceAll("0,", "[")],
+    ["arrays in one another", `{"type":"pong","id":${nested(CLIENT_FRAME_BYTES_MAX / 2 - 20)}}`],
   ];
+  const msOf = (run: () => unknown) => {
+    const startedAtMs = performance.now();
+    run();
+    return performance.now() - startedAtMs;
+  };
   for (const [title, text] of floods) {
-    test(`is refused at once: ${title}`, () => {
-      const startedAtMs = performance.now();
+    // To describe each of a million wrong entries took seconds and gigabytes, while every other socket waited.
+    test(`is refused in little more time than it takes to parse: ${title}`, () => {
       expect(problemOf(parseClientFrame(text)).message.length).toBeLessThan(300);
-      expect(performance.now() - startedAtMs).toBeLessThan(500);
+      const isQuick = () => msOf(() => parseClientFrame(text)) < 100 + 6 * msOf(() => JSON.parse(text));
+      expect(isQuick() || isQuick() || isQuick()).toBe(true);
     });
   }
 });

@@ -1,0 +1,544 @@
+import { afterAll, beforeEach, describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { type NewRecord, parseJsonProduce } from "../../src/core/produce-request.ts";
+import type { ReadRequest } from "../../src/core/session/window.ts";
+import { CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX, RECORD_BYTES_MAX } from "../../src/protocol/limits.ts";
+import { appendRecords, type Chunk, type PartitionAppend, readChunk, readLogEnds } from "../../src/store/records.ts";
+import { type Topic, Topics } from "../../src/store/topics.ts";
+import { openQueue, openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";
+
+const database = await openTestDatabase();
+const queue = openQueue(database.db);
+afterAll(() => database.close());
+beforeEach(() => database.empty());
+
+/** Records of a request as a client would write it: the text counts, so it is given as text. */
+function records(...texts: readonly string[]): readonly NewRecord[] {
+  return parseJsonProduce(`{"records":[${texts.join(",")}]}`);
+}
+
+const values = (...all: readonly string[]) => records(...all.map((value) => `{"value":${value}}`));
+
+async function createTopic(partitionCount = 1, topic = "orders"): Promise<Topic> {
+  const topics = new Topics({ db: database.db, queue, createsOnFirstUse: true });
+  await topics.put(topic, partitionCount);
+  return topics.require(topic);
+}
+
+const append = (topic: Topic, ...appends: readonly PartitionAppend[]) =>
+  queue.submit(appendRecords(topic, appends));
+
+/** All records to partition 0. */
+const appendTo = (topic: Topic, list: readonly NewRecord[], partition = 0) =>
+  append(topic, { partition, records: list });
+
+const offsetsOf = (partitionId: number) =>
+  database
+    .rows("SELECT offset FROM records WHERE partition_id = :id ORDER BY offset", { id: partitionId })
+    .then((rows) => rows.map(({ offset }) => offset));
+
+const dump = () => ({
+  records: stockRows(database.path, "SELECT * FROM records ORDER BY partition_id, offset"),
+  partitions: stockRows(database.path, "SELECT * FROM partitions ORDER BY partition_id"),
+});
+
+describe("appendRecords()", () => {
+  test("gives consecutive offsets from 0, over batches of any size", async () => {
+    const topic = await createTopic();
+    const ends = [];
+    for (const count of [3, 1, 2]) {
+      const appended = await appendTo(topic, values(...Array.from({ length: count }, () => "0")));
+      ends.push(appended);
+    }
+    expect(ends).toEqual([
+      [{ partition: 0, partitionId: 1, offset: 0, logEndOffset: 3 }],
+      [{ partition: 0, partitionId: 1, offset: 3, logEndOffset: 4 }],
+      [{ partition: 0, partitionId: 1, offset: 4, logEndOffset: 6 }],
+    ]);
+    expect(await offsetsOf(1)).toEqual([0, 1, 2, 3, 4, 5]);
+  });
+
+  test("numbers each partition of a batch on its own", async () => {
+    const topic = await createTopic(3);
+    await appendTo(topic, values("0", "0"), 2);
+    const appended = await append(
+      topic,
+      { partition: 2, records: values("1") },
+      { partition: 0, records: values("2", "3") },
+    );
+    expect(appended).toEqual([
+      { partition: 2, partitionId: 3, offset: 2, logEndOffset: 3 },
+      { partition: 0, partitionId: 1, offset: 0, logEndOffset: 2 },
+    ]);
+    expect(await offsetsOf(2)).toEqual([]);
+  });
+
+  test("of one flush follow one another, and so do those of two servers", async () => {
+    const topic = await createTopic();
+    const otherQueue = openQueue(await database.openSecond());
+    const appended = [];
+    for (let round = 0; round < 5; round += 1) {
+      appended.push(...(await Promise.all([appendTo(topic, values("1", "2")), appendTo(topic, values("3"))])));
+      appended.push(
+        await otherQueue.submit(appendRecords(topic, [{ partition: 0, records: values("4") }])),
+      );
+    }
+    const ranges = appended.map((result) => [result?.[0]?.offset, result?.[0]?.logEndOffset]);
+    expect(ranges.flat()).toEqual([0, ...ranges.slice(0, -1).flatMap(([, end]) => [end, end]), 20]);
+    expect(await offsetsOf(1)).toEqual(Array.from({ length: 20 }, (_, offset) => offset));
+  });
+
+  test("never gives an offset again, whatever has been deleted", async () => {
+    const topic = await createTopic();
+    await appendTo(topic, values("0", "1", "2"));
+    await database.run("DELETE FROM records");
+    expect(await appendTo(topic, values("3"))).toMatchObject([{ offset: 3, logEndOffset: 4 }]);
+  });
+
+  test("counts records, bytes and the largest record of each partition", async () => {
+    const topic = await createTopic(2);
+    const small = records('{"key":"ü","headers":{"a":"1"},"value":[1, 2]}');
+    const large = records(`{"value":"${"x".repeat(1_000)}"}`);
+    await append(topic, { partition: 0, records: [...small, ...large] }, { partition: 1, records: small });
+    await appendTo(topic, small);
+    const smallBytes = 2 + '{"a":"1"}'.length + "[1, 2]".length;
+    expect(small[0]?.bytes).toBe(smallBytes);
+    expect(dump().partitions).toMatchObject([
+      {
+        log_start_offset: 0,
+        log_end_offset: 3,
+        records: 3,
+        bytes: 2 * smallBytes + 1_002,
+        frame_bytes_max: large[0]?.frameBytesMax,
+      },
+      { log_end_offset: 1, records: 1, bytes: smallBytes, frame_bytes_max: small[0]?.frameBytesMax },
+    ]);
+  });
+
+  test("keeps a producer's timestamp and gives the database's time where there is none", async () => {
+    const topic = await createTopic();
+    await appendTo(topic, records('{"value":1,"timestamp":0}', '{"value":2}', '{"value":3,"timestamp":9007199254740991}'));
+    await database.pass(5);
+    await appendTo(topic, values("4", "5"));
+    const stored = await database.rows("SELECT timestamp, typeof(timestamp) AS type FROM records ORDER BY offset");
+    expect(stored).toEqual(
+      [0, START_MS, Number.MAX_SAFE_INTEGER, START_MS + 5, START_MS + 5].map((timestamp) => ({
+        timestamp,
+        type: "integer",
+      })),
+    );
+  });
+
+  test("stores key, value and headers as text, and NULL for what is not there", async () => {
+    const topic = await createTopic();
+    await appendTo(
+      topic,
+      records('{"key":"k","headers":{"h":"1"},"value":7}', '{"value":null}', '{"key":"","value":"x","headers":{}}'),
+    );
+    expect(
+      await database.rows("SELECT key, value, headers, typeof(value) AS type FROM records ORDER BY offset"),
+    ).toEqual([
+      { key: "k", value: "7", headers: '{"h":"1"}', type: "text" },
+      { key: null, value: "null", headers: null, type: "text" },
+      { key: "", value: '"x"', headers: null, type: "text" },
+    ]);
+  });
+
+  test("settles to undefined and writes nothing where the topic is gone", async () => {
+    const topic = await createTopic(2);
+    await database.db.write([{ sql: "DELETE FROM partitions" }, { sql: "DELETE FROM topics" }]);
+    const appended = await append(
+      topic,
+      { partition: 0, records: values("1") },
+      { partition: 1, records: values("2") },
+    );
+    expect(appended).toBeUndefined();
+    expect(dump()).toEqual({ records: [], partitions: [] });
+  });
+
+  test("does not write to a topic of the same name that was created anew", async () => {
+    const old = await createTopic();
+    await database.db.write([{ sql: "DELETE FROM partitions" }, { sql: "DELETE FROM topics" }]);
+    await createTopic();
+    expect(await appendTo(old, values("1"))).toBeUndefined();
+    expect(dump()).toMatchObject({ records: [], partitions: [{ partition_id: 2, log_end_offset: 0 }] });
+  });
+
+  test("writes all partitions or none, and leaves its neighbours in the flush alone", async () => {
+    const topic = await createTopic(2);
+    // A stray row where partition 1 will write: the database refuses the second half of the batch.
+    await database.run(
+      "INSERT INTO records (partition_id, offset, timestamp, value) VALUES (2, 0, 0, 'stray')",
+    );
+    const before = dump();
+    const [neighbour, refused, another] = await Promise.allSettled([
+      appendTo(topic, values('"before"')),
+      append(topic, { partition: 0, records: values("1") }, { partition: 1, records: values("2") }),
+      appendTo(topic, values('"after"')),
+    ]);
+    expect(refused).toMatchObject({ status: "rejected", reason: { code: "internal" } });
+    expect(neighbour).toMatchObject({ status: "fulfilled", value: [{ offset: 0 }] });
+    expect(another).toMatchObject({ status: "fulfilled", value: [{ offset: 1 }] });
+    const after = dump();
+    expect(after.records.map(({ value }) => value)).toEqual(['"before"', '"after"', "stray"]);
+    expect(after.partitions[1]).toEqual(before.partitions[1]);
+    expect(after.partitions[0]).toMatchObject({ log_end_offset: 2, records: 2 });
+  });
+
+  test("refuses a partition that the topic does not have before anything is written", async () => {
+    const topic = await createTopic(2);
+    expect(() => appendRecords(topic, [{ partition: 2, records: values("1") }])).toThrow(
+      "topic orders has no partition 2",
+    );
+    expect(dump().records).toEqual([]);
+  });
+});
+
+// ── reading ──────────────────────────────────────────────────────────────────────────────────────────────
+
+const ALL: Omit<ReadRequest, "partitionId"> = {
+  from: 0,
+  recordsMax: CHUNK_RECORDS_MAX,
+  bytesMax: CHUNK_BYTES_MAX,
+  loneRecordBytesMax: 0,
+};
+
+const read = (request: Partial<ReadRequest> = {}) => readChunk(database.db, { partitionId: 1, ...ALL, ...request });
+
+/** A record as it must stand in a frame: the value as it came, the rest as JSON says it. */
+function frameText(record: NewRecord, offset: number): string {
+  const key = record.key === null ? "" : `,"key":${JSON.stringify(record.key)}`;
+  const headers = record.headers === null ? "" : `,"headers":${record.headers}`;
+  return `{"offset":${offset},"timestamp":${record.timestamp ?? START_MS}${key}${headers},"value":${record.value}}`;
+}
+
+const frameTexts = (list: readonly NewRecord[], first = 0) =>
+  list.map((record, index) => frameText(record, first + index)).join(",");
+
+describe("readChunk()", () => {
+  const ODD_VALUES = [
+    "2.0",
+    "-0",
+    "1E400",
+    "12345678901234567890",
+    "0.1000000000000000055511151231257827",
+    '{"b":1,"a":2,"b":3}',
+    '{"__proto__":{"x":1}}',
+    '{ "a" : [ 1 ,\t2 ] }',
+    '"\\u0000"',
+    '"\\ud800"',
+    '"\\/ \\u00fc ü 😀"',
+    '""',
+    "null",
+    "true",
+    "[]",
+    `${"[".repeat(128)}${"]".repeat(128)}`,
+  ];
+
+  test("delivers every value byte for byte as it came", async () => {
+    const topic = await createTopic();
+    const list = values(...ODD_VALUES);
+    await appendTo(topic, list);
+    expect((await read())?.records).toBe(frameTexts(list));
+    for (const [offset, value] of ODD_VALUES.entries()) {
+      const chunk = await read({ from: offset, recordsMax: 1 });
+      expect(chunk?.records).toBe(`{"offset":${offset},"timestamp":${START_MS},"value":${value}}`);
+    }
+  });
+
+  test("delivers every key and header as it was", async () => {
+    const topic = await createTopic();
+    const keys = ["", "k", 'quote "', "back\\slash", "\u0001\u001f\n\t\b", "ü日本😀", "\u2028", "'", "\u007f"];
+    const list = records(
+      ...keys.map((key) => `{"key":${JSON.stringify(key)},"value":1,"headers":{"h":${JSON.stringify(key)}, "i":"2"}}`),
+    );
+    await appendTo(topic, list);
+    const chunk = await read();
+    expect(chunk?.records).toBe(frameTexts(list));
+    const delivered: { key: string; headers: unknown }[] = JSON.parse(`[${chunk?.records}]`);
+    expect(delivered.map(({ key }) => key)).toEqual(keys);
+    expect(delivered.map(({ headers }) => headers)).toEqual(keys.map((h) => ({ h, i: "2" })));
+  });
+
+  test("says where the chunk ends, how large it is, and where the log ends", async () => {
+    const topic = await createTopic();
+    const list = records('{"key":"ü","value":"日本"}', '{"value":2}', '{"value":3}');
+    await appendTo(topic, list);
+    const text = frameTexts(list.slice(0, 2));
+    expect(await read({ recordsMax: 2 })).toEqual({
+      records: text,
+      count: 2,
+      bytes: Buffer.byteLength(text),
+      next: 2,
+      logEndOffset: 3,
+    });
+  });
+
+  test("reads from the offset and no other partition", async () => {
+    const topic = await createTopic(2);
+    await append(topic, { partition: 0, records: values("0", "1", "2") }, { partition: 1, records: values("9") });
+    const chunk = await read({ from: 1 });
+    expect(JSON.parse(`[${chunk?.records}]`)).toMatchObject([
+      { offset: 1, value: 1 },
+      { offset: 2, value: 2 },
+    ]);
+    expect(await read({ partitionId: 2 })).toMatchObject({ count: 1, next: 1, logEndOffset: 1 });
+  });
+
+  test.each([0, 3, 17])("brings nothing from offset %d of a partition that ends there or before", async (from) => {
+    const topic = await createTopic();
+    if (from > 0) await appendTo(topic, values("0", "1", "2"));
+    const logEndOffset = from > 0 ? 3 : 0;
+    expect(await read({ from })).toEqual({ records: "", count: 0, bytes: 0, next: from, logEndOffset });
+  });
+
+  test("gives undefined where the partition is gone", async () => {
+    await createTopic();
+    expect(await read({ partitionId: 2 })).toBeUndefined();
+  });
+
+  test("takes as many records as are asked for and not one more", async () => {
+    const topic = await createTopic();
+    await appendTo(topic, values(...Array.from({ length: 1_001 }, (_, i) => String(i))));
+    for (const recordsMax of [1, 2, 499, 500]) {
+      expect(await read({ recordsMax })).toMatchObject({ count: recordsMax, next: recordsMax });
+    }
+    expect(await read({ from: 1_000 })).toMatchObject({ count: 1, next: 1_001 });
+  });
+
+  test("passes over records that are gone, at the start, in the middle and at the end", async () => {
+    const topic = await createTopic();
+    await appendTo(topic, values("0", "1", "2", "3", "4", "5", "6"));
+    await database.run("DELETE FROM records WHERE offset IN (0, 1, 3, 5, 6)");
+    expect(await read()).toMatchObject({ count: 2, next: 5, logEndOffset: 7 });
+    expect(JSON.parse(`[${(await read())?.records}]`)).toMatchObject([{ offset: 2 }, { offset: 4 }]);
+    expect(await read({ from: 5 })).toMatchObject({ count: 0, next: 7, logEndOffset: 7 });
+  });
+
+  test("costs one query while the largest records would fit", async () => {
+    const topic = await createTopic();
+    await appendTo(topic, values(...Array.from({ length: 600 }, (_, i) => String(i))));
+    const watched = new WatchedDb(database.db);
+    expect(await readChunk(watched, { partitionId: 1, ...ALL })).toMatchObject({ count: 500 });
+    expect(watched.reads).toHaveLength(1);
+  });
+});
+
+describe("readChunk() with large records", () => {
+  const KIB = 1024;
+  const OVERHEAD_MAX = 90;
+  const valueOf = (bytes: number) => `{"value":"${"x".repeat(bytes - 2)}"}`;
+
+  test("takes as many as fit the bytes and never more", async () => {
+    const topic = await createTopic();
+    await appendTo(topic, records(...Array.from({ length: 20 }, () => valueOf(10_000))));
+    for (const bytesMax of [10_100, 20_000, 20_200, 55_000, 100_000]) {
+      const chunk = await read({ bytesMax });
+      expect(chunk?.bytes).toBeLessThanOrEqual(bytesMax);
+      expect(chunk?.bytes).toBe(Buffer.byteLength(chunk?.records ?? ""));
+      expect(chunk?.count).toBe(Math.floor(bytesMax / (10_000 + OVERHEAD_MAX)));
+    }
+  });
+
+  test("takes nothing of a first record that is too large, and says how much room it needs", async () => {
+    const topic = await createTopic();
+    const list = records(valueOf(100 * KIB), '{"value":1}');
+    await appendTo(topic, list);
+    const chunk = await read({ bytesMax: 64 * KIB });
+    expect(chunk).toMatchObject({ records: "", count: 0, bytes: 0, next: 0, logEndOffset: 2 });
+    const needed = chunk?.firstRecordBytes ?? 0;
+    expect(needed).toBeGreaterThanOrEqual(Buffer.byteLength(frameTexts(list.slice(0, 1))));
+    expect(needed).toBeLessThanOrEqual(100 * KIB + OVERHEAD_MAX + "null".length);
+    expect(await read({ bytesMax: needed })).toMatchObject({ count: 1, next: 1 });
+    expect(await read({ bytesMax: needed - 1 })).toMatchObject({ count: 0, firstRecordBytes: needed });
+  });
+
+  test("takes a first record that is too large alone where the reader takes it", async () => {
+    const topic = await createTopic();
+    const list = records(valueOf(100 * KIB), '{"value":1}');
+    await appendTo(topic, list);
+    const chunk = await read({ bytesMax: 64 * KIB, loneRecordBytesMax: Number.MAX_SAFE_INTEGER });
+    const text = frameTexts(list.slice(0, 1));
+    expect(chunk).toEqual({ records: text, count: 1, bytes: text.length, next: 1, logEndOffset: 2 });
+  });
+
+  test("brings the largest record that is allowed in its place among small ones", async () => {
+    const topic = await createTopic();
+    const list = records('{"value":0}', '{"value":1}', valueOf(RECORD_BYTES_MAX), '{"value":3}', '{"value":4}');
+    await appendTo(topic, list);
+    const chunks: (Chunk | undefined)[] = [];
+    for (let from = 0; from < 5; from = chunks.at(-1)?.next ?? 5) {
+      const chunk = await read({ from });
+      chunks.push(chunk?.firstRecordBytes ? await read({ from, loneRecordBytesMax: Number.MAX_SAFE_INTEGER }) : chunk);
+    }
+    expect(chunks.map((chunk) => chunk?.count)).toEqual([2, 1, 2]);
+    expect(chunks.map((chunk) => chunk?.records).join(",")).toBe(frameTexts(list));
+    expect(chunks[1]?.bytes).toBeGreaterThan(RECORD_BYTES_MAX);
+  });
+
+  test("that is too large at once costs two queries and brings no value", async () => {
+    const topic = await createTopic();
+    await appendTo(topic, records(...Array.from({ length: 3 }, () => valueOf(RECORD_BYTES_MAX))));
+    const watched = new WatchedDb(database.db);
+    const chunk = await readChunk(watched, { partitionId: 1, ...ALL });
+    expect(chunk).toMatchObject({ count: 0, records: "" });
+    expect(watched.reads).toHaveLength(2);
+  });
+});
+
+test("readChunk() brings what a reader of the stored records would, within every limit", async () => {
+  const text = fc.string({ unit: "grapheme", maxLength: 30 }).filter((s) => s.isWellFormed() && !s.includes("\0"));
+  const value = fc.oneof(
+    fc.json({ maxDepth: 3 }),
+    fc.integer({ min: 2, max: 3_000 }).map((length) => JSON.stringify("x".repeat(length))),
+    fc.constantFrom("2.0", "1E400", "-0", '{ "a" : 1 }', '"\\ud800"', "null"),
+  );
+  const record = fc
+    .record({ value, key: fc.option(text), header: fc.option(text), timestamp: fc.option(fc.nat(), { nil: undefined }) })
+    .map(({ value: valueText, key, header, timestamp }) => {
+      const headers = header === null ? undefined : { h: header };
+      return `${JSON.stringify({ key, headers, timestamp }).slice(0, -1)},"value":${valueText}}`;
+    });
+  const request = fc.record({
+    from: fc.nat({ max: 12 }),
+    recordsMax: fc.integer({ min: 1, max: 12 }),
+    bytesMax: fc.oneof(fc.integer({ min: 1, max: 8_000 }), fc.constant(CHUNK_BYTES_MAX)),
+    loneRecordBytesMax: fc.constantFrom(0, 200, 2_000, Number.MAX_SAFE_INTEGER),
+  });
+  const batches = fc.array(fc.array(record, { minLength: 1, maxLength: 4 }), { minLength: 1, maxLength: 3 });
+  const deleted = fc.uniqueArray(fc.nat({ max: 11 }), { maxLength: 3 });
+
+  await fc.assert(
+    fc.asyncProperty(batches, deleted, fc.array(request, { minLength: 1, maxLength: 6 }), async (all, gone, requests) => {
+      await database.empty();
+      const topic = await createTopic();
+      const stored: { offset: number; text: string }[] = [];
+      for (const batch of all) {
+        const list = records(...batch);
+        for (const one of list) stored.push({ offset: stored.length, text: frameText(one, stored.length) });
+        await appendTo(topic, list);
+      }
+      await database.run("DELETE FROM records WHERE offset IN (SELECT value FROM json_each(:gone))", {
+        gone: JSON.stringify(gone),
+      });
+      const left = stored.filter(({ offset }) => !gone.includes(offset));
+      for (const one of requests) checkChunk(left, stored.length, one, await read(one));
+    }),
+    { numRuns: 150 },
+  );
+}, 60_000);
+
+/** Measured sizes are at most this much above the real ones. */
+const MEASURED_TOO_MUCH = 90 + "null".length;
+
+function checkChunk(
+  stored: readonly { offset: number; text: string }[],
+  logEndOffset: number,
+  { from, recordsMax, bytesMax, loneRecordBytesMax }: Omit<ReadRequest, "partitionId">,
+  chunk: Chunk | undefined,
+): void {
+  if (!chunk) throw new Error("the partition is there");
+  const ahead = stored.filter(({ offset }) => offset >= from);
+  const taken = ahead.slice(0, chunk.count);
+  expect(chunk.records).toBe(taken.map(({ text }) => text).join(","));
+  expect(chunk.bytes).toBe(Buffer.byteLength(chunk.records));
+  expect(chunk.logEndOffset).toBe(logEndOffset);
+  expect(chunk.count).toBeLessThanOrEqual(recordsMax);
+  expect(chunk.bytes).toBeLessThanOrEqual(chunk.count === 1 ? Math.max(bytesMax, loneRecordBytesMax) : bytesMax);
+  const following = ahead[chunk.count];
+  const sizeOf = (text: string | undefined) => Buffer.byteLength(text ?? "");
+  if (chunk.count > 0) {
+    expect(chunk.next).toBe((taken.at(-1)?.offset ?? 0) + 1);
+    expect(chunk.firstRecordBytes).toBeUndefined();
+    // It stopped because it had to.
+    if (chunk.count < recordsMax && following)
+      expect(chunk.bytes + sizeOf(following.text) + (chunk.count + 1) * MEASURED_TOO_MUCH).toBeGreaterThan(bytesMax);
+  } else if (following) {
+    expect(chunk.next).toBe(from);
+    expect(chunk.firstRecordBytes).toBeGreaterThan(Math.max(bytesMax, loneRecordBytesMax));
+    expect(chunk.firstRecordBytes).toBeGreaterThanOrEqual(sizeOf(following.text));
+    expect(chunk.firstRecordBytes).toBeLessThanOrEqual(sizeOf(following.text) + MEASURED_TOO_MUCH);
+  } else {
+    expect(chunk.next).toBe(Math.max(from, logEndOffset)); // nothing there to come back for
+  }
+}
+
+describe("readLogEnds()", () => {
+  test("gives the log end of each partition that is there", async () => {
+    const topic = await createTopic(3);
+    await append(topic, { partition: 0, records: values("1", "2") }, { partition: 2, records: values("3") });
+    expect(await readLogEnds(database.db, [1, 3, 99])).toEqual(
+      new Map([
+        [1, 2],
+        [3, 1],
+      ]),
+    );
+    expect(await readLogEnds(database.db, [])).toEqual(new Map());
+  });
+});
+
+// ── for people: the views, read by stock SQLite beside the open database ─────────────────────────────────
+
+describe("the view topic_records", () => {
+  test("shows every column of every record to stock SQLite", async () => {
+    const orders = await createTopic(2);
+    const payments = await createTopic(1, "payments");
+    await append(
+      orders,
+      { partition: 0, records: records('{"key":"u1","value":{ "a": 2.0 },"headers":{"h":"1"},"timestamp":1}') },
+      { partition: 1, records: records('{"value":null}', '{"value":"x","timestamp":253402300799999}') },
+    );
+    await appendTo(payments, records('{"value":[1],"timestamp":253402300800000}'));
+    const columns = ["topic", "partition", "offset", "timestamp", "key", "value", "headers"];
+    expect(columnsOf("topic_records")).toEqual(columns);
+    const iso = new Date(START_MS).toISOString();
+    const expected = [
+      ["orders", 0, 0, "1970-01-01T00:00:00.001Z", "u1", '{ "a": 2.0 }', '{"h":"1"}'],
+      ["orders", 1, 0, iso, null, "null", null],
+      ["orders", 1, 1, "9999-12-31T23:59:59.999Z", null, '"x"', null],
+      ["payments", 0, 0, null, null, "[1]", null],
+    ];
+    expect(rowsOf("SELECT * FROM topic_records ORDER BY topic, partition, offset")).toEqual(expected);
+  });
+});
+
+describe("the view partition_stats", () => {
+  test("shows every column of every partition to stock SQLite", async () => {
+    const topic = await createTopic(2);
+    await appendTo(topic, records('{"key":"k","value":10,"timestamp":5000}', '{"value":1,"timestamp":1234}'));
+    await database.run("DELETE FROM records WHERE offset = 0");
+    await database.run("UPDATE partitions SET log_start_offset = 1, records = 1, bytes = 1 WHERE partition = 0");
+    const columns = ["topic", "partition", "log_start_offset", "log_end_offset", "records", "bytes", "last_timestamp"];
+    expect(columnsOf("partition_stats")).toEqual(columns);
+    expect(rowsOf("SELECT * FROM partition_stats ORDER BY partition")).toEqual([
+      ["orders", 0, 1, 2, 1, 1, "1970-01-01T00:00:01.234Z"],
+      ["orders", 1, 0, 0, 0, 0, null],
+    ]);
+  });
+
+  test("agrees with the records after any appends", async () => {
+    const topic = await createTopic(3);
+    for (const partition of [0, 2, 0, 0]) await appendTo(topic, values("1", '"ü"', "[true]"), partition);
+    const counted = stockRows(
+      database.path,
+      `SELECT topic, partition, count(*) AS records, max(offset) + 1 AS log_end_offset,
+              sum(length(CAST(value AS BLOB))) AS bytes, max(timestamp) AS last_timestamp
+       FROM topic_records GROUP BY topic, partition`,
+    );
+    const stats = stockRows(
+      database.path,
+      "SELECT topic, partition, records, log_end_offset, bytes, last_timestamp FROM partition_stats WHERE records > 0",
+    );
+    expect(stats).toEqual(counted);
+    expect(stats).toHaveLength(2);
+  });
+});
+
+function columnsOf(view: string): readonly unknown[] {
+  return stockRows(database.path, `SELECT name FROM pragma_table_info('${view}')`).map(({ name }) => name);
+}
+
+/** The values of each row, in the order of the columns. */
+function rowsOf(sql: string): readonly (readonly unknown[])[] {
+  return stockRows(database.path, sql).map((row) => Object.values(row));
+}

@@ -1,0 +1,704 @@
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { Problem } from "../../src/core/problem.ts";
+import type { ErrorCode } from "../../src/protocol/codes.ts";
+import { PENDING_WRITE_BYTES_MAX, WRITE_DEADLINE_MS } from "../../src/protocol/limits.ts";
+import { type Db, DbError, type DbFailure, type Rows, type Statement } from "../../src/store/db.ts";
+import { type Operation, WriteQueue } from "../../src/store/write-queue.ts";
+import { FakeTime, fakeChance } from "../support/fake-time.ts";
+
+const MIB = 1024 * 1024;
+const FLUSH_OPERATIONS_MAX = 512;
+const FLUSH_BYTES_MAX = 2 * MIB;
+
+/** A database of names: a statement is written by its text, and its row says it again. */
+class ScriptedDb implements Db {
+  readonly durability = "fsync";
+  /** The texts of each write that was asked for, whatever came of it. */
+  readonly asked: (readonly string[])[] = [];
+  /** What is durable, in order. */
+  readonly committed: string[] = [];
+  /** What becomes of a write; it is committed unless this throws. */
+  onWrite: (texts: readonly string[]) => Promise<void> | void = () => {};
+
+  async write(statements: readonly Statement[]): Promise<readonly Rows[]> {
+    const texts = statements.map(({ sql }) => sql);
+    this.asked.push(texts);
+    await this.onWrite(texts);
+    this.committed.push(...texts);
+    return texts.map((said) => [{ said }]);
+  }
+
+  async read(): Promise<Rows> {
+    throw new Error("a queue that writes does not read");
+  }
+
+  async script(): Promise<void> {
+    throw new Error("a queue that writes runs no scripts");
+  }
+
+  async close(): Promise<void> {}
+}
+
+interface OperationOptions {
+  readonly bytes?: number;
+  readonly statements?: number;
+  readonly settle?: () => void;
+}
+
+/** An operation that settles to what its statements said. */
+function operation(name: string, options: OperationOptions = {}): Operation<readonly unknown[]> {
+  const { bytes = 1, statements = 1, settle } = options;
+  const texts = Array.from({ length: statements }, (_, i) => (statements === 1 ? name : `${name}.${i}`));
+  return {
+    statements: texts.map((sql) => ({ sql })),
+    bytes,
+    settle: (results) => {
+      settle?.();
+      return results.map((rows) => rows[0]?.said);
+    },
+  };
+}
+
+function setUp(random?: () => number) {
+  const db = new ScriptedDb();
+  const time = new FakeTime();
+  const log: { event: string; facts?: unknown }[] = [];
+  const queue = new WriteQueue({
+    db,
+    scheduler: time,
+    chance: fakeChance({ random }),
+    log: (event, facts) => log.push({ event, facts }),
+  });
+  /** `name: outcome` of each operation, in the order in which they were settled. */
+  const settled: string[] = [];
+  const submit = (name: string, options?: OperationOptions): void => {
+    queue.submit(operation(name, options)).then(
+      (said) => settled.push(`${name}: ${said}`),
+      (error) => settled.push(`${name}: ${error instanceof Problem ? error.code : error}`),
+    );
+  };
+  const submitAll = (...names: readonly string[]) => names.forEach((name) => submit(name));
+  return { db, time, log, queue, settled, submit, submitAll };
+}
+
+const failed = (failure: DbFailure) => new DbError(failure, `scripted: ${failure}`);
+
+/** The first writes fail like this, the later ones do not. */
+function failFirst(db: ScriptedDb, ...errors: readonly Error[]): void {
+  const left = [...errors];
+  db.onWrite = () => {
+    const error = left.shift();
+    if (error) throw error;
+  };
+}
+
+/** Every write waits until it is let go. */
+function hold(db: ScriptedDb): { release(): void } {
+  const waiting: (() => void)[] = [];
+  db.onWrite = () => new Promise<void>((resolve) => waiting.push(resolve));
+  return { release: () => waiting.shift()?.() };
+}
+
+/** For what is rejected at once or not at all. */
+async function codeOf(promise: Promise<unknown>): Promise<ErrorCode | "resolved"> {
+  return promise.then(
+    () => "resolved" as const,
+    (error) => {
+      if (error instanceof Problem) return error.code;
+      throw error;
+    },
+  );
+}
+
+describe("WriteQueue.submit()", () => {
+  test("settles each operation with the rows of its own statements", async () => {
+    const { db, time, settled, submit } = setUp();
+    submit("a", { statements: 2 });
+    submit("b");
+    submit("c", { statements: 3 });
+    await time.settle();
+    expect(settled).toEqual(["a: a.0,a.1", "b: b", "c: c.0,c.1,c.2"]);
+    expect(db.asked).toEqual([["a.0", "a.1", "b", "c.0", "c.1", "c.2"]]);
+  });
+
+  test("writes what comes in one turn as one transaction", async () => {
+    const { db, time, submitAll } = setUp();
+    submitAll("a", "b", "c");
+    expect(db.asked).toEqual([]);
+    await time.settle();
+    expect(db.asked).toEqual([["a", "b", "c"]]);
+  });
+
+  test("writes nothing and sets no timer while nothing is submitted", async () => {
+    const { db, time, submit } = setUp();
+    await time.advance(60_000);
+    expect(db.asked).toEqual([]);
+    submit("a");
+    await time.advance(60_000);
+    expect(db.asked).toEqual([["a"]]);
+    expect(time.pendingDelaysMs).toEqual([]);
+  });
+
+  test("gathers what comes while a flush is being written into one next flush", async () => {
+    const { db, time, settled, submit, submitAll } = setUp();
+    const { release } = hold(db);
+    submit("a");
+    await time.settle();
+    submitAll("b", "c");
+    await time.settle();
+    submit("d");
+    await time.settle();
+    expect(db.asked).toEqual([["a"]]);
+    release();
+    await time.settle();
+    expect(db.asked).toEqual([["a"], ["b", "c", "d"]]);
+    expect(settled).toEqual(["a: a"]);
+    release();
+    await time.settle();
+    expect(settled).toEqual(["a: a", "b: b", "c: c", "d: d"]);
+  });
+
+  test("settles nothing before it is durable", async () => {
+    const { db, time, settled, submit } = setUp();
+    const { release } = hold(db);
+    let hasSettled = false;
+    submit("a", {
+      settle: () => {
+        hasSettled = true;
+        expect(db.committed).toEqual(["a"]);
+      },
+    });
+    await time.settle();
+    expect(hasSettled).toBe(false);
+    release();
+    await time.settle();
+    expect(hasSettled).toBe(true);
+    expect(settled).toEqual(["a: a"]);
+  });
+
+  test("gives an operation the Problem that its settle throws, and its neighbours their results", async () => {
+    const { db, time, settled, submit } = setUp();
+    submit("a");
+    submit("b", {
+      settle: () => {
+        throw new Problem("conflict", "not the one that was expected");
+      },
+    });
+    submit("c");
+    await time.settle();
+    expect(settled).toEqual(["a: a", "b: conflict", "c: c"]);
+    expect(db.asked).toHaveLength(1);
+  });
+
+  test("gives an operation the defect of its settle, and its neighbours their results", async () => {
+    const { time, settled, submit } = setUp();
+    submit("a", {
+      settle: () => {
+        throw new TypeError("a defect");
+      },
+    });
+    submit("b", {
+      settle: () => {
+        throw "not even an Error";
+      },
+    });
+    submit("c");
+    await time.settle();
+    expect(settled).toEqual(["a: TypeError: a defect", "b: Error: not even an Error", "c: c"]);
+  });
+
+  test("writes at most 512 operations in one flush", async () => {
+    const { db, time, submit } = setUp();
+    for (let i = 0; i < 2 * FLUSH_OPERATIONS_MAX + 1; i += 1) submit(`op ${i}`);
+    await time.settle();
+    expect(db.asked.map(({ length }) => length)).toEqual([FLUSH_OPERATIONS_MAX, FLUSH_OPERATIONS_MAX, 1]);
+  });
+
+  test.each([
+    { bytes: [MIB, MIB], flushes: [["a", "b"]], what: "2 MiB in one flush" },
+    { bytes: [MIB, MIB + 1], flushes: [["a"], ["b"]], what: "one byte more in two" },
+    { bytes: [MIB, MIB, 0], flushes: [["a", "b", "c"]], what: "what has no size with a flush that is full" },
+    { bytes: [3 * MIB, 1], flushes: [["a"], ["b"]], what: "an operation larger than a flush alone" },
+    { bytes: [1, 3 * MIB, 1], flushes: [["a"], ["b"], ["c"]], what: "a large operation in its place" },
+  ])("writes $what", async ({ bytes, flushes }) => {
+    expect(FLUSH_BYTES_MAX).toBe(2 * MIB);
+    const { db, time, submit } = setUp();
+    bytes.forEach((size, i) => submit("abc".charAt(i), { bytes: size }));
+    await time.settle();
+    expect(db.asked).toEqual(flushes);
+  });
+});
+
+describe("WriteQueue, when a flush fails", () => {
+  /** Every write that holds this text is refused, as malformed JSON would be. */
+  function refuse(db: ScriptedDb, ...guilty: readonly string[]): void {
+    db.onWrite = (texts) => {
+      if (texts.some((text) => guilty.includes(text))) throw failed("rejected");
+    };
+  }
+
+  test("as rejected, repeats its operations one by one and refuses only the guilty one", async () => {
+    const { db, time, settled, submitAll } = setUp();
+    refuse(db, "b");
+    submitAll("a", "b", "c");
+    await time.settle();
+    expect(db.asked).toEqual([["a", "b", "c"], ["a"], ["b"], ["c"]]);
+    expect(db.committed).toEqual(["a", "c"]);
+    expect(settled).toEqual(["a: a", "b: internal", "c: c"]);
+  });
+
+  test("as rejected, keeps the order when every second operation is guilty", async () => {
+    const { db, time, settled, submitAll } = setUp();
+    refuse(db, "a", "c", "e");
+    submitAll("a", "b", "c", "d", "e");
+    await time.settle();
+    expect(db.committed).toEqual(["b", "d"]);
+    expect(settled).toEqual(["a: internal", "b: b", "c: internal", "d: d", "e: internal"]);
+  });
+
+  test("as rejected, writes what came in the meantime together again", async () => {
+    const { db, time, settled, submitAll } = setUp();
+    let writes = 0;
+    db.onWrite = (texts) => {
+      writes += 1;
+      if (writes === 1) submitAll("c", "d", "e");
+      if (texts.includes("a")) throw failed("rejected");
+    };
+    submitAll("a", "b");
+    await time.settle();
+    expect(db.asked).toEqual([["a", "b"], ["a"], ["b"], ["c", "d", "e"]]);
+    expect(settled).toEqual(["a: internal", "b: b", "c: c", "d: d", "e: e"]);
+  });
+
+  test("as rejected and alone, is not repeated", async () => {
+    const { db, time, settled, submit } = setUp();
+    refuse(db, "a");
+    submit("a");
+    await time.settle();
+    expect(db.asked).toEqual([["a"]]);
+    expect(settled).toEqual(["a: internal"]);
+  });
+
+  test("as rejected and is busy while it is repeated, still refuses only the guilty one", async () => {
+    const { db, time, settled, submitAll } = setUp();
+    const outcomes = [failed("rejected"), failed("busy"), undefined, failed("busy"), failed("rejected")];
+    db.onWrite = () => {
+      const error = outcomes.shift();
+      if (error) throw error;
+    };
+    submitAll("a", "b", "c");
+    await time.advance(1_000);
+    expect(db.asked).toEqual([["a", "b", "c"], ["a"], ["a"], ["b"], ["b"], ["c"]]);
+    expect(settled).toEqual(["a: a", "b: internal", "c: c"]);
+  });
+
+  test.each([
+    { failure: "full", code: "storage_full" },
+    { failure: "io", code: "unavailable" },
+    { failure: "rejected", code: "internal" },
+    { failure: "unknown", code: "outcome_unknown" },
+  ] as const)("as $failure and alone, says $code and goes on with the next", async ({ failure, code }) => {
+    const { db, time, log, settled, submit } = setUp();
+    failFirst(db, failed(failure));
+    submit("a");
+    await time.settle();
+    submit("b");
+    await time.settle();
+    expect(settled).toEqual([`a: ${code}`, "b: b"]);
+    expect(db.asked).toEqual([["a"], ["b"]]);
+    expect(log).toEqual([{ event: "write failed", facts: expect.objectContaining({ failure }) }]);
+  });
+
+  test("as full, writes those that there is room for", async () => {
+    const { db, time, settled, submitAll } = setUp();
+    failFirst(db, failed("full"), failed("full"));
+    submitAll("a", "b", "c");
+    await time.settle();
+    expect(db.asked).toEqual([["a", "b", "c"], ["a"], ["b"], ["c"]]);
+    expect(settled).toEqual(["a: storage_full", "b: b", "c: c"]);
+  });
+
+  test.each([
+    ["as unknown", failed("unknown")],
+    ["with something else than a DbError", new TypeError("a defect")],
+  ])("%s, says outcome_unknown to all of it and repeats none", async (_, error) => {
+    const { db, time, settled, submitAll } = setUp();
+    failFirst(db, error);
+    submitAll("a", "b", "c");
+    await time.settle();
+    submitAll("d", "e");
+    await time.settle();
+    expect(db.asked).toEqual([
+      ["a", "b", "c"],
+      ["d", "e"],
+    ]);
+    expect(settled).toEqual([
+      "a: outcome_unknown",
+      "b: outcome_unknown",
+      "c: outcome_unknown",
+      "d: d",
+      "e: e",
+    ]);
+  });
+
+  test("as unknown while suspects are repeated, says so to that one alone", async () => {
+    const { db, time, settled, submitAll } = setUp();
+    failFirst(db, failed("rejected"), failed("unknown"));
+    submitAll("a", "b", "c");
+    await time.settle();
+    expect(settled).toEqual(["a: outcome_unknown", "b: b", "c: c"]);
+  });
+});
+
+describe("WriteQueue, while another process holds the write lock", () => {
+  const busy = () => {
+    throw failed("busy");
+  };
+
+  test.each([
+    { random: 0, delayMs: 2 },
+    { random: 0.5, delayMs: 26 },
+    { random: 0.999, delayMs: 49.952 },
+  ])("waits $delayMs ms before it tries again when chance says $random", async ({ random, delayMs }) => {
+    const { db, time, settled, submit } = setUp(() => random);
+    failFirst(db, failed("busy"));
+    submit("a");
+    await time.settle();
+    expect(time.pendingDelaysMs).toEqual([expect.closeTo(delayMs)]);
+    await time.advance(delayMs - 0.01);
+    expect(db.asked).toEqual([["a"]]);
+    await time.advance(0.02);
+    expect(db.asked).toEqual([["a"], ["a"]]);
+    expect(settled).toEqual(["a: a"]);
+  });
+
+  test("takes in what comes meanwhile, and settles all in order when the lock is free", async () => {
+    const { db, time, settled, submit, submitAll } = setUp(() => 0.5);
+    db.onWrite = busy;
+    submit("a");
+    await time.advance(100);
+    submitAll("b", "c");
+    await time.advance(100);
+    expect(settled).toEqual([]);
+    db.onWrite = () => {};
+    await time.advance(50);
+    expect(db.asked.at(-1)).toEqual(["a", "b", "c"]);
+    expect(db.committed).toEqual(["a", "b", "c"]);
+    expect(settled).toEqual(["a: a", "b: b", "c: c"]);
+  });
+
+  test("says unavailable at the deadline, not before, and has written nothing", async () => {
+    const { db, time, settled, submit } = setUp(() => 0.5);
+    db.onWrite = busy;
+    submit("a");
+    await time.advance(WRITE_DEADLINE_MS - 1);
+    expect(settled).toEqual([]);
+    await time.advance(51);
+    expect(settled).toEqual(["a: unavailable"]);
+    expect(db.committed).toEqual([]);
+    expect(time.pendingDelaysMs).toEqual([]);
+  });
+
+  test("gives each operation its own deadline", async () => {
+    const { db, time, settled, submit } = setUp(() => 0.5);
+    db.onWrite = busy;
+    submit("a");
+    await time.advance(10_000);
+    submit("b");
+    await time.advance(WRITE_DEADLINE_MS - 10_000 + 50);
+    expect(settled).toEqual(["a: unavailable"]);
+    db.onWrite = () => {};
+    await time.advance(50);
+    expect(settled).toEqual(["a: unavailable", "b: b"]);
+    expect(db.committed).toEqual(["b"]);
+  });
+
+  test("does not refuse at the deadline what is being written just then", async () => {
+    const { db, time, settled, submit } = setUp();
+    const { release } = hold(db);
+    submit("a");
+    await time.advance(WRITE_DEADLINE_MS + 1_000);
+    expect(settled).toEqual([]);
+    release();
+    await time.settle();
+    expect(settled).toEqual(["a: a"]);
+  });
+
+  test("forgets the suspects that it has refused at the deadline", async () => {
+    const { db, time, settled, submitAll } = setUp(() => 0.5);
+    failFirst(db, failed("rejected"));
+    const rejectOnce = db.onWrite;
+    db.onWrite = (texts) => {
+      rejectOnce(texts);
+      busy();
+    };
+    submitAll("a", "b");
+    await time.advance(WRITE_DEADLINE_MS + 50);
+    expect(settled).toEqual(["a: unavailable", "b: unavailable"]);
+    db.onWrite = () => {};
+    submitAll("c", "d");
+    await time.settle();
+    expect(db.asked.at(-1)).toEqual(["c", "d"]);
+  });
+});
+
+describe("WriteQueue's limit of 64 MiB", () => {
+  test("lets in what fills it to the last byte and refuses one more", async () => {
+    const { db, queue, time, settled, submit } = setUp();
+    const { release } = hold(db);
+    submit("a", { bytes: PENDING_WRITE_BYTES_MAX - 1 });
+    submit("b", { bytes: 1 });
+    submit("nothing", { bytes: 0 });
+    expect(await codeOf(queue.submit(operation("c")))).toBe("unavailable");
+    expect(settled).toEqual([]);
+    for (let flush = 0; flush < 3; flush += 1) {
+      await time.settle();
+      release();
+    }
+    await time.settle();
+    expect(db.committed).toEqual(["a", "b", "nothing"]);
+  });
+
+  test("says what it found and what is allowed", async () => {
+    const { queue } = setUp();
+    const refused = queue.submit(operation("a", { bytes: PENDING_WRITE_BYTES_MAX + 1 }));
+    await expect(refused).rejects.toThrow(/^0 bytes .* 67108864 may$/);
+    const problem = await refused.catch((error: unknown) => error);
+    expect(problem).toMatchObject({ code: "unavailable", isRetriable: true });
+  });
+
+  test.each([
+    { outcome: "written", error: undefined },
+    { outcome: "rejected", error: failed("rejected") },
+    { outcome: "unknown", error: failed("unknown") },
+    { outcome: "full", error: failed("full") },
+  ])("is free again when what filled it is $outcome", async ({ error }) => {
+    const { db, queue, time, submit } = setUp();
+    if (error) failFirst(db, error);
+    submit("a", { bytes: PENDING_WRITE_BYTES_MAX });
+    await time.settle();
+    const next = queue.submit(operation("b", { bytes: PENDING_WRITE_BYTES_MAX }));
+    await time.settle();
+    expect(await codeOf(next)).toBe("resolved");
+  });
+
+  test("is free again when what filled it has passed its deadline", async () => {
+    const { db, queue, time, submit } = setUp();
+    db.onWrite = () => {
+      throw failed("busy");
+    };
+    submit("a", { bytes: PENDING_WRITE_BYTES_MAX });
+    await time.advance(WRITE_DEADLINE_MS + 50);
+    db.onWrite = () => {};
+    const next = queue.submit(operation("b", { bytes: PENDING_WRITE_BYTES_MAX }));
+    await time.settle();
+    expect(await codeOf(next)).toBe("resolved");
+  });
+
+  test("is held until it is durable", async () => {
+    const { db, queue, time, submit } = setUp();
+    const { release } = hold(db);
+    submit("a", { bytes: PENDING_WRITE_BYTES_MAX });
+    await time.settle();
+    expect(db.asked).toEqual([["a"]]);
+    expect(await codeOf(queue.submit(operation("b")))).toBe("unavailable");
+    release();
+    await time.settle();
+    const next = queue.submit(operation("c"));
+    await time.settle();
+    release();
+    expect(await codeOf(next)).toBe("resolved");
+  });
+});
+
+describe("WriteQueue.close()", () => {
+  test("writes all that was taken, then resolves", async () => {
+    const { db, queue, time, settled, submit, submitAll } = setUp();
+    const { release } = hold(db);
+    submit("a");
+    await time.settle();
+    submitAll("b", "c");
+    let isClosed = false;
+    const closed = queue.close().then(() => {
+      isClosed = true;
+      expect(settled).toEqual(["a: a", "b: b", "c: c"]);
+    });
+    release();
+    await time.settle();
+    expect(isClosed).toBe(false);
+    release();
+    await closed;
+    expect(db.committed).toEqual(["a", "b", "c"]);
+  });
+
+  test("refuses what comes after it and writes none of that", async () => {
+    const { db, queue, time, submit } = setUp();
+    submit("a");
+    const closed = queue.close();
+    expect(await codeOf(queue.submit(operation("b")))).toBe("unavailable");
+    await closed;
+    expect(await codeOf(queue.submit(operation("c")))).toBe("unavailable");
+    await time.advance(60_000);
+    expect(db.committed).toEqual(["a"]);
+  });
+
+  test("resolves at once where nothing waits, and again when it is called again", async () => {
+    const { queue, time, submit } = setUp();
+    submit("a");
+    await time.settle();
+    await queue.close();
+    await queue.close();
+    expect(time.pendingDelaysMs).toEqual([]);
+  });
+
+  test("resolves to all who close while something is written", async () => {
+    const { queue, settled, submit } = setUp();
+    submit("a");
+    await Promise.all([queue.close(), queue.close()]);
+    expect(settled).toEqual(["a: a"]);
+  });
+
+  test("waits for the lock as long as the deadline allows, then gives up", async () => {
+    const { db, queue, time, settled, submit } = setUp();
+    db.onWrite = () => {
+      throw failed("busy");
+    };
+    submit("a");
+    let isClosed = false;
+    void queue.close().then(() => {
+      isClosed = true;
+    });
+    await time.advance(WRITE_DEADLINE_MS - 1);
+    expect(isClosed).toBe(false);
+    await time.advance(51);
+    expect(isClosed).toBe(true);
+    expect(settled).toEqual(["a: unavailable"]);
+  });
+});
+
+// ── any sequence of operations and faults ────────────────────────────────────────────────────────────────
+
+const fault = fc.constantFrom<"ok" | "busy" | "full" | "io" | "lost" | "kept" | "defect">(
+  "ok",
+  "ok",
+  "busy",
+  "full",
+  "io",
+  "lost", // unknown, and it was not written
+  "kept", // unknown, and it was
+  "defect",
+);
+
+const command = fc.oneof(
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      kind: fc.constant("submit" as const),
+      statements: fc.integer({ min: 1, max: 3 }),
+      bytes: fc.constantFrom(0, 1, 200, MIB, 2 * MIB, 3 * MIB, 30 * MIB),
+      /** The database refuses every flush that has it. */
+      isGuilty: fc.integer({ min: 0, max: 4 }).map((n) => n === 0),
+      /** Its own conditions do not hold. */
+      isFenced: fc.boolean(),
+    }),
+  },
+  { weight: 2, arbitrary: fc.constant({ kind: "settle" as const }) },
+  { weight: 1, arbitrary: fc.record({ kind: fc.constant("advance" as const), ms: fc.integer({ max: 20_000, min: 1 }) }) },
+);
+
+test("WriteQueue settles every operation once: what resolved was written once, what was refused never", async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(command, { maxLength: 40 }), fc.array(fault, { maxLength: 30 }), playOut),
+    { numRuns: 1_000 },
+  );
+}, 60_000);
+
+async function playOut(
+  commands: readonly (typeof command extends fc.Arbitrary<infer T> ? T : never)[],
+  faults: readonly (typeof fault extends fc.Arbitrary<infer T> ? T : never)[],
+): Promise<void> {
+  const { db, time, queue } = setUp(() => 0.5);
+  const left = [...faults];
+  const guilty = new Set<string>();
+  db.onWrite = (texts) => {
+    switch (left.shift() ?? "ok") {
+      case "ok":
+        if (texts.some((text) => guilty.has(text))) throw failed("rejected");
+        return;
+      case "busy":
+        throw failed("busy");
+      case "full":
+        throw failed("full");
+      case "io":
+        throw failed("io");
+      case "lost":
+        throw failed("unknown");
+      case "kept":
+        db.committed.push(...texts);
+        throw failed("unknown");
+      case "defect":
+        throw new TypeError("a defect");
+    }
+  };
+
+  const operations: { name: string; texts: readonly string[]; outcomes: string[]; settles: number }[] = [];
+  const orderOfResults: string[] = [];
+  const submitNext = (options: { statements: number; bytes: number; isGuilty: boolean; isFenced: boolean }) => {
+    const name = `op${operations.length}`;
+    const entry = { name, texts: [] as readonly string[], outcomes: [] as string[], settles: 0 };
+    const submitted = operation(name, {
+      ...options,
+      settle: () => {
+        entry.settles += 1;
+        if (options.isFenced) throw new Problem("fenced_generation", "scripted");
+      },
+    });
+    entry.texts = submitted.statements.map(({ sql }) => sql);
+    if (options.isGuilty && entry.texts[0] !== undefined) guilty.add(entry.texts[0]);
+    operations.push(entry);
+    queue.submit(submitted).then(
+      (said) => {
+        expect(said).toEqual(entry.texts);
+        entry.outcomes.push("resolved");
+        orderOfResults.push(name);
+      },
+      (error) => entry.outcomes.push(error instanceof Problem ? error.code : `defect: ${error}`),
+    );
+  };
+
+  for (const next of commands) {
+    if (next.kind === "submit") submitNext(next);
+    else if (next.kind === "settle") await time.settle();
+    else await time.advance(next.ms);
+  }
+  const closed = queue.close();
+  await time.advance(2 * WRITE_DEADLINE_MS);
+  await closed;
+
+  const timesCommitted = (texts: readonly string[]) =>
+    new Set(texts.map((text) => db.committed.filter((other) => other === text).length));
+  for (const { texts, outcomes, settles } of operations) {
+    expect(outcomes).toHaveLength(1);
+    const [outcome] = outcomes;
+    const times = timesCommitted(texts);
+    expect(times.size).toBe(1); // all of an operation, or nothing of it
+    const [written] = times;
+    if (outcome === "resolved" || outcome === "fenced_generation") {
+      expect(written).toBe(1);
+      expect(settles).toBe(1);
+    } else {
+      expect(settles).toBe(0);
+      if (outcome === "outcome_unknown") expect(written).toBeLessThanOrEqual(1);
+      else expect({ outcome, written }).toEqual({ outcome, written: 0 });
+      expect(["outcome_unknown", "internal", "unavailable", "storage_full"]).toContain(String(outcome));
+    }
+    if (outcome === "internal") expect(guilty.has(String(texts[0]))).toBe(true);
+    if (guilty.has(String(texts[0]))) expect(outcome).not.toBe("resolved");
+  }
+  const inOrder = (names: readonly string[]) =>
+    names.toSorted((a, b) => Number(a.slice(2)) - Number(b.slice(2)));
+  expect(orderOfResults).toEqual(inOrder(orderOfResults));
+  const committedOperations = [...new Set(db.committed.map((text) => text.replace(/\.\d+$/, "")))];
+  expect(committedOperations).toEqual(inOrder(committedOperations));
+}
