@@ -1,7 +1,7 @@
 // A client's frame: from text, or from the URL that stands for a subscribe frame, to a ClientFrame or to why not.
 
 import type { ClientFrame, FrameId } from "../protocol/frames.ts";
-import { CLIENT_FRAME_SCHEMAS, excerpt, judge, type Verdict } from "../protocol/schemas.ts";
+import { CLIENT_FRAME_SCHEMAS, excerpt, frameIdSchema, judge, type Verdict } from "../protocol/schemas.ts";
 import { findAmbiguity, type JsonObject, parseJsonObject } from "./json-object.ts";
 import { Problem } from "./problem.ts";
 
@@ -29,14 +29,18 @@ export function parseClientFrame(text: string): ParsedFrame {
 /** `?topic=orders&group=billing&reset=latest` is a subscribe frame; undefined where there are no parameters. */
 export function parseSubscribeQuery(query: URLSearchParams): ParsedFrame | undefined {
   if (query.size === 0) return undefined;
-  const input: Record<string, unknown> = { type: "subscribe", topics: query.getAll("topic") };
+  const members = new Map<string, unknown>([
+    ["type", "subscribe"],
+    ["topics", query.getAll("topic")],
+  ]);
   for (const [name, value] of query) {
     if (name === "topic") continue;
-    if (Object.hasOwn(input, name))
-      return refused(input, `the URL cannot give "${excerpt(name)}" here, or twice`);
-    input[name] = name === "sessionTimeoutMs" ? Number(value) : value;
+    if (members.has(name)) {
+      return refused(Object.fromEntries(members), `the URL cannot give "${excerpt(name)}" here, or twice`);
+    }
+    members.set(name, name === "sessionTimeoutMs" ? Number(value) : value);
   }
-  return checkFrame(input);
+  return checkFrame(Object.fromEntries(members));
 }
 
 function checkFrame(input: JsonObject): ParsedFrame {
@@ -47,7 +51,16 @@ function checkFrame(input: JsonObject): ParsedFrame {
   if (type === "subscribe" && input.group === undefined) {
     return refused(input, "a subscription without a group (a reader) is not built yet");
   }
+  if (namesTimePolicy(input.reset))
+    return refused(input, '"reset" by {"ago"} or {"timestamp"} is not built yet');
   return frameOf(input, judge(CLIENT_FRAME_SCHEMAS[type], input));
+}
+
+function namesTimePolicy(reset: unknown): boolean {
+  if (typeof reset !== "object" || reset === null) return false;
+  return Object.entries(reset).some(
+    ([name, policy]) => name === "ago" || name === "timestamp" || namesTimePolicy(policy),
+  );
 }
 
 function frameOf(input: JsonObject, verdict: Verdict<ClientFrame>): ParsedFrame {
@@ -78,8 +91,10 @@ function badFrame(message: string, input: JsonObject = {}): RefusedFrame {
   return { problem: new Problem("bad_frame", message), id: idOf(input) };
 }
 
+/** Only an id that is allowed can be said again as it was. */
 function idOf({ id }: JsonObject): FrameId | undefined {
-  return typeof id === "string" || typeof id === "number" ? id : undefined;
+  const verdict = judge(frameIdSchema, id);
+  return verdict.kind === "valid" ? verdict.output : undefined;
 }
 
 function isKnownType(type: string): type is ClientFrame["type"] {

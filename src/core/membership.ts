@@ -64,12 +64,15 @@ export interface JoinPlan {
   }[];
 }
 
-/** What a join brought, once it is durable. */
-export interface JoinResult {
+/** What the database says of a join, once it is durable. */
+export interface Joined {
   readonly memberId: string;
   /** Distinguishes this membership from an earlier or later one of the same member. */
   readonly membership: number;
   readonly partitions: readonly JoinedPartition[];
+}
+
+export interface JoinResult extends Joined {
   readonly resets: readonly PolicyReset[];
   readonly unplaced: readonly UnplacedPartition[];
 }
@@ -123,6 +126,29 @@ export function planJoin(request: JoinRequest, snapshot: GroupSnapshot): JoinPla
   };
 }
 
+/** An ack of the member before may have come in between plan and write: then that, and no policy, gave the place. */
+export function joinResult(joined: Joined, plan: JoinPlan): JoinResult {
+  const partitionsById = new Map(joined.partitions.map((partition) => [partition.partitionId, partition]));
+  return {
+    ...joined,
+    resets: plan.resets.filter(
+      ({ partitionId, to }) => partitionsById.get(partitionId)?.committedOffset === to,
+    ),
+    unplaced: plan.unplaced.filter(({ partitionId }) => {
+      const partition = partitionsById.get(partitionId);
+      return partition !== undefined && !isUsable(partition);
+    }),
+  };
+}
+
+/** A group goes on from its committed offset while that lies inside the log. */
+function isUsable(
+  partition: Pick<JoinedPartition, "committedOffset" | "logStartOffset" | "logEndOffset">,
+): boolean {
+  const { committedOffset, logStartOffset, logEndOffset } = partition;
+  return committedOffset !== null && committedOffset >= logStartOffset && committedOffset <= logEndOffset;
+}
+
 type Start =
   | { readonly kind: "committed" }
   | ({ readonly kind: "reset" } & PolicyReset)
@@ -130,15 +156,10 @@ type Start =
 
 /** Where a partition starts for a group that gets it. */
 export function startOf(partition: GroupPartition, policies: ResetPolicies): Start {
-  const { committedOffset, logStartOffset, logEndOffset } = partition;
-  if (committedOffset === null) {
-    if (isNewInKnownTopic(partition)) return resetTo(partition, "earliest", "new partition: earliest");
-    return applyPolicy(partition, policies.missing, "missing");
-  }
-  if (committedOffset < logStartOffset || committedOffset > logEndOffset) {
-    return applyPolicy(partition, policies.outOfRange, "outOfRange");
-  }
-  return { kind: "committed" };
+  if (isUsable(partition)) return { kind: "committed" };
+  if (partition.committedOffset !== null) return applyPolicy(partition, policies.outOfRange, "outOfRange");
+  if (isNewInKnownTopic(partition)) return resetTo(partition, "earliest", "new partition: earliest");
+  return applyPolicy(partition, policies.missing, "missing");
 }
 
 function isNewInKnownTopic({ topicId, topicIdSeen, partition, partitionsSeen }: GroupPartition): boolean {

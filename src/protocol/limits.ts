@@ -21,6 +21,8 @@ export const HEADERS_BYTES_MAX = 16 * KIB;
 /** Arrays and objects inside one another in a value; `[]` is 1 deep. */
 export const JSON_DEPTH_MAX = 128;
 export const METADATA_BYTES_MAX = 4 * KIB;
+/** Partitions that one ack may name. */
+export const ACK_ENTRIES_MAX = 10_000;
 
 export const BATCH_RECORDS_MAX = 10_000;
 /** The body of a produce request as it came. */

@@ -14,6 +14,7 @@ import type {
   UnsubscribeFrame,
 } from "./frames.ts";
 import {
+  ACK_ENTRIES_MAX,
   METADATA_BYTES_MAX,
   NAME_PATTERN,
   SESSION_TIMEOUT_MAX_MS,
@@ -28,7 +29,6 @@ import {
 
 const FRAME_ID_CHARACTERS_MAX = 249;
 const MEMBER_ID_CHARACTERS_MAX = 249;
-const PARTITION_ENTRIES_MAX = 10_000;
 
 const integer = (minimum: number, maximum: number) =>
   v.pipe(
@@ -39,12 +39,27 @@ const integer = (minimum: number, maximum: number) =>
     ),
   );
 
+/** An array is an object to JavaScript, and one with no member that is missing where all are optional. */
+const isNoArray = v.custom<object>(
+  (input) => typeof input === "object" && !Array.isArray(input),
+  "must be an object",
+);
+
 const offset = integer(0, Number.MAX_SAFE_INTEGER);
 const text = (charactersMax: number) =>
   v.pipe(
     v.string(),
     v.check((input) => input.length <= charactersMax, `must be at most ${charactersMax} characters`),
     v.check(isStorableText, "must not hold NUL or a lone surrogate"),
+  );
+
+/** Counted before it is looked into: a frame may hold a million mistakes, and each would become an object. */
+const listOf = <const Item extends v.GenericSchema>(item: Item, max: number) =>
+  v.pipe(
+    v.array(v.unknown()),
+    v.check((input) => input.length > 0, "must not be empty"),
+    v.check((input) => input.length <= max, `must have at most ${max} entries`),
+    v.array(item),
   );
 
 export const nameSchema = v.pipe(
@@ -70,19 +85,14 @@ const metadataSchema = v.pipe(
   ),
 );
 
-const frameIdSchema = v.union([offset, text(FRAME_ID_CHARACTERS_MAX)]);
+export const frameIdSchema = v.union([offset, text(FRAME_ID_CHARACTERS_MAX)]);
 
 export const subscribeFrameSchema = v.strictObject({
   type: v.literal("subscribe"),
   id: v.optional(frameIdSchema),
   subscription: v.optional(nameSchema),
   topics: v.pipe(
-    v.array(nameSchema),
-    v.check((input) => input.length > 0, "must name at least one topic"),
-    v.check(
-      (input) => input.length <= TOPICS_PER_SUBSCRIPTION_MAX,
-      `must name at most ${TOPICS_PER_SUBSCRIPTION_MAX} topics`,
-    ),
+    listOf(nameSchema, TOPICS_PER_SUBSCRIPTION_MAX),
     v.check((input) => new Set(input).size === input.length, "must not name a topic twice"),
   ),
   group: nameSchema,
@@ -91,7 +101,10 @@ export const subscribeFrameSchema = v.strictObject({
   reset: v.optional(
     v.union([
       resetPolicySchema,
-      v.strictObject({ missing: v.optional(resetPolicySchema), outOfRange: v.optional(resetPolicySchema) }),
+      v.pipe(
+        isNoArray,
+        v.strictObject({ missing: v.optional(resetPolicySchema), outOfRange: v.optional(resetPolicySchema) }),
+      ),
     ]),
   ),
   ack: v.optional(
@@ -102,10 +115,13 @@ export const subscribeFrameSchema = v.strictObject({
     ),
   ),
   window: v.optional(
-    v.strictObject({
-      records: v.optional(integer(WINDOW_RECORDS_MIN, WINDOW_RECORDS_MAX)),
-      bytes: v.optional(integer(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX)),
-    }),
+    v.pipe(
+      isNoArray,
+      v.strictObject({
+        records: v.optional(integer(WINDOW_RECORDS_MIN, WINDOW_RECORDS_MAX)),
+        bytes: v.optional(integer(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX)),
+      }),
+    ),
   ),
   sessionTimeoutMs: v.optional(integer(SESSION_TIMEOUT_MIN_MS, SESSION_TIMEOUT_MAX_MS)),
 }) satisfies v.GenericSchema<unknown, SubscribeFrame>;
@@ -114,21 +130,15 @@ export const ackFrameSchema = v.strictObject({
   type: v.literal("ack"),
   id: v.optional(frameIdSchema),
   subscription: v.optional(nameSchema),
-  offsets: v.pipe(
-    v.array(
-      v.strictObject({
-        topic: nameSchema,
-        partition: offset,
-        generation: offset,
-        offset,
-        metadata: v.optional(metadataSchema),
-      }),
-    ),
-    v.check((input) => input.length > 0, "must name at least one partition"),
-    v.check(
-      (input) => input.length <= PARTITION_ENTRIES_MAX,
-      `must hold at most ${PARTITION_ENTRIES_MAX} entries`,
-    ),
+  offsets: listOf(
+    v.strictObject({
+      topic: nameSchema,
+      partition: offset,
+      generation: offset,
+      offset,
+      metadata: v.optional(metadataSchema),
+    }),
+    ACK_ENTRIES_MAX,
   ),
 }) satisfies v.GenericSchema<unknown, AckFrame>;
 

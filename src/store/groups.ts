@@ -8,10 +8,10 @@ import type {
   GroupMember,
   GroupPartition,
   GroupSnapshot,
+  Joined,
   JoinedPartition,
   JoinPlan,
   JoinRequest,
-  JoinResult,
 } from "../core/membership.ts";
 import type { MembershipRef } from "../core/session/state.ts";
 import { type Db, numberColumn, type Row, type Rows, type SqlValue, type Statement } from "./db.ts";
@@ -127,9 +127,6 @@ const READ_ASSIGNMENT = `
   ORDER BY a.generation`;
 
 const END_CHECK = "DELETE FROM guard WHERE op = :op RETURNING ok";
-
-/** What the database knows of a join; the resets stand in the plan. */
-export type Joined = Omit<JoinResult, "resets" | "unplaced">;
 
 /** Settles to undefined, with nothing written, where the group is no longer the one that was planned from. */
 export function writeJoin(join: {

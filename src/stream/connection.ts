@@ -190,9 +190,10 @@ export class Connection implements SocketHandlers {
   }
 
   #readAgain(effect: Effect<"read">, error: unknown): void {
-    if (this.#isClosed) return;
     this.#deps.log("read failed", { message: String(error) });
-    this.#deps.scheduler.after(READ_RETRY_MS, () => this.#read(effect));
+    this.#deps.scheduler.after(READ_RETRY_MS, () => {
+      if (!this.#isClosed) this.#read(effect);
+    });
   }
 
   #wait({ ref, partitionId, position }: Effect<"wait">): void {

@@ -2,7 +2,7 @@
 // and whoever loses a membership is told. What a join brings is decided in core/membership.ts; the database judges
 // every write again, so several processes may do this at once.
 
-import { type JoinRequest, type JoinResult, planJoin } from "../core/membership.ts";
+import { type JoinRequest, type JoinResult, joinResult, planJoin } from "../core/membership.ts";
 import type { Chance, Log, Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
 import type { MembershipRef } from "../core/session/state.ts";
@@ -79,6 +79,7 @@ export class Memberships {
     });
   }
 
+  /** When it rejects, the lease ends the membership. */
   leave(member: MembershipRef): Promise<void> {
     this.#letGo(member);
     return this.#inTurn(member.group, async () => {
@@ -111,7 +112,7 @@ export class Memberships {
       if (!joined) continue;
       for (const memberId of plan.endedMemberIds)
         this.#tellReplaced(request.group, memberId, joined.membership);
-      return { ...joined, resets: plan.resets, unplaced: plan.unplaced };
+      return joinResult(joined, plan);
     }
     throw new Problem(
       "unavailable",
@@ -122,9 +123,13 @@ export class Memberships {
   #inTurn<T>(group: string, change: () => Promise<T>): Promise<T> {
     const before = this.#changesByGroup.get(group) ?? Promise.resolve();
     const result = before.then(change);
+    // Whoever asked for the change gets its error; the next one goes on.
     const settled = result.then(
       () => undefined,
-      () => undefined, // whoever asked for the change gets the error; the next one goes on
+      (error) => {
+        const isRefusal = error instanceof Problem && !error.isRetriable;
+        if (!isRefusal) this.#expireLater(); // it may have happened, or half the wish: the lease ends what is left
+      },
     );
     this.#changesByGroup.set(group, settled);
     void settled.then(() => {
@@ -153,25 +158,27 @@ export class Memberships {
   /** Connections renew their own members' leases; this ends those that nobody renews. */
   async #scheduleExpiry(): Promise<void> {
     const inMs = await msUntilNextExpiry(this.#db);
+    if (inMs !== undefined) this.#expireAfter(inMs + EXPIRY_SLACK_MS);
+  }
+
+  /** Not now: the database has just failed. */
+  #expireLater(): void {
+    this.#expireAfter(EXPIRY_RETRY_MS);
+  }
+
+  #expireAfter(delayMs: number): void {
     this.#cancelExpiry?.();
-    this.#cancelExpiry =
-      inMs === undefined
-        ? undefined
-        : this.#scheduler.after(inMs + EXPIRY_SLACK_MS, () => {
-            this.#endExpired().catch((error) => this.#expireLater(error));
-          });
+    this.#cancelExpiry = this.#scheduler.after(delayMs, () => {
+      this.#endExpired().catch((error) => {
+        this.#log("leases could not be looked at", { message: String(error) });
+        this.#expireLater();
+      });
+    });
   }
 
   async #endExpired(): Promise<void> {
     for (const member of await this.#queue.submit(endExpiredMemberships())) this.#tellEnd(member, "expired");
     await this.#scheduleExpiry();
-  }
-
-  #expireLater(error: unknown): void {
-    this.#log("leases could not be looked at", { message: String(error) });
-    this.#cancelExpiry = this.#scheduler.after(EXPIRY_RETRY_MS, () => {
-      this.#endExpired().catch((again) => this.#expireLater(again));
-    });
   }
 }
 

@@ -1,10 +1,10 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { type JoinRequest, planJoin } from "../../src/core/membership.ts";
+import { type Joined, type JoinRequest, planJoin } from "../../src/core/membership.ts";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
 import type { AckRequest } from "../../src/core/session/events.ts";
 import { commitOffsets } from "../../src/store/commits.ts";
-import { endMembership, type Joined, readGroup, writeJoin } from "../../src/store/groups.ts";
+import { endMembership, readGroup, writeJoin } from "../../src/store/groups.ts";
 import { appendRecords } from "../../src/store/records.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { openQueue, openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";
@@ -46,7 +46,12 @@ async function produce(values: readonly unknown[], partition = 0, topic = "order
 }
 
 /** An ack of a partition in the generation that the join gave it. */
-function ackOf(joined: Joined, partition: number, offset: number, options: Partial<AckRequest> = {}): AckRequest {
+function ackOf(
+  joined: Joined,
+  partition: number,
+  offset: number,
+  options: Partial<AckRequest> = {},
+): AckRequest {
   const owned = joined.partitions.find((one) => one.partition === partition);
   const generation = owned?.generation ?? -1;
   return { topic: "orders", partition, generation, offset, metadata: null, refusal: undefined, ...options };
@@ -56,7 +61,9 @@ const commit = (acks: readonly AckRequest[], group = "billing") => queue.submit(
 const accepted = (committedOffset: number) => ({ committedOffset, code: undefined });
 const rows = (sql: string) => stockRows(database.path, sql);
 const committed = () =>
-  rows("SELECT partition_id AS p, committed_offset AS o, metadata AS m, committed_at AS at FROM committed_offsets");
+  rows(
+    "SELECT partition_id AS p, committed_offset AS o, metadata AS m, committed_at AS at FROM committed_offsets",
+  );
 
 describe("commitOffsets()", () => {
   test("commits the offset with its metadata at the time of the database", async () => {
@@ -79,9 +86,11 @@ describe("commitOffsets()", () => {
     const joined = await join();
     const max = Number.MAX_SAFE_INTEGER;
     expect(await commit([ackOf(joined, 0, max)])).toEqual([accepted(max)]);
-    expect(rows("SELECT typeof(committed_offset) AS t, committed_offset = 9007199254740991 AS ok FROM committed_offsets")).toEqual(
-      [{ t: "integer", ok: 1 }],
-    );
+    expect(
+      rows(
+        "SELECT typeof(committed_offset) AS t, committed_offset = 9007199254740991 AS ok FROM committed_offsets",
+      ),
+    ).toEqual([{ t: "integer", ok: 1 }]);
   });
 
   test("goes forward only, and says where the group stands", async () => {
@@ -144,7 +153,9 @@ describe("commitOffsets()", () => {
     await topics.put("orders", 2);
     const joined = await join();
     const generation = joined.partitions[1]?.generation ?? 0;
-    expect(await commit([ackOf(joined, 0, 9, { generation })])).toMatchObject([{ code: "fenced_generation" }]);
+    expect(await commit([ackOf(joined, 0, 9, { generation })])).toMatchObject([
+      { code: "fenced_generation" },
+    ]);
     expect(committed()).toEqual([]);
   });
 
@@ -202,7 +213,9 @@ describe("commitOffsets()", () => {
   ])("of a partition named several times counts the highest, $what, with its metadata", async ({ order }) => {
     await topics.put("orders", 1);
     const joined = await join();
-    const outcomes = await commit(order.map((offset) => ackOf(joined, 0, offset, { metadata: `at ${offset}` })));
+    const outcomes = await commit(
+      order.map((offset) => ackOf(joined, 0, offset, { metadata: `at ${offset}` })),
+    );
     expect(outcomes).toEqual(order.map(() => accepted(7)));
     expect(committed()).toMatchObject([{ o: 7, m: "at 7" }]);
   });
@@ -291,11 +304,13 @@ test("commitOffsets() agrees with a map that only goes forward, for any frames",
             })),
           );
         }
-        const stored = await database.rows("SELECT partition_id - 1 AS p, committed_offset AS o FROM committed_offsets");
+        const stored = await database.rows(
+          "SELECT partition_id - 1 AS p, committed_offset AS o FROM committed_offsets",
+        );
         expect(new Map(stored.map(({ p, o }) => [p, o]))).toEqual(new Map([...model].sort()));
       },
     ),
-    { numRuns: 100 },
+    { numRuns: 60 },
   );
 }, 60_000);
 
@@ -326,7 +341,9 @@ describe("the view consumer_lag", () => {
     }
     await database.pass(500);
     await commit([ackOf(joined, 0, 1, { metadata: "half way" }), ackOf(joined, 1, 3)]);
-    expect(rows("SELECT name FROM pragma_table_info('consumer_lag')").map(({ name }) => name)).toEqual(columns);
+    expect(rows("SELECT name FROM pragma_table_info('consumer_lag')").map(({ name }) => name)).toEqual(
+      columns,
+    );
     const at = (ms: number) => new Date(START_MS + ms).toISOString();
     expect(rows("SELECT * FROM consumer_lag ORDER BY partition").map((row) => Object.values(row))).toEqual([
       ["billing", "orders", 0, 1, 0, 3, 2, at(1_000), "m1", 2, at(3_500), "half way"],
@@ -344,8 +361,8 @@ describe("the view consumer_lag", () => {
     await join({ group: "shipping" });
     await queue.submit(endMembership({ group: "billing", memberId, membership }));
     expect(
-      rows("SELECT group_id, topic, partition, member_id, generation FROM consumer_lag ORDER BY 1, 2, 3").map((row) =>
-        Object.values(row),
+      rows("SELECT group_id, topic, partition, member_id, generation FROM consumer_lag ORDER BY 1, 2, 3").map(
+        (row) => Object.values(row),
       ),
     ).toEqual([
       ["billing", "orders", 0, null, null],
@@ -357,7 +374,12 @@ describe("the view consumer_lag", () => {
   });
 
   test.each([
-    { committedOffset: 0, logStart: 4, lag: 6, why: "from the log start where the committed offset is below it" },
+    {
+      committedOffset: 0,
+      logStart: 4,
+      lag: 6,
+      why: "from the log start where the committed offset is below it",
+    },
     { committedOffset: 4, logStart: 4, lag: 6, why: "from the committed offset at the log start" },
     { committedOffset: 10, logStart: 0, lag: 0, why: "as nothing at the log end" },
     { committedOffset: 12, logStart: 0, lag: 0, why: "as nothing above the log end, never negative" },
@@ -393,13 +415,18 @@ describe("the view consumer_lag", () => {
       [0, 2, 5],
       [1, 4, 3],
     ] as const) {
-      await produce(Array.from({ length: count }, () => 0), partition);
+      await produce(
+        Array.from({ length: count }, () => 0),
+        partition,
+      );
       await commit([ackOf(joined, partition, offset)]);
       const expected = rows(`
         SELECT p.partition, (SELECT count(*) FROM records AS r WHERE r.partition_id = p.partition_id
                              AND r.offset >= c.committed_offset) AS lag
         FROM partitions AS p JOIN committed_offsets AS c USING (partition_id) ORDER BY 1`);
-      expect(rows("SELECT partition, lag FROM consumer_lag WHERE lag IS NOT NULL ORDER BY 1")).toEqual(expected);
+      expect(rows("SELECT partition, lag FROM consumer_lag WHERE lag IS NOT NULL ORDER BY 1")).toEqual(
+        expected,
+      );
     }
   });
 });

@@ -414,6 +414,18 @@ describe("EmbeddedDb.dataVersion()", () => {
 });
 
 describe("EmbeddedDb.close()", () => {
+  test("opens the file no more: what is asked afterwards is refused", async () => {
+    const closing = join(folder.path, "closing-0.db");
+    const opened = await openEmbeddedDb(closing);
+    await migrate(opened);
+    await opened.read({ sql: "SELECT 1" });
+    await opened.close();
+    expect(await failureOf(opened.read({ sql: "SELECT 1" }))).toBeInstanceOf(DbError);
+    expect(await failureOf(opened.dataVersion?.() ?? Promise.resolve())).toBeInstanceOf(DbError);
+    expect(await failureOf(opened.script("CREATE TABLE late (x);"))).toBeInstanceOf(DbError);
+    expect(stockRows(closing, "SELECT name FROM sqlite_schema WHERE name = 'late'")).toEqual([]);
+  });
+
   test("leaves everything in the one file and nothing in the WAL", async () => {
     const closing = join(folder.path, "closing.db");
     const opened = await openEmbeddedDb(closing);

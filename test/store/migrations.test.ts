@@ -1,6 +1,6 @@
+import { Database } from "bun:sqlite";
 import { afterAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
-import { Database } from "bun:sqlite";
 import { type Db, DbError } from "../../src/store/db.ts";
 import { openEmbeddedDb } from "../../src/store/embedded.ts";
 import { migrate, schemaVersion } from "../../src/store/migrations.ts";
@@ -178,14 +178,19 @@ describe("migrate()", () => {
       INSERT INTO accounts VALUES (1, 'Ada'), (2, 'Grace');
       CREATE VIEW names AS SELECT name FROM accounts;`);
     await withDb(path, migrate);
-    expect(stockRows(path, "SELECT name FROM names ORDER BY name")).toEqual([{ name: "Ada" }, { name: "Grace" }]);
+    expect(stockRows(path, "SELECT name FROM names ORDER BY name")).toEqual([
+      { name: "Ada" },
+      { name: "Grace" },
+    ]);
     expect(namesOf(path, "table")).toEqual(["accounts", ...STABLE_TABLES].sort());
     expect(stockRows(path, "SELECT version FROM tidemark_migrations")).toEqual([{ version: 1 }]);
   });
 
   // `members` is made in the middle of the migration: what came before it must be gone again.
   test("that fails half way leaves the file as it was, and says why", async () => {
-    const path = newPath("CREATE TABLE members (email TEXT); INSERT INTO members VALUES ('ada@example.org');");
+    const path = newPath(
+      "CREATE TABLE members (email TEXT); INSERT INTO members VALUES ('ada@example.org');",
+    );
     await withDb(path, async (db) => {
       for (let round = 0; round < 3; round += 1) {
         const failure = await failureOf(migrate(db));
@@ -221,7 +226,10 @@ describe("migrate()", () => {
       expect(failure.message).toMatch(/schema version 17\b.*this server knows 1\b/);
       expect(stockRows(path, "SELECT name, sql FROM sqlite_schema")).toEqual(before);
     });
-    expect(stockRows(path, "SELECT version FROM tidemark_migrations")).toEqual([{ version: 1 }, { version: 17 }]);
+    expect(stockRows(path, "SELECT version FROM tidemark_migrations")).toEqual([
+      { version: 1 },
+      { version: 17 },
+    ]);
   });
 
   test.each([

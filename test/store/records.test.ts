@@ -3,7 +3,13 @@ import fc from "fast-check";
 import { type NewRecord, parseJsonProduce } from "../../src/core/produce-request.ts";
 import type { ReadRequest } from "../../src/core/session/window.ts";
 import { CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX, RECORD_BYTES_MAX } from "../../src/protocol/limits.ts";
-import { appendRecords, type Chunk, type PartitionAppend, readChunk, readLogEnds } from "../../src/store/records.ts";
+import {
+  appendRecords,
+  type Chunk,
+  type PartitionAppend,
+  readChunk,
+  readLogEnds,
+} from "../../src/store/records.ts";
 import { type Topic, Topics } from "../../src/store/topics.ts";
 import { openQueue, openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";
 
@@ -78,10 +84,10 @@ describe("appendRecords()", () => {
     const otherQueue = openQueue(await database.openSecond());
     const appended = [];
     for (let round = 0; round < 5; round += 1) {
-      appended.push(...(await Promise.all([appendTo(topic, values("1", "2")), appendTo(topic, values("3"))])));
       appended.push(
-        await otherQueue.submit(appendRecords(topic, [{ partition: 0, records: values("4") }])),
+        ...(await Promise.all([appendTo(topic, values("1", "2")), appendTo(topic, values("3"))])),
       );
+      appended.push(await otherQueue.submit(appendRecords(topic, [{ partition: 0, records: values("4") }])));
     }
     const ranges = appended.map((result) => [result?.[0]?.offset, result?.[0]?.logEndOffset]);
     expect(ranges.flat()).toEqual([0, ...ranges.slice(0, -1).flatMap(([, end]) => [end, end]), 20]);
@@ -117,10 +123,15 @@ describe("appendRecords()", () => {
 
   test("keeps a producer's timestamp and gives the database's time where there is none", async () => {
     const topic = await createTopic();
-    await appendTo(topic, records('{"value":1,"timestamp":0}', '{"value":2}', '{"value":3,"timestamp":9007199254740991}'));
+    await appendTo(
+      topic,
+      records('{"value":1,"timestamp":0}', '{"value":2}', '{"value":3,"timestamp":9007199254740991}'),
+    );
     await database.pass(5);
     await appendTo(topic, values("4", "5"));
-    const stored = await database.rows("SELECT timestamp, typeof(timestamp) AS type FROM records ORDER BY offset");
+    const stored = await database.rows(
+      "SELECT timestamp, typeof(timestamp) AS type FROM records ORDER BY offset",
+    );
     expect(stored).toEqual(
       [0, START_MS, Number.MAX_SAFE_INTEGER, START_MS + 5, START_MS + 5].map((timestamp) => ({
         timestamp,
@@ -133,7 +144,11 @@ describe("appendRecords()", () => {
     const topic = await createTopic();
     await appendTo(
       topic,
-      records('{"key":"k","headers":{"h":"1"},"value":7}', '{"value":null}', '{"key":"","value":"x","headers":{}}'),
+      records(
+        '{"key":"k","headers":{"h":"1"},"value":7}',
+        '{"value":null}',
+        '{"key":"","value":"x","headers":{}}',
+      ),
     );
     expect(
       await database.rows("SELECT key, value, headers, typeof(value) AS type FROM records ORDER BY offset"),
@@ -203,7 +218,8 @@ const ALL: Omit<ReadRequest, "partitionId"> = {
   loneRecordBytesMax: 0,
 };
 
-const read = (request: Partial<ReadRequest> = {}) => readChunk(database.db, { partitionId: 1, ...ALL, ...request });
+const read = (request: Partial<ReadRequest> = {}) =>
+  readChunk(database.db, { partitionId: 1, ...ALL, ...request });
 
 /** A record as it must stand in a frame: the value as it came, the rest as JSON says it. */
 function frameText(record: NewRecord, offset: number): string {
@@ -248,9 +264,21 @@ describe("readChunk()", () => {
 
   test("delivers every key and header as it was", async () => {
     const topic = await createTopic();
-    const keys = ["", "k", 'quote "', "back\\slash", "\u0001\u001f\n\t\b", "ü日本😀", "\u2028", "'", "\u007f"];
+    const keys = [
+      "",
+      "k",
+      'quote "',
+      "back\\slash",
+      "\u0001\u001f\n\t\b",
+      "ü日本😀",
+      "\u2028",
+      "'",
+      "\u007f",
+    ];
     const list = records(
-      ...keys.map((key) => `{"key":${JSON.stringify(key)},"value":1,"headers":{"h":${JSON.stringify(key)}, "i":"2"}}`),
+      ...keys.map(
+        (key) => `{"key":${JSON.stringify(key)},"value":1,"headers":{"h":${JSON.stringify(key)}, "i":"2"}}`,
+      ),
     );
     await appendTo(topic, list);
     const chunk = await read();
@@ -276,7 +304,11 @@ describe("readChunk()", () => {
 
   test("reads from the offset and no other partition", async () => {
     const topic = await createTopic(2);
-    await append(topic, { partition: 0, records: values("0", "1", "2") }, { partition: 1, records: values("9") });
+    await append(
+      topic,
+      { partition: 0, records: values("0", "1", "2") },
+      { partition: 1, records: values("9") },
+    );
     const chunk = await read({ from: 1 });
     expect(JSON.parse(`[${chunk?.records}]`)).toMatchObject([
       { offset: 1, value: 1 },
@@ -285,12 +317,15 @@ describe("readChunk()", () => {
     expect(await read({ partitionId: 2 })).toMatchObject({ count: 1, next: 1, logEndOffset: 1 });
   });
 
-  test.each([0, 3, 17])("brings nothing from offset %d of a partition that ends there or before", async (from) => {
-    const topic = await createTopic();
-    if (from > 0) await appendTo(topic, values("0", "1", "2"));
-    const logEndOffset = from > 0 ? 3 : 0;
-    expect(await read({ from })).toEqual({ records: "", count: 0, bytes: 0, next: from, logEndOffset });
-  });
+  test.each([0, 3, 17])(
+    "brings nothing from offset %d of a partition that ends there or before",
+    async (from) => {
+      const topic = await createTopic();
+      if (from > 0) await appendTo(topic, values("0", "1", "2"));
+      const logEndOffset = from > 0 ? 3 : 0;
+      expect(await read({ from })).toEqual({ records: "", count: 0, bytes: 0, next: from, logEndOffset });
+    },
+  );
 
   test("gives undefined where the partition is gone", async () => {
     await createTopic();
@@ -327,11 +362,11 @@ describe("readChunk()", () => {
 describe("readChunk() with large records", () => {
   const KIB = 1024;
   const OVERHEAD_MAX = 90;
-  const valueOf = (bytes: number) => `{"value":"${"x".repeat(bytes - 2)}"}`;
+  const recordOf = (bytes: number) => `{"value":"${"x".repeat(bytes - 2)}"}`;
 
   test("takes as many as fit the bytes and never more", async () => {
     const topic = await createTopic();
-    await appendTo(topic, records(...Array.from({ length: 20 }, () => valueOf(10_000))));
+    await appendTo(topic, records(...Array.from({ length: 20 }, () => recordOf(10_000))));
     for (const bytesMax of [10_100, 20_000, 20_200, 55_000, 100_000]) {
       const chunk = await read({ bytesMax });
       expect(chunk?.bytes).toBeLessThanOrEqual(bytesMax);
@@ -342,7 +377,7 @@ describe("readChunk() with large records", () => {
 
   test("takes nothing of a first record that is too large, and says how much room it needs", async () => {
     const topic = await createTopic();
-    const list = records(valueOf(100 * KIB), '{"value":1}');
+    const list = records(recordOf(100 * KIB), '{"value":1}');
     await appendTo(topic, list);
     const chunk = await read({ bytesMax: 64 * KIB });
     expect(chunk).toMatchObject({ records: "", count: 0, bytes: 0, next: 0, logEndOffset: 2 });
@@ -355,7 +390,7 @@ describe("readChunk() with large records", () => {
 
   test("takes a first record that is too large alone where the reader takes it", async () => {
     const topic = await createTopic();
-    const list = records(valueOf(100 * KIB), '{"value":1}');
+    const list = records(recordOf(100 * KIB), '{"value":1}');
     await appendTo(topic, list);
     const chunk = await read({ bytesMax: 64 * KIB, loneRecordBytesMax: Number.MAX_SAFE_INTEGER });
     const text = frameTexts(list.slice(0, 1));
@@ -364,12 +399,20 @@ describe("readChunk() with large records", () => {
 
   test("brings the largest record that is allowed in its place among small ones", async () => {
     const topic = await createTopic();
-    const list = records('{"value":0}', '{"value":1}', valueOf(RECORD_BYTES_MAX), '{"value":3}', '{"value":4}');
+    const list = records(
+      '{"value":0}',
+      '{"value":1}',
+      recordOf(RECORD_BYTES_MAX),
+      '{"value":3}',
+      '{"value":4}',
+    );
     await appendTo(topic, list);
     const chunks: (Chunk | undefined)[] = [];
     for (let from = 0; from < 5; from = chunks.at(-1)?.next ?? 5) {
       const chunk = await read({ from });
-      chunks.push(chunk?.firstRecordBytes ? await read({ from, loneRecordBytesMax: Number.MAX_SAFE_INTEGER }) : chunk);
+      chunks.push(
+        chunk?.firstRecordBytes ? await read({ from, loneRecordBytesMax: Number.MAX_SAFE_INTEGER }) : chunk,
+      );
     }
     expect(chunks.map((chunk) => chunk?.count)).toEqual([2, 1, 2]);
     expect(chunks.map((chunk) => chunk?.records).join(",")).toBe(frameTexts(list));
@@ -378,7 +421,7 @@ describe("readChunk() with large records", () => {
 
   test("that is too large at once costs two queries and brings no value", async () => {
     const topic = await createTopic();
-    await appendTo(topic, records(...Array.from({ length: 3 }, () => valueOf(RECORD_BYTES_MAX))));
+    await appendTo(topic, records(...Array.from({ length: 3 }, () => recordOf(RECORD_BYTES_MAX))));
     const watched = new WatchedDb(database.db);
     const chunk = await readChunk(watched, { partitionId: 1, ...ALL });
     expect(chunk).toMatchObject({ count: 0, records: "" });
@@ -387,14 +430,21 @@ describe("readChunk() with large records", () => {
 });
 
 test("readChunk() brings what a reader of the stored records would, within every limit", async () => {
-  const text = fc.string({ unit: "grapheme", maxLength: 30 }).filter((s) => s.isWellFormed() && !s.includes("\0"));
+  const text = fc
+    .string({ unit: "grapheme", maxLength: 30 })
+    .filter((s) => s.isWellFormed() && !s.includes("\0"));
   const value = fc.oneof(
     fc.json({ maxDepth: 3 }),
     fc.integer({ min: 2, max: 3_000 }).map((length) => JSON.stringify("x".repeat(length))),
     fc.constantFrom("2.0", "1E400", "-0", '{ "a" : 1 }', '"\\ud800"', "null"),
   );
   const record = fc
-    .record({ value, key: fc.option(text), header: fc.option(text), timestamp: fc.option(fc.nat(), { nil: undefined }) })
+    .record({
+      value,
+      key: fc.option(text),
+      header: fc.option(text),
+      timestamp: fc.option(fc.nat(), { nil: undefined }),
+    })
     .map(({ value: valueText, key, header, timestamp }) => {
       const headers = header === null ? undefined : { h: header };
       return `${JSON.stringify({ key, headers, timestamp }).slice(0, -1)},"value":${valueText}}`;
@@ -409,22 +459,27 @@ test("readChunk() brings what a reader of the stored records would, within every
   const deleted = fc.uniqueArray(fc.nat({ max: 11 }), { maxLength: 3 });
 
   await fc.assert(
-    fc.asyncProperty(batches, deleted, fc.array(request, { minLength: 1, maxLength: 6 }), async (all, gone, requests) => {
-      await database.empty();
-      const topic = await createTopic();
-      const stored: { offset: number; text: string }[] = [];
-      for (const batch of all) {
-        const list = records(...batch);
-        for (const one of list) stored.push({ offset: stored.length, text: frameText(one, stored.length) });
-        await appendTo(topic, list);
-      }
-      await database.run("DELETE FROM records WHERE offset IN (SELECT value FROM json_each(:gone))", {
-        gone: JSON.stringify(gone),
-      });
-      const left = stored.filter(({ offset }) => !gone.includes(offset));
-      for (const one of requests) checkChunk(left, stored.length, one, await read(one));
-    }),
-    { numRuns: 150 },
+    fc.asyncProperty(
+      batches,
+      deleted,
+      fc.array(request, { minLength: 1, maxLength: 6 }),
+      async (all, gone, requests) => {
+        await database.empty();
+        const topic = await createTopic();
+        const stored: { offset: number; text: string }[] = [];
+        for (const batch of all) {
+          const list = records(...batch);
+          for (const one of list) stored.push({ offset: stored.length, text: frameText(one, stored.length) });
+          await appendTo(topic, list);
+        }
+        await database.run("DELETE FROM records WHERE offset IN (SELECT value FROM json_each(:gone))", {
+          gone: JSON.stringify(gone),
+        });
+        const left = stored.filter(({ offset }) => !gone.includes(offset));
+        for (const one of requests) checkChunk(left, stored.length, one, await read(one));
+      },
+    ),
+    { numRuns: 100 },
   );
 }, 60_000);
 
@@ -444,7 +499,9 @@ function checkChunk(
   expect(chunk.bytes).toBe(Buffer.byteLength(chunk.records));
   expect(chunk.logEndOffset).toBe(logEndOffset);
   expect(chunk.count).toBeLessThanOrEqual(recordsMax);
-  expect(chunk.bytes).toBeLessThanOrEqual(chunk.count === 1 ? Math.max(bytesMax, loneRecordBytesMax) : bytesMax);
+  expect(chunk.bytes).toBeLessThanOrEqual(
+    chunk.count === 1 ? Math.max(bytesMax, loneRecordBytesMax) : bytesMax,
+  );
   const following = ahead[chunk.count];
   const sizeOf = (text: string | undefined) => Buffer.byteLength(text ?? "");
   if (chunk.count > 0) {
@@ -452,7 +509,9 @@ function checkChunk(
     expect(chunk.firstRecordBytes).toBeUndefined();
     // It stopped because it had to.
     if (chunk.count < recordsMax && following)
-      expect(chunk.bytes + sizeOf(following.text) + (chunk.count + 1) * MEASURED_TOO_MUCH).toBeGreaterThan(bytesMax);
+      expect(chunk.bytes + sizeOf(following.text) + (chunk.count + 1) * MEASURED_TOO_MUCH).toBeGreaterThan(
+        bytesMax,
+      );
   } else if (following) {
     expect(chunk.next).toBe(from);
     expect(chunk.firstRecordBytes).toBeGreaterThan(Math.max(bytesMax, loneRecordBytesMax));
@@ -485,7 +544,10 @@ describe("the view topic_records", () => {
     const payments = await createTopic(1, "payments");
     await append(
       orders,
-      { partition: 0, records: records('{"key":"u1","value":{ "a": 2.0 },"headers":{"h":"1"},"timestamp":1}') },
+      {
+        partition: 0,
+        records: records('{"key":"u1","value":{ "a": 2.0 },"headers":{"h":"1"},"timestamp":1}'),
+      },
       { partition: 1, records: records('{"value":null}', '{"value":"x","timestamp":253402300799999}') },
     );
     await appendTo(payments, records('{"value":[1],"timestamp":253402300800000}'));
@@ -507,8 +569,18 @@ describe("the view partition_stats", () => {
     const topic = await createTopic(2);
     await appendTo(topic, records('{"key":"k","value":10,"timestamp":5000}', '{"value":1,"timestamp":1234}'));
     await database.run("DELETE FROM records WHERE offset = 0");
-    await database.run("UPDATE partitions SET log_start_offset = 1, records = 1, bytes = 1 WHERE partition = 0");
-    const columns = ["topic", "partition", "log_start_offset", "log_end_offset", "records", "bytes", "last_timestamp"];
+    await database.run(
+      "UPDATE partitions SET log_start_offset = 1, records = 1, bytes = 1 WHERE partition = 0",
+    );
+    const columns = [
+      "topic",
+      "partition",
+      "log_start_offset",
+      "log_end_offset",
+      "records",
+      "bytes",
+      "last_timestamp",
+    ];
     expect(columnsOf("partition_stats")).toEqual(columns);
     expect(rowsOf("SELECT * FROM partition_stats ORDER BY partition")).toEqual([
       ["orders", 0, 1, 2, 1, 1, "1970-01-01T00:00:01.234Z"],

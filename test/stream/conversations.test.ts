@@ -49,7 +49,7 @@ function newGroup(): string {
 }
 
 function open(query = ""): Promise<StreamClient> {
-  return StreamClient.open(server.streamUrl + query);
+  return StreamClient.open(server.streamUrl + query, { patienceMs: 4_000 });
 }
 
 interface Joined {
@@ -1209,13 +1209,13 @@ describe("a client that asks and never reads", () => {
     const successor = await joinWhenFree({ topics: [topic], group });
     await successor.close();
     const { texts, code } = await silent.readToEnd();
-    expect([undefined, 4029]).toContain(code);
+    expect(code).toBe(4029);
     const answers = texts.map((text) => JSON.parse(text)).filter(({ type }) => type === "ok");
     expect(answers.length).toBeLessThan(100_000);
     expect(answers.map(({ id }) => id)).toEqual(range(0, answers.length).map(idOf));
     expect(await witness.untilAnswered()).toEqual([]);
     await witness.close();
-  });
+  }, 20_000);
 
   /** Asks until the place is free: each refusal is an event. */
   async function joinWhenFree(fields: { topics: readonly string[]; group: string }): Promise<StreamClient> {

@@ -29,7 +29,9 @@ async function setUp() {
   const time = new FakeTime();
   const reads = new SharedReads({ db: watched, scheduler: time });
   const produce = async (count: number) => {
-    const records = parseJsonProduce(JSON.stringify({ records: Array.from({ length: count }, () => ({ value: 1 })) }));
+    const records = parseJsonProduce(
+      JSON.stringify({ records: Array.from({ length: count }, () => ({ value: 1 })) }),
+    );
     await queue.submit(appendRecords(await topics.require("orders"), [{ partition: 0, records }]));
   };
   await produce(10);
@@ -49,7 +51,11 @@ describe("SharedReads.read()", () => {
     { what: "another offset", other: { from: 5 }, brings: { count: 5, next: 10 } },
     { what: "fewer records", other: { recordsMax: 3 }, brings: { count: 3, next: 3 } },
     { what: "fewer bytes", other: { bytesMax: 10 }, brings: { count: 0, next: 0 } },
-    { what: "a large record alone", other: { bytesMax: 10, loneRecordBytesMax: 10_000 }, brings: { count: 1, next: 1 } },
+    {
+      what: "a large record alone",
+      other: { bytesMax: 10, loneRecordBytesMax: 10_000 },
+      brings: { count: 1, next: 1 },
+    },
   ])("does not share with who wants something else: $what", async ({ other, brings }) => {
     const { reads } = await setUp();
     const [mine, theirs] = await Promise.all([reads.read(request()), reads.read(request(other))]);

@@ -31,7 +31,9 @@ async function setUp(change: (db: WatchedDb) => Db = (db) => db) {
 async function appendElsewhere(topic: "a" | "b" | "c", count = 1): Promise<void> {
   const values = Array.from({ length: count }, () => ({ value: 1 }));
   const records = parseJsonProduce(JSON.stringify({ records: values }));
-  const found = await new Topics({ db: database.db, queue: otherQueue, createsOnFirstUse: false }).require(topic);
+  const found = await new Topics({ db: database.db, queue: otherQueue, createsOnFirstUse: false }).require(
+    topic,
+  );
   await otherQueue.submit(appendRecords(found, [{ partition: 0, records }]));
 }
 

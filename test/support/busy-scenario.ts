@@ -12,14 +12,14 @@ const PARTITION_COUNT = 4;
 const LANES = 4;
 const RECORDS_PER_PRODUCE = 5;
 const HOLDS_MS = [600, 900, 300, 1_200, 1_000];
-const TURNS_BETWEEN_HOLDS = 20;
+const TURNS_BETWEEN_HOLDS = 5;
 /** A server that waits for the lock instead of asking again answers none. */
 const HEALTH_ANSWERS_PER_HOLD_MIN = 5;
 /** With the lock free: a hundred times what a retry needs. */
 const WEDGED_MS = 3_000;
 
 export interface BusyOutcome {
-  /** Each begins with its kind: `lost`, `behind`, `wedged`, `refused` or `blocked`. */
+  /** Each begins with its kind: `lost`, `wedged`, `refused` or `blocked`. */
   readonly faults: readonly string[];
   readonly acknowledgedProduces: number;
   readonly acknowledgedAcks: number;
@@ -45,20 +45,25 @@ export async function runBusyScenario(databasePath: string, repository?: string)
 }
 
 class Work implements BusyOutcome {
-  readonly faults: string[] = [];
   acknowledgedProduces = 0;
   acknowledgedAcks = 0;
   readonly #server: TestServer;
-  /** Acknowledged values by `partition|offset`. */
-  readonly #values = new Map<string, number>();
+  /** By acknowledged value: the `partition|offset` that it was given. */
+  readonly #placesByValue = new Map<number, string>();
   /** By partition: what the last `acked` called durable. */
   readonly #ackedOffsets = new Map<number, number>();
+  readonly #faults = new Set<string>();
   #onAcked: (() => void)[] = [];
   #lastValue = 0;
   #isStopping = false;
+  #isWedged = false;
 
   constructor(server: TestServer) {
     this.#server = server;
+  }
+
+  get faults(): readonly string[] {
+    return [...this.#faults];
   }
 
   async run(): Promise<void> {
@@ -67,8 +72,9 @@ class Work implements BusyOutcome {
     const lanes = Array.from({ length: LANES }, () => this.#runLane());
     if (await this.#makesProgress("before the lock was ever taken")) await this.#runHolds();
     this.#isStopping = true;
-    await this.#inTime("the lanes did not come to an end", Promise.all(lanes));
+    await this.#inTime("the lanes' last produces", Promise.all(lanes));
     await this.#makesProgress("at the end");
+    await this.#inTime("the last acks", this.#untilAllAcked());
   }
 
   async #runHolds(): Promise<void> {
@@ -79,10 +85,11 @@ class Work implements BusyOutcome {
     for (const [index, ms] of HOLDS_MS.entries()) {
       holder.stdin.write(`${ms}\n`);
       await holder.stdin.flush();
-      await output.until(new RegExp(`^taken ${index}$`, "m"));
-      const isReleased = () => output.text.includes(`released ${index}\n`);
-      await this.#expectHealth(isReleased);
-      if (!(await this.#makesProgress(`after hold ${index}`))) break;
+      const isTaken = await output.until(new RegExp(`^taken ${index}$`, "m"));
+      if (!isTaken) throw new Error("the other process did not get the lock");
+      await this.#expectHealth(() => output.text.includes(`released ${index}\n`));
+      const makesProgress = await this.#makesProgress(`after hold ${index}`);
+      if (!makesProgress || this.#offsetsGivenTwice() > 0) break; // enough is known
     }
     await holder.stdin.end();
     await holder.exited;
@@ -95,7 +102,7 @@ class Work implements BusyOutcome {
       if (ok && !isOver()) answers += 1;
     }
     if (answers < HEALTH_ANSWERS_PER_HOLD_MIN)
-      this.faults.push(`blocked: ${answers} health answers while the lock was held`);
+      this.#faults.add(`blocked: ${answers} health answers while the lock was held`);
   }
 
   // ── what the clients do ──────────────────────────────────────────────────────────────────────────────
@@ -117,7 +124,7 @@ class Work implements BusyOutcome {
   }
 
   async #runLane(): Promise<void> {
-    while (!this.#isStopping) if (!(await this.#produce())) return;
+    while (!this.#isStopping) await this.#produce();
   }
 
   /** Undefined where it was not acknowledged. */
@@ -130,21 +137,17 @@ class Work implements BusyOutcome {
     });
     const text = await response.text();
     if (response.status !== 200) {
-      this.faults.push(`refused: a produce was answered ${response.status} ${text}`);
+      this.#faults.add(`refused: a produce was answered ${response.status} ${text}`);
       return undefined;
     }
     const { runs } = JSON.parse(text) as { runs: readonly Run[] };
     const places = runs.flatMap(({ partition, offset, count }) =>
       Array.from({ length: count }, (_, n) => `${partition}|${offset + n}`),
     );
-    for (const [index, place] of places.entries()) this.#noteAcknowledged(place, values[index] ?? Number.NaN);
+    for (const [index, value] of values.entries())
+      this.#placesByValue.set(value, places[index] ?? "no place");
     this.acknowledgedProduces += 1;
     return runs;
-  }
-
-  #noteAcknowledged(place: string, value: number): void {
-    if (this.#values.has(place)) this.faults.push(`lost: ${place} was given to two records`);
-    this.#values.set(place, value);
   }
 
   /** An ack a frame, until the server goes. */
@@ -157,13 +160,13 @@ class Work implements BusyOutcome {
         consumer.send({ type: "ack", offsets: [{ topic, partition, generation, offset }] });
       } else if (frame.type === "acked") {
         for (const { partition, offset, code } of frame.offsets) {
-          if (code !== undefined || offset === null) this.faults.push(`refused: an ack was answered ${code}`);
+          if (code !== undefined || offset === null) this.#faults.add(`refused: an ack was answered ${code}`);
           else this.#ackedOffsets.set(partition, offset);
         }
         this.acknowledgedAcks += 1;
         for (const resolve of this.#onAcked.splice(0)) resolve();
       } else if (frame.type === "error") {
-        this.faults.push(`refused: an ack was answered ${frame.code} ${frame.message}`);
+        this.#faults.add(`refused: an ack was answered ${frame.code} ${frame.message}`);
       }
     }
   }
@@ -173,10 +176,20 @@ class Work implements BusyOutcome {
       await new Promise<void>((resolve) => this.#onAcked.push(resolve));
   }
 
+  async #untilAllAcked(): Promise<void> {
+    for (const place of this.#placesByValue.values()) {
+      const [partition, offset] = place.split("|").map(Number);
+      await this.#untilAcked(partition ?? 0, (offset ?? 0) + 1);
+    }
+  }
+
+  /** Undefined where it is wedged, or was before: once is enough. */
   async #inTime<T>(what: string, promise: Promise<T>): Promise<T | undefined> {
+    if (this.#isWedged) return undefined;
     const { promise: late, resolve } = Promise.withResolvers<undefined>();
     const timer = setTimeout(() => {
-      this.faults.push(`wedged: ${what} took more than ${WEDGED_MS} ms with the lock free`);
+      this.#isWedged = true;
+      this.#faults.add(`wedged: ${what} took more than ${WEDGED_MS} ms with the lock free`);
       resolve(undefined);
     }, WEDGED_MS);
     const result = await Promise.race([promise, late]);
@@ -190,14 +203,22 @@ class Work implements BusyOutcome {
     const { databasePath } = this.#server;
     const records = `SELECT partition, offset, value FROM topic_records WHERE topic = '${TOPIC}'`;
     const stored = new Set(stockSqlite(databasePath, records).split("\n"));
-    const lost = [...this.#values].filter(([place, value]) => !stored.has(`${place}|${value}`));
+    const acknowledged = [...this.#placesByValue];
+    const lost = acknowledged.filter(([value, place]) => !stored.has(`${place}|${value}`));
     if (lost.length > 0)
-      this.faults.push(`lost: ${lost.length} of ${this.#values.size} acknowledged records ${when}`);
+      this.#faults.add(`lost: ${lost.length} of ${acknowledged.length} acknowledged records ${when}`);
+    const givenTwice = this.#offsetsGivenTwice();
+    if (givenTwice > 0)
+      this.#faults.add(`lost: ${givenTwice} offsets were given to two acknowledged records`);
     const offsets = `SELECT partition, committed_offset FROM consumer_lag WHERE group_id = '${GROUP}'`;
     const committed = new Set(stockSqlite(databasePath, offsets).split("\n"));
     for (const [partition, offset] of this.#ackedOffsets) {
       if (!committed.has(`${partition}|${offset}`))
-        this.faults.push(`behind: partition ${partition} was acked at ${offset}, not in the file ${when}`);
+        this.#faults.add(`lost: the ack of partition ${partition} at ${offset} ${when}`);
     }
+  }
+
+  #offsetsGivenTwice(): number {
+    return this.#placesByValue.size - new Set(this.#placesByValue.values()).size;
   }
 }

@@ -4,16 +4,23 @@ import type { ClientFrame, ServerFrame } from "../../src/protocol/frames.ts";
 
 export type FrameOf<T extends ServerFrame["type"]> = Extract<ServerFrame, { type: T }>;
 
+interface OpenOptions {
+  readonly headers?: Record<string, string>;
+  readonly patienceMs?: number;
+}
+
 export class StreamClient {
   readonly #socket: WebSocket;
+  readonly #patienceMs: number;
   readonly #frames: ServerFrame[] = [];
   readonly #texts: string[] = [];
   #lastPong = 0;
   #waiting: (() => void) | undefined;
   #closeEvent: CloseEvent | undefined;
 
-  private constructor(socket: WebSocket) {
+  private constructor(socket: WebSocket, patienceMs: number) {
     this.#socket = socket;
+    this.#patienceMs = patienceMs;
     socket.onmessage = ({ data }) => {
       this.#texts.push(String(data));
       this.#frames.push(JSON.parse(String(data)));
@@ -25,10 +32,14 @@ export class StreamClient {
     };
   }
 
-  static async open(url: string, options: { headers?: Record<string, string> } = {}): Promise<StreamClient> {
+  /** `patienceMs`: a wait that takes longer fails with a message, before the test's own timeout ends its server. */
+  static async open(
+    url: string,
+    { patienceMs = Number.POSITIVE_INFINITY, ...options }: OpenOptions = {},
+  ): Promise<StreamClient> {
     // Bun's WebSocket takes headers, the DOM's type does not know it.
     const socket = new WebSocket(url, options as unknown as string[]);
-    const client = new StreamClient(socket);
+    const client = new StreamClient(socket, patienceMs);
     await new Promise<void>((resolve, reject) => {
       socket.onopen = () => resolve();
       socket.onerror = () => reject(new Error(`cannot connect to ${url}`));
@@ -111,9 +122,11 @@ export class StreamClient {
 
   async #until(isMet: () => boolean): Promise<void> {
     while (!isMet() && this.#closeEvent === undefined) {
-      await new Promise<void>((resolve) => {
-        this.#waiting = resolve;
-      });
+      const { promise, resolve, reject } = Promise.withResolvers<void>();
+      this.#waiting = resolve;
+      const late = () => reject(new Error(`nothing came in ${this.#patienceMs} ms`));
+      const timer = Number.isFinite(this.#patienceMs) ? setTimeout(late, this.#patienceMs) : undefined;
+      await promise.finally(() => clearTimeout(timer));
     }
   }
 }

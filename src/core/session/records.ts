@@ -2,10 +2,16 @@
 
 import { SOCKET_BUFFER_BYTES_MAX, SOCKET_WINDOW_BYTES_MAX } from "../../protocol/limits.ts";
 import type { SessionEffect, SessionEvent, Surroundings } from "./events.ts";
-import { find, findPartition, type PartitionRef, partitionRef, type Session } from "./state.ts";
+import {
+  find,
+  findPartition,
+  type PartitionRef,
+  partitionRef,
+  type Session,
+  type Subscription,
+} from "./state.ts";
 import {
   type ChunkExtent,
-  type Delivery,
   endRead,
   nextRead,
   type PartitionDelivery,
@@ -16,13 +22,19 @@ import {
 export function readMore(session: Session, around: Surroundings): readonly SessionEffect[] {
   if (session.isClosed || isFull(around)) return []; // `drained` comes
   const effects: SessionEffect[] = [];
-  for (const subscription of session.subscriptions.values()) {
-    if (subscription.leaving) continue;
-    const read = nextRead(subscription.delivery, roomOf(session));
+  for (const subscription of [...session.subscriptions.values()]) {
+    const read = subscription.leaving ? undefined : nextRead(subscription.delivery, roomOf(session));
     if (!read) continue;
+    takeTurn(session, subscription);
     effects.push({ type: "read", ref: partitionRef(subscription, read.partition), request: read.request });
   }
   return effects;
+}
+
+/** Who was served goes behind the others: where the room of the socket is scarce, each gets of it. */
+function takeTurn({ subscriptions }: Session, subscription: Subscription): void {
+  subscriptions.delete(subscription.name);
+  subscriptions.set(subscription.name, subscription);
 }
 
 export function handleChunk(
@@ -38,9 +50,9 @@ export function handleChunk(
     endRead(delivery, partition); // it was lost, or it is read again when the socket has drained
     return [];
   }
-  const outcome = takeChunk(delivery, partition, { chunk, room: roomOf(session, delivery) });
+  const hasRecords = takeChunk(delivery, partition, chunk);
   const effects: SessionEffect[] = [];
-  if (outcome === "sent") effects.push({ type: "sendText", text: recordsFrameText(name, partition, chunk) });
+  if (hasRecords) effects.push({ type: "sendText", text: recordsFrameText(name, partition, chunk) });
   if (partition.phase === "waiting") {
     effects.push({ type: "wait", ref, partitionId: partition.partitionId, position: chunk.next });
   }
@@ -51,12 +63,9 @@ function isFull({ bufferedBytes }: Surroundings): boolean {
   return bufferedBytes >= SOCKET_BUFFER_BYTES_MAX;
 }
 
-/** `asking`: the subscription whose own read is not counted. */
-function roomOf({ subscriptions }: Session, asking?: Delivery): SocketRoom {
+function roomOf({ subscriptions }: Session): SocketRoom {
   let taken = 0;
-  for (const { delivery } of subscriptions.values()) {
-    taken += delivery.unackedBytes + (delivery === asking ? 0 : delivery.reservedBytes);
-  }
+  for (const { delivery } of subscriptions.values()) taken += delivery.unackedBytes + delivery.reservedBytes;
   return { bytes: SOCKET_WINDOW_BYTES_MAX - taken, isEmpty: taken === 0 };
 }
 

@@ -46,7 +46,7 @@ export interface ReadRequest {
   readonly recordsMax: number;
   /** Of the records as they stand in the frame. */
   readonly bytesMax: number;
-  /** Up to this size the first record comes, alone, even when it is larger than `bytesMax`. */
+  /** 0, or the size of the first record: it comes alone although it is larger than `bytesMax`. */
   readonly loneRecordBytesMax: number;
 }
 
@@ -62,7 +62,7 @@ export interface ChunkExtent {
   readonly firstRecordBytes?: number;
 }
 
-/** What all windows of the socket together have left, without the read in question. */
+/** What all windows of the socket together have left. */
 export interface SocketRoom {
   readonly bytes: number;
   /** Nothing is unacknowledged on the whole socket. */
@@ -85,13 +85,13 @@ export function nextRead(
   const index = turns.findIndex(({ phase }) => phase === "ready");
   const partition = turns[index];
   if (!partition || partition.position === null) return undefined;
-  const loneRecordBytesMax = roomForOne(delivery, room, bytesLeft);
+  const { nextRecordBytes } = partition;
   // Nobody overtakes a large record whose turn it is: the room that others would take is the room that it needs.
-  if (partition.nextRecordBytes > loneRecordBytesMax) return undefined;
+  if (nextRecordBytes > roomForOne(delivery, room, bytesLeft)) return undefined;
   turns.push(...turns.splice(index, 1));
   partition.phase = "reading";
   const bytesMax = Math.min(CHUNK_BYTES_MAX, half(window.bytes), bytesLeft);
-  delivery.reservedBytes = Math.max(bytesMax, partition.nextRecordBytes);
+  delivery.reservedBytes = Math.max(bytesMax, nextRecordBytes);
   return {
     partition,
     request: {
@@ -99,7 +99,7 @@ export function nextRead(
       from: partition.position,
       recordsMax: Math.min(CHUNK_RECORDS_MAX, half(window.records), recordsLeft),
       bytesMax,
-      loneRecordBytesMax,
+      loneRecordBytesMax: nextRecordBytes,
     },
   };
 }
@@ -110,28 +110,18 @@ function roomForOne({ unackedRecords }: Delivery, room: SocketRoom, bytesLeft: n
   return unackedRecords === 0 ? room.bytes : bytesLeft;
 }
 
-/** Accounts for what a read brought. `sent`: it is the client's now. `left`: it did not fit and is read again. */
-export function takeChunk(
-  delivery: Delivery,
-  partition: PartitionDelivery,
-  { chunk, room }: { chunk: ChunkExtent; room: SocketRoom },
-): "sent" | "nothing" | "left" {
-  const reservedBytes = delivery.reservedBytes;
+/** Accounts for what a read brought. Returns whether there is something to send. */
+export function takeChunk(delivery: Delivery, partition: PartitionDelivery, chunk: ChunkExtent): boolean {
   endRead(delivery, partition);
-  // Other subscriptions may have taken the room that a record larger than what was reserved had counted on.
-  if (chunk.bytes > reservedBytes && chunk.bytes > room.bytes && !room.isEmpty) {
-    partition.nextRecordBytes = chunk.bytes;
-    return "left";
-  }
-  partition.phase = chunk.next >= chunk.logEndOffset ? "waiting" : "ready";
+  if (chunk.next >= chunk.logEndOffset) partition.phase = "waiting";
   partition.nextRecordBytes = chunk.firstRecordBytes ?? 0;
   partition.position = chunk.next;
-  if (chunk.count === 0) return "nothing";
+  if (chunk.count === 0) return false;
   partition.furthest = Math.max(partition.furthest, chunk.next);
   partition.sent.push({ next: chunk.next, unackedRecords: chunk.count, bytes: chunk.bytes });
   delivery.unackedRecords += chunk.count;
   delivery.unackedBytes += chunk.bytes;
-  return "sent";
+  return true;
 }
 
 /** The read is over, whatever it brought; the partition may be read again. */

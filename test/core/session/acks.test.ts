@@ -304,6 +304,14 @@ describe("the window is freed", () => {
     expect(all(answered, "read")).toEqual([]);
   });
 
+  test("not by the commit of another generation", () => {
+    const script = sentTwenty();
+    const commit = theOne(script.ack([entry(50)]), "commit");
+    const acks = commit.acks.map((ack) => ({ ...ack, generation: 2 }));
+    const effects = script.commit({ ...commit, acks }, [{ committedOffset: 50, code: undefined }]);
+    expect(lines(effects)).toEqual(["send acked"]);
+  });
+
   test("by acks in the order in which they were committed, whatever partition they name", () => {
     const script = sentTwenty();
     const commits = [entry(45), entry(50, { partition: 1, generation: 4 }), entry(50)].map((one, id) =>

@@ -1,7 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import {
-  type ChunkExtent,
   createDelivery,
   type Delivery,
   endRead,
@@ -57,16 +56,9 @@ function send(
   delivery: Delivery,
   partition: PartitionDelivery,
   { count, bytes = 0, next }: { count: number; bytes?: number; next?: number },
-): string {
+): boolean {
   const from = partition.position ?? 0;
-  return take(delivery, partition, { count, bytes, next: next ?? from + count, logEndOffset: LOG_END });
-}
-
-/** What a read that nothing else competed with brought. */
-function take(delivery: Delivery, partition: PartitionDelivery, chunk: ChunkExtent): string {
-  const { unackedBytes } = delivery;
-  const room = { bytes: SOCKET_WINDOW_BYTES_MAX - unackedBytes, isEmpty: unackedBytes === 0 };
-  return takeChunk(delivery, partition, { chunk, room });
+  return takeChunk(delivery, partition, { count, bytes, next: next ?? from + count, logEndOffset: LOG_END });
 }
 
 const unackedOf = ({ unackedRecords, unackedBytes }: Delivery) => ({ unackedRecords, unackedBytes });
@@ -185,28 +177,56 @@ describe("nextRead()", () => {
     });
   }
 
-  test("takes a record of any size while nothing is unacknowledged on the socket, and only then", () => {
-    const { delivery, first } = deliveryOf({ bytes: 64 * KIB });
-    expect(read(delivery)?.request.loneRecordBytesMax).toBe(Number.MAX_SAFE_INTEGER);
-    endRead(delivery, first);
-    send(delivery, first, { count: 1, bytes: 10 });
-    expect(read(delivery)?.request.loneRecordBytesMax).toBe(64 * KIB - 10);
+  test("asks for no large record before it is known that one comes", () => {
+    const { delivery } = deliveryOf({ bytes: 64 * KIB });
+    expect(read(delivery)?.request.loneRecordBytesMax).toBe(0);
   });
 
-  test("of an empty window takes a record larger than the window, as far as the socket has room", () => {
-    const { delivery } = deliveryOf({ bytes: 64 * KIB });
+  test("asks for a record larger than the window when the window is empty, as far as the socket has room", () => {
+    const { delivery, first } = deliveryOf({ bytes: 64 * KIB });
+    first.nextRecordBytes = SOCKET_WINDOW_BYTES_MAX - 9;
+    expect(read(delivery, 10)).toBeUndefined();
+    first.nextRecordBytes = SOCKET_WINDOW_BYTES_MAX - 10;
     expect(read(delivery, 10)?.request.loneRecordBytesMax).toBe(SOCKET_WINDOW_BYTES_MAX - 10);
+  });
+
+  test("asks for a record of any size while nothing is unacknowledged on the socket, and only then", () => {
+    const { delivery, first } = deliveryOf({ bytes: 64 * KIB });
+    first.nextRecordBytes = 2 * SOCKET_WINDOW_BYTES_MAX;
+    expect(read(delivery, 1)).toBeUndefined();
+    expect(read(delivery)?.request.loneRecordBytesMax).toBe(2 * SOCKET_WINDOW_BYTES_MAX);
+  });
+
+  test("asks alike for all who are at the same place, whatever else they have unacknowledged", () => {
+    const requests = [0, 100, 700].map((unacked) => {
+      const { delivery, first } = deliveryOf({ records: 10_000, bytes: WINDOW_BYTES_MAX });
+      first.position = 5_000;
+      delivery.unackedRecords = unacked;
+      delivery.unackedBytes = unacked * 200;
+      return read(delivery)?.request;
+    });
+    expect(new Set(requests.map((request) => JSON.stringify(request))).size).toBe(1);
   });
 
   test("comes back to a record that did not fit when there is room for it", () => {
     const { delivery, first } = deliveryOf({ bytes: 64 * KIB });
     send(delivery, first, { count: 1, bytes: 20 * KIB });
     const tooLarge = { count: 0, bytes: 0, next: 1, logEndOffset: LOG_END, firstRecordBytes: 50 * KIB };
-    expect(take(delivery, first, tooLarge)).toBe("nothing");
+    expect(takeChunk(delivery, first, tooLarge)).toBe(false);
     expect(first).toMatchObject({ position: 1, furthest: 1, phase: "ready" });
     expect(read(delivery)).toBeUndefined();
     freeAcked(delivery, first, 1);
     expect(read(delivery)?.request.from).toBe(1);
+  });
+
+  test("reserves what the read may bring: the frame, or the one record that is known to be larger", () => {
+    const { delivery, first } = deliveryOf({ bytes: 64 * KIB });
+    read(delivery);
+    expect(delivery.reservedBytes).toBe(32 * KIB);
+    endRead(delivery, first);
+    first.nextRecordBytes = 50 * KIB;
+    read(delivery);
+    expect(delivery.reservedBytes).toBe(50 * KIB);
   });
 
   test("lets nobody overtake a record that waits for its room", () => {
@@ -232,7 +252,7 @@ describe("nextRead()", () => {
 describe("takeChunk()", () => {
   test("counts what was sent and moves the position and the furthest position", () => {
     const { delivery, first } = deliveryOf();
-    expect(send(delivery, first, { count: 10, bytes: 500 })).toBe("sent");
+    expect(send(delivery, first, { count: 10, bytes: 500 })).toBe(true);
     expect(unackedOf(delivery)).toEqual({ unackedRecords: 10, unackedBytes: 500 });
     expect(first).toMatchObject({ position: 10, furthest: 10, phase: "ready" });
   });
@@ -240,7 +260,7 @@ describe("takeChunk()", () => {
   test("that brought nothing counts nothing and says that there is nothing to send", () => {
     const { delivery, first } = deliveryOf();
     const nothing = { count: 0, bytes: 0, next: 0, logEndOffset: 0 };
-    expect(take(delivery, first, nothing)).toBe("nothing");
+    expect(takeChunk(delivery, first, nothing)).toBe(false);
     expect(unackedOf(delivery)).toEqual({ unackedRecords: 0, unackedBytes: 0 });
     expect(first).toMatchObject({ position: 0, furthest: 0, phase: "waiting", sent: [] });
   });
@@ -248,39 +268,16 @@ describe("takeChunk()", () => {
   test("at the log end, or beyond what that was, waits", () => {
     for (const logEndOffset of [9, 10]) {
       const { delivery, first } = deliveryOf();
-      take(delivery, first, { count: 10, bytes: 1, next: 10, logEndOffset });
+      takeChunk(delivery, first, { count: 10, bytes: 1, next: 10, logEndOffset });
       expect(first.phase).toBe("waiting");
     }
   });
 
   test("below the log end stays ready", () => {
     const { delivery, first } = deliveryOf();
-    take(delivery, first, { count: 10, bytes: 1, next: 10, logEndOffset: 11 });
+    takeChunk(delivery, first, { count: 10, bytes: 1, next: 10, logEndOffset: 11 });
     expect(first.phase).toBe("ready");
   });
-});
-
-describe("takeChunk() of a record larger than what was reserved for the read", () => {
-  const lone = { count: 1, bytes: 900 * KIB, next: 1, logEndOffset: LOG_END };
-  const rooms = [
-    { title: "room for it: sent", room: { bytes: 900 * KIB, isEmpty: false }, outcome: "sent" },
-    { title: "one byte too little: left", room: { bytes: 900 * KIB - 1, isEmpty: false }, outcome: "left" },
-    { title: "an empty socket: sent", room: { bytes: 0, isEmpty: true }, outcome: "sent" },
-  ] as const;
-  for (const { title, room, outcome } of rooms) {
-    test(`by then the socket has ${title}`, () => {
-      const { delivery, first } = deliveryOf({ bytes: 64 * KIB });
-      read(delivery, 1);
-      expect(takeChunk(delivery, first, { chunk: lone, room })).toBe(outcome);
-      const isSent = outcome === "sent";
-      expect(first).toMatchObject({ position: isSent ? 1 : 0, furthest: isSent ? 1 : 0, phase: "ready" });
-      expect(unackedOf(delivery)).toEqual({
-        unackedRecords: isSent ? 1 : 0,
-        unackedBytes: isSent ? 900 * KIB : 0,
-      });
-      expect(delivery.reservedBytes).toBe(0);
-    });
-  }
 });
 
 describe("endRead()", () => {
@@ -401,7 +398,7 @@ describe("a delivery", () => {
             continue;
           }
           expect(found.request.from).toBe(found.partition.furthest);
-          take(delivery, found.partition, readSizes(logOf(found.partition), found.request));
+          takeChunk(delivery, found.partition, readSizes(logOf(found.partition), found.request));
         }
         expect(turns.map(({ furthest }) => furthest)).toEqual(logs.map(({ length }) => length));
       },

@@ -1,0 +1,31 @@
+// ARCHITECTURE.md names files and tests: it may not outlive them.
+
+import { expect, test } from "bun:test";
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+
+const repository = join(import.meta.dir, "..");
+const page = readFileSync(join(repository, "ARCHITECTURE.md"), "utf8");
+
+test("ARCHITECTURE.md names only files that are there", () => {
+  const paths = [...page.matchAll(/`((?:[a-z-]+\/)*[a-z-]+(?:\.test)?\.ts)`/g)].map(([, path]) => path ?? "");
+  expect(paths.length).toBeGreaterThan(20);
+  const missing = paths.filter(
+    (path) => !existsSync(join(repository, path)) && !existsSync(join(repository, "src", path)),
+  );
+  expect(missing).toEqual([]);
+});
+
+test("ARCHITECTURE.md names for each invariant tests that are there", () => {
+  const rows = page.split("\n").filter((line) => /^\| I\d+ \|/.test(line));
+  expect(rows).toHaveLength(10);
+  for (const row of rows) {
+    const sources = [...row.matchAll(/`(test\/[^`]+\.test\.ts)`/g)].map(([, path]) =>
+      readFileSync(join(repository, path ?? ""), "utf8"),
+    );
+    expect(sources.length).toBeGreaterThan(0);
+    const claims = [...row.matchAll(/"([^"]+)"/g)].map(([, claim]) => claim ?? "");
+    const lost = claims.filter((claim) => !sources.some((source) => source.includes(claim)));
+    expect(lost).toEqual([]);
+  }
+});
