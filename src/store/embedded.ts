@@ -55,6 +55,7 @@ class EmbeddedDb implements Db {
   readonly #writer: Client;
   #reader: Promise<Reader> | undefined;
   #readersOpened = 0;
+  #isClosed = false;
 
   constructor(path: string, writer: Client) {
     this.#path = path;
@@ -103,6 +104,7 @@ class EmbeddedDb implements Db {
 
   /** Leaves everything in the one file, so that a copy of it is a backup. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     const reader = await this.#reader;
     if (reader) this.#retire(reader);
     await this.#writer.execute("PRAGMA wal_checkpoint(TRUNCATE)");
@@ -125,6 +127,7 @@ class EmbeddedDb implements Db {
   }
 
   async #currentReader(): Promise<Reader> {
+    if (this.#isClosed) throw new DbError("io", "The database is closed");
     this.#reader ??= this.#openReader();
     try {
       return await this.#reader;

@@ -256,7 +256,7 @@ describe("subscribe", () => {
     client.send({ type: "subscribe", id: 1, subscription: "more", topics, group: newGroup() });
     const error = await client.expect("error");
     expect(error).toMatchObject({ id: 1, code: "bad_request" });
-    expect(error.message).toContain("at most 100 topics");
+    expect(error.message).toContain("at most 100 entries");
     await client.close();
   });
 });

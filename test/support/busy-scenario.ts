@@ -185,6 +185,7 @@ class Work implements BusyOutcome {
 
   /** Undefined where it is wedged, or was before: once is enough. */
   async #inTime<T>(what: string, promise: Promise<T>): Promise<T | undefined> {
+    promise.catch(() => undefined); // what still waits when the server is killed
     if (this.#isWedged) return undefined;
     const { promise: late, resolve } = Promise.withResolvers<undefined>();
     const timer = setTimeout(() => {
