@@ -3,6 +3,7 @@
 
 import type { MiddlewareHandler } from "hono";
 import { Problem } from "../core/problem.ts";
+import { excerpt } from "../protocol/schemas.ts";
 import { problemResponse } from "./problems.ts";
 
 export interface OriginRules {
@@ -16,20 +17,31 @@ const LOOPBACK_HOSTS = new Set(["localhost", "127.0.0.1", "[::1]"]);
 
 export function refuseForeignOrigin(rules: OriginRules): MiddlewareHandler {
   return async (c, next) => {
+    const url = new URL(c.req.url);
     const origin = c.req.header("origin");
-    if (origin === undefined || isAllowed(origin, new URL(c.req.url), rules)) return next();
-    const message = `Requests from pages of ${origin.slice(0, 200)} are refused: allow them with --allow-origin`;
-    return problemResponse(new Problem("forbidden", message));
+    if (!isOwnHost(url, rules)) return refuse(`Requests to the host ${excerpt(url.host)} are refused`);
+    if (origin === undefined || isAllowed(origin, url, rules)) return next();
+    return refuse(`Requests from pages of ${excerpt(origin)} are refused`);
   };
 }
 
 /**
- * That the page's host is the one it asks is not enough: a page can give its own name this machine's address (DNS
- * rebinding). A name that is not this machine's must be listed.
+ * That a page's host is the one it asks is not enough: a page can give its own name this machine's address (DNS
+ * rebinding), and then its reads carry no Origin at all. A name that is not this machine's must be listed.
  */
+function isOwnHost({ hostname, origin }: URL, { allowed }: OriginRules): boolean {
+  return (
+    LOOPBACK_HOSTS.has(hostname) || allowed.some((listed) => new URL(listed).host === new URL(origin).host)
+  );
+}
+
 export function isAllowed(origin: string, url: URL, { allowed, allowsLoopback }: OriginRules): boolean {
   if (allowed.includes(origin)) return true;
   if (!URL.canParse(origin)) return false; // "null": a sandboxed or local page
   const { host, hostname } = new URL(origin);
   return LOOPBACK_HOSTS.has(hostname) && (allowsLoopback || host === url.host);
+}
+
+function refuse(why: string): Response {
+  return problemResponse(new Problem("forbidden", `${why}: allow them with --allow-origin`));
 }

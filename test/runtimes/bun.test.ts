@@ -524,6 +524,12 @@ describe("an Origin", () => {
       const { port } = new URL(server.url);
       const headers = [`Host: evil.example:${port}`, `Origin: http://evil.example:${port}`];
       expect((await handshake(server, headers)).status).toBe(403);
+      // What a page reads from its own host carries no Origin.
+      const [read, own] = [`evil.example:${port}`, `localhost:${port}`].map((host) =>
+        sendRaw(server.url, ["GET /v1/topics HTTP/1.1", `Host: ${host}`]),
+      );
+      expect((await read)?.status).toBe(403);
+      expect((await own)?.status).toBe(200);
     }
   });
 });
