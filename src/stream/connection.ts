@@ -174,11 +174,7 @@ export class Connection implements SocketHandlers {
         (error) => this.#dispatch({ type: "left", ...answer, problem: this.#problemOf(error) }),
       );
     } else {
-      // What cannot be written now is ended by its lease.
-      this.#inBackground(
-        "leave",
-        left.catch(() => this.#deps.memberships.detach(member)),
-      );
+      this.#inBackground("leave", left); // what cannot be written now is ended by its lease
     }
   }
 

@@ -45,6 +45,7 @@ export class Memberships {
   readonly #changesByGroup = new Map<string, Promise<unknown>>();
   #lastOp = 0;
   #cancelExpiry: (() => void) | undefined;
+  #isClosed = false;
 
   constructor(deps: {
     db: Db;
@@ -98,7 +99,9 @@ export class Memberships {
     if (!isAlive) this.#tellEnd(member, "expired");
   }
 
+  /** Looks at leases no more. */
   close(): void {
+    this.#isClosed = true;
     this.#cancelExpiry?.();
   }
 
@@ -168,6 +171,7 @@ export class Memberships {
 
   #expireAfter(delayMs: number): void {
     this.#cancelExpiry?.();
+    if (this.#isClosed) return;
     this.#cancelExpiry = this.#scheduler.after(delayMs, () => {
       this.#endExpired().catch((error) => {
         this.#log("leases could not be looked at", { message: String(error) });

@@ -11,7 +11,7 @@ import { temporaryFolder } from "../support/server.ts";
 const folder = temporaryFolder();
 const database = await openTestDatabase();
 const { db, path } = database;
-await db.script("CREATE TABLE t (x ANY);");
+await db.script("CREATE TABLE t (x);"); // no affinity: what is bound is what is stored
 
 afterAll(async () => {
   await database.close();

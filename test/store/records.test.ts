@@ -567,10 +567,13 @@ describe("the view topic_records", () => {
 describe("the view partition_stats", () => {
   test("shows every column of every partition to stock SQLite", async () => {
     const topic = await createTopic(2);
-    await appendTo(topic, records('{"key":"k","value":10,"timestamp":5000}', '{"value":1,"timestamp":1234}'));
+    await appendTo(
+      topic,
+      records('{"key":"k","value":10}', '{"value":1,"timestamp":5000}', '{"value":1,"timestamp":1234}'),
+    );
     await database.run("DELETE FROM records WHERE offset = 0");
     await database.run(
-      "UPDATE partitions SET log_start_offset = 1, records = 1, bytes = 1 WHERE partition = 0",
+      "UPDATE partitions SET log_start_offset = 1, records = 2, bytes = 2 WHERE partition = 0",
     );
     const columns = [
       "topic",
@@ -583,7 +586,7 @@ describe("the view partition_stats", () => {
     ];
     expect(columnsOf("partition_stats")).toEqual(columns);
     expect(rowsOf("SELECT * FROM partition_stats ORDER BY partition")).toEqual([
-      ["orders", 0, 1, 2, 1, 1, "1970-01-01T00:00:01.234Z"],
+      ["orders", 0, 1, 3, 2, 2, "1970-01-01T00:00:01.234Z"],
       ["orders", 1, 0, 0, 0, 0, null],
     ]);
   });

@@ -314,6 +314,16 @@ describe("Memberships.leave()", () => {
     expect(told).toEqual([]);
   });
 
+  test("tells nobody, even when a renewal comes after it", async () => {
+    const { join, memberships, told } = startServer();
+    const member = refOf(await join());
+    const left = memberships.leave(member);
+    const renewed = memberships.renew(member);
+    await Promise.all([left, renewed]);
+    await memberships.renew(member);
+    expect(told).toEqual([]);
+  });
+
   test("makes room for a join that is asked for right behind it", async () => {
     const { join, memberships } = startServer();
     const first = await join();
@@ -468,12 +478,24 @@ describe("Memberships.endThoseOfLastRun()", () => {
   });
 });
 
-test("Memberships.close() looks at leases no more", async () => {
-  const { join, memberships, time } = startServer();
-  await memberships.detach(refOf(await join({ instanceId: "tab-7" })));
-  expect(time.pendingDelaysMs).toHaveLength(1);
-  memberships.close();
-  expect(time.pendingDelaysMs).toEqual([]);
-  await time.advance(2 * TIMEOUT_MS);
-  expect(await members()).toHaveLength(1);
+describe("Memberships.close()", () => {
+  test("looks at leases no more", async () => {
+    const { join, memberships, time } = startServer();
+    await memberships.detach(refOf(await join({ instanceId: "tab-7" })));
+    expect(time.pendingDelaysMs).toHaveLength(1);
+    memberships.close();
+    expect(time.pendingDelaysMs).toEqual([]);
+    await time.advance(2 * TIMEOUT_MS);
+    expect(await members()).toHaveLength(1);
+  });
+
+  test("looks at leases no more, even when a socket that closes after it cannot be let go", async () => {
+    const { join, memberships, queue, time } = startServer();
+    const member = refOf(await join());
+    memberships.close();
+    await queue.close();
+    expect(await codeOf(memberships.leave(member))).toBe("unavailable");
+    await memberships.detach(member);
+    expect(time.pendingDelaysMs).toEqual([]);
+  });
 });

@@ -93,6 +93,8 @@ export class WatchedDb implements Db {
   /** Called before each; what it throws is the outcome. */
   onRead: ((statement: Statement) => Promise<void> | void) | undefined;
   onWrite: ((statements: readonly Statement[]) => Promise<void> | void) | undefined;
+  /** Called instead of closing: the database belongs to the test. */
+  onClose: (() => void) | undefined;
   readonly #db: Db;
 
   constructor(db: Db) {
@@ -119,7 +121,9 @@ export class WatchedDb implements Db {
     return (await this.#db.dataVersion?.()) ?? 0;
   }
 
-  async close(): Promise<void> {}
+  async close(): Promise<void> {
+    this.onClose?.();
+  }
 }
 
 /** Throws each of these in turn, then no more. */
