@@ -56,11 +56,16 @@ function checkFrame(input: JsonObject): ParsedFrame {
   return frameOf(input, judge(CLIENT_FRAME_SCHEMAS[type], input));
 }
 
+/** Two levels and no deeper: what a client sends may nest for ever, and a walk of it would end the process. */
 function namesTimePolicy(reset: unknown): boolean {
-  if (typeof reset !== "object" || reset === null) return false;
-  return Object.entries(reset).some(
-    ([name, policy]) => name === "ago" || name === "timestamp" || namesTimePolicy(policy),
+  if (!isObject(reset)) return false;
+  return [reset, reset.missing, reset.outOfRange].some(
+    (policy) => isObject(policy) && ("ago" in policy || "timestamp" in policy),
   );
+}
+
+function isObject(input: unknown): input is JsonObject {
+  return typeof input === "object" && input !== null;
 }
 
 function frameOf(input: JsonObject, verdict: Verdict<ClientFrame>): ParsedFrame {
@@ -68,7 +73,7 @@ function frameOf(input: JsonObject, verdict: Verdict<ClientFrame>): ParsedFrame 
     case "valid":
       return { frame: verdict.output };
     case "misfit":
-      return badFrame(`Cannot read the "${String(input.type)}" frame: ${verdict.why}`, input);
+      return badFrame(`Cannot read the "${excerpt(String(input.type))}" frame: ${verdict.why}`, input);
     case "unknownMember":
       return refused(input, unknownMember(verdict.member));
     case "notAllowed":
@@ -83,7 +88,10 @@ function unknownMember(member: string): string {
 }
 
 function refused(input: JsonObject, why: string): RefusedFrame {
-  const problem = new Problem("bad_request", `Cannot take the "${String(input.type)}" frame: ${why}`);
+  const problem = new Problem(
+    "bad_request",
+    `Cannot take the "${excerpt(String(input.type))}" frame: ${why}`,
+  );
   return { problem, id: idOf(input) };
 }
 

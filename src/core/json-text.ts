@@ -178,12 +178,3 @@ export function utf8Length(text: string): number {
 
 const encoder = new TextEncoder();
 const scratch = new Uint8Array(4096);
-
-/**
- * Why a decoded key, name, header or id may not go to the database, or null. SQLite stores a lone surrogate
- * as bytes that are not UTF-8, and reading them aborts the whole process; a NUL ends a text early for C code.
- */
-export function findBadText(text: string): "lone surrogate" | "NUL" | null {
-  if (!text.isWellFormed()) return "lone surrogate";
-  return text.includes("\0") ? "NUL" : null;
-}

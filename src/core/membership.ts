@@ -2,6 +2,7 @@
 // the group. store/groups.ts reads it and writes the plan, on the condition that the group has not changed since.
 
 import type { ResetPolicies, ResetPolicy } from "../protocol/frames.ts";
+import { PARTITIONS_PER_SUBSCRIPTION_MAX } from "../protocol/limits.ts";
 import { Problem } from "./problem.ts";
 
 export interface JoinRequest {
@@ -110,10 +111,11 @@ export interface UnplacedPartition {
 
 /** Throws `unknown_topic`, or `conflict` where another member is alive: for now a group has one. */
 export function planJoin(request: JoinRequest, snapshot: GroupSnapshot): JoinPlan {
-  refuseUnknownTopics(request, snapshot);
   const takenOver = snapshot.members.filter((member) => isTakenOver(member, request));
   const expired = snapshot.members.filter((member) => member.isExpired && !takenOver.includes(member));
   refuseSecondMember(request, snapshot.members.length - takenOver.length - expired.length);
+  refuseUnknownTopics(request, snapshot);
+  refuseTooManyPartitions(request, snapshot);
   const starts = snapshot.partitions.map((partition) => startOf(partition, request.policies));
   return {
     memberId:
@@ -210,6 +212,15 @@ function refuseUnknownTopics({ topics, group }: JoinRequest, { partitions }: Gro
     {
       topic: unknown,
     },
+  );
+}
+
+function refuseTooManyPartitions({ group }: JoinRequest, { partitions }: GroupSnapshot): void {
+  if (partitions.length <= PARTITIONS_PER_SUBSCRIPTION_MAX) return;
+  throw new Problem(
+    "bad_request",
+    `Cannot subscribe group "${group}" to ${partitions.length} partitions: at most ${PARTITIONS_PER_SUBSCRIPTION_MAX} a subscription`,
+    { found: partitions.length, allowed: PARTITIONS_PER_SUBSCRIPTION_MAX },
   );
 }
 

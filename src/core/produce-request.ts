@@ -7,8 +7,9 @@ import {
   KEY_BYTES_MAX,
   RECORD_BYTES_MAX,
 } from "../protocol/limits.ts";
+import { findBadText } from "../protocol/text.ts";
 import { type JsonPointer, parsePointer, resolvePointer, textAt } from "./json-pointer.ts";
-import { decodeString, depthOf, findBadText, isSpace, JsonCursor, kindOf, utf8Length } from "./json-text.ts";
+import { decodeString, depthOf, isSpace, JsonCursor, kindOf, utf8Length } from "./json-text.ts";
 import { Problem } from "./problem.ts";
 
 // From the text of a produce request to checked records: all of them, or a Problem. JSON.parse says whether

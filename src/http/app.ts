@@ -68,9 +68,11 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
 
 function addHealthRoutes(app: Hono<AppEnv>, { db }: AppDeps): void {
   app.get("/healthz", (c) => c.json({ status: "alive" }));
-  app.get("/readyz", async (c) =>
-    c.json({ status: "ready", durability: db.durability, schemaVersion: await schemaVersion(db) }),
-  );
+  app.get("/readyz", async (c) => {
+    const version = await schemaVersion(db).catch(() => undefined);
+    if (version === undefined) throw new Problem("unavailable", "The database cannot be read");
+    return c.json({ status: "ready", durability: db.durability, schemaVersion: version });
+  });
 }
 
 function addStreamRoute(app: Hono<AppEnv>, { connect }: AppDeps): void {

@@ -3,7 +3,7 @@ import { findAmbiguity, type JsonObject, parseJsonObject } from "../core/json-ob
 import { Problem } from "../core/problem.ts";
 import { type NewRecord, parseJsonProduce, parseNdjsonProduce } from "../core/produce-request.ts";
 import { excerpt, judge, nameSchema, topicSettingsSchema } from "../protocol/schemas.ts";
-import { type TopicDescription, unknownTopic } from "../store/topics.ts";
+import { DEFAULT_PARTITION_COUNT, type TopicDescription, unknownTopic } from "../store/topics.ts";
 import { produce } from "../stream/produce.ts";
 import type { AppDeps, AppEnv } from "./app.ts";
 import { readBody } from "./body.ts";
@@ -23,7 +23,10 @@ export function addTopicRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
     const topic = topicParam(c);
     refuseOtherParameters(c);
     const settings = parseSettings(await readBody(c.req.raw));
-    const { isNew, ...description } = await topics.put(topic, settings.partitionCount ?? undefined);
+    const { isNew, ...description } = await topics.put(
+      topic,
+      settings.partitionCount === null ? DEFAULT_PARTITION_COUNT : settings.partitionCount,
+    );
     return c.json(topicBody(description), isNew ? 201 : 200);
   });
 

@@ -21,8 +21,11 @@ export const HEADERS_BYTES_MAX = 16 * KIB;
 /** Arrays and objects inside one another in a value; `[]` is 1 deep. */
 export const JSON_DEPTH_MAX = 128;
 export const METADATA_BYTES_MAX = 4 * KIB;
-/** Partitions that one ack may name. */
-export const ACK_ENTRIES_MAX = 10_000;
+/** Partitions of all its topics: `assigned` names them in one frame, and an ack may. */
+export const PARTITIONS_PER_SUBSCRIPTION_MAX = 10_000;
+export const ACK_ENTRIES_MAX = PARTITIONS_PER_SUBSCRIPTION_MAX;
+/** Entries of acks that wait for the disk, a socket; more are `rate_limited`. */
+export const ACK_ENTRIES_WAITING_MAX = 100_000;
 
 export const BATCH_RECORDS_MAX = 10_000;
 /** The body of a produce request as it came. */

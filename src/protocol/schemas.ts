@@ -27,6 +27,8 @@ import {
   WINDOW_RECORDS_MIN,
 } from "./limits.ts";
 
+import { findBadText } from "./text.ts";
+
 const FRAME_ID_CHARACTERS_MAX = 249;
 const MEMBER_ID_CHARACTERS_MAX = 249;
 
@@ -50,7 +52,7 @@ const text = (charactersMax: number) =>
   v.pipe(
     v.string(),
     v.check((input) => input.length <= charactersMax, `must be at most ${charactersMax} characters`),
-    v.check(isStorableText, "must not hold NUL or a lone surrogate"),
+    v.check((input) => findBadText(input) === null, "must not hold NUL or a lone surrogate"),
   );
 
 /** Counted before it is looked into: a frame may hold a million mistakes, and each would become an object. */
@@ -78,7 +80,7 @@ const resetPolicySchema = v.pipe(
 
 const metadataSchema = v.pipe(
   v.string(),
-  v.check(isStorableText, "must not hold NUL or a lone surrogate"),
+  v.check((input) => findBadText(input) === null, "must not hold NUL or a lone surrogate"),
   v.check(
     (input) => new TextEncoder().encode(input).length <= METADATA_BYTES_MAX,
     `must be at most ${METADATA_BYTES_MAX} bytes of UTF-8`,
@@ -168,11 +170,6 @@ export const topicSettingsSchema = v.strictObject({
   partitionCount: v.optional(v.nullable(integer(1, TOPIC_PARTITIONS_MAX))),
 });
 
-/** Text that may become a key, a name or metadata: SQLite must be able to store it and give it back. */
-export function isStorableText(input: string): boolean {
-  return input.isWellFormed() && !input.includes("\u0000");
-}
-
 function isResetPolicy(input: string): input is ResetPolicy {
   return input === "earliest" || input === "latest" || input === "none";
 }
@@ -218,7 +215,7 @@ function unknownMemberOf(issue: v.BaseIssue<unknown>): string | undefined {
 
 function describe(issue: v.BaseIssue<unknown>): string {
   const member = `"${excerpt(pathOf(issue))}"`;
-  if (issue.kind === "validation") return `${member} ${issue.message}`;
+  if (issue.kind === "validation" || issue.type === "custom") return `${member} ${issue.message}`;
   if (issue.received === "undefined") return `${member} must be there`;
   return `${member} must be ${issue.expected}, found ${excerpt(issue.received)}`;
 }

@@ -3,9 +3,10 @@
 
 import type { ServerWebSocket } from "bun";
 import type { Scheduler } from "../core/ports.ts";
+import { Problem } from "../core/problem.ts";
 import { CLIENT_FRAME_BYTES_MAX, SOCKET_ANSWERS_BYTES_MAX } from "../protocol/limits.ts";
 import type { SocketHandlers, SocketPort } from "../stream/socket.ts";
-import { openDatabase } from "./open-database.ts";
+import { lockedFile, openDatabase } from "./open-database.ts";
 import { FileError, ownFile } from "./owned-file.ts";
 import { createServer } from "./server.ts";
 import { readSettings, type Settings, SettingsError } from "./settings.ts";
@@ -59,7 +60,9 @@ async function main(): Promise<void> {
     origins: { allowed: settings.allowedOrigins, allowsLoopback: settings.mode === "dev" },
     createsTopicsOnFirstUse: settings.createsTopicsOnFirstUse,
   });
-  await server.start();
+  await server.start().catch((error: unknown) => {
+    throw error instanceof Problem && error.code === "unavailable" ? lockedFile(ownership.path) : error;
+  });
   const http = listen(settings, server.app.fetch);
   stopOnSignals(async () => {
     const answered = http.stop();
@@ -103,6 +106,7 @@ function serve({ host, port }: Settings, fetch: Fetch) {
       sendPings: false,
       open: (ws) => {
         ws.data.handlers = ws.data.accept(socketPort(ws));
+        ws.data.handlers.onOpen();
       },
       message: (ws, data) => ws.data.handlers?.onMessage(typeof data === "string" ? data : undefined),
       pong: (ws) => ws.data.handlers?.onPong(),

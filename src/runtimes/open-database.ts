@@ -34,12 +34,14 @@ async function openMigrated(path: string): Promise<Db> {
   }
 }
 
+export function lockedFile(path: string): FileError {
+  return new FileError(
+    `another program holds the write lock of ${path}: end its transaction, then start again`,
+  );
+}
+
 function fileErrorOf({ failure, message }: DbError, path: string): FileError {
-  if (failure === "busy") {
-    return new FileError(
-      `another program holds the write lock of ${path}: end its transaction, then start again`,
-    );
-  }
+  if (failure === "busy") return lockedFile(path);
   if (message.includes("NOTADB")) {
     return new FileError(`${path} is not a SQLite database: give another file with --db file:PATH`);
   }

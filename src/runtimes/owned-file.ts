@@ -7,6 +7,7 @@
 import { accessSync, constants, existsSync, mkdirSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { createClient, LibsqlError, type Transaction } from "@libsql/client/sqlite3";
+import { fileUrl } from "../store/embedded.ts";
 
 /** Its message says what to do. */
 export class FileError extends Error {
@@ -28,10 +29,7 @@ export async function ownFile(givenPath: string): Promise<FileOwnership> {
     ? realpathSync(givenPath)
     : join(realpathSync(dirname(givenPath)), basename(givenPath));
   const lockPath = `${databasePath}-owner`;
-  const client = createClient({
-    url: `file:${encodeURI(lockPath).replace(/[#?]/g, encodeURIComponent)}`,
-    concurrency: 1,
-  });
+  const client = createClient({ url: fileUrl(lockPath), concurrency: 1 });
   let transaction: Transaction;
   try {
     transaction = await client.transaction("deferred");

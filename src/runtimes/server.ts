@@ -49,6 +49,7 @@ export function createServer(deps: ServerDeps) {
     });
     connections.add(connection);
     return {
+      onOpen: () => connection.onOpen(),
       onMessage: (text) => connection.onMessage(text),
       onPong: () => connection.onPong(),
       onDrain: () => connection.onDrain(),

@@ -1,6 +1,6 @@
 // The database port over a local file, through @libsql/client.
 //
-// Two connections for life: one writes and checkpoints, one reads. Three traps of the client shape this file:
+// Two connections: one for life writes and checkpoints, one reads and is replaced when a read has failed. Three traps of the client shape this file:
 //
 // 1. After one SQLITE_BUSY a connection can acknowledge autocommit writes that are never committed. So nothing here
 //    writes outside a transaction, and the lock is taken through `executeMultiple`, the one call that comes through
@@ -159,10 +159,11 @@ function closeIfDone({ client, readsUnderWay, isRetired }: Reader): void {
 }
 
 function openConnection(path: string): Client {
-  return createClient({
-    url: `file:${encodeURI(path).replace(/[#?]/g, encodeURIComponent)}`,
-    concurrency: 1,
-  });
+  return createClient({ url: fileUrl(path), concurrency: 1 });
+}
+
+export function fileUrl(path: string): string {
+  return `file:${encodeURI(path).replace(/[#?]/g, encodeURIComponent)}`;
 }
 
 async function prepareWriter(writer: Client): Promise<void> {

@@ -140,8 +140,8 @@ export function writeJoin(join: {
     statements,
     bytes: JSON.stringify(statements.map(({ args }) => args)).length,
     settle: (results) => {
-      const assignment = results[results.length - 2] ?? [];
-      return assignment.length === 0 ? undefined : joinedOf(join.plan.memberId, assignment);
+      const [assignment = [], check = []] = results.slice(-2);
+      return check[0]?.ok === 1 ? joinedOf(join.plan.memberId, assignment) : undefined;
     },
   };
 }

@@ -5,6 +5,8 @@ import { TOPICS_MAX } from "../protocol/limits.ts";
 import { type Db, numberColumn, type Row, type Rows } from "./db.ts";
 import type { Operation, WriteQueue } from "./write-queue.ts";
 
+export const DEFAULT_PARTITION_COUNT = 1;
+
 export interface Topic {
   readonly topic: string;
   readonly topicId: number;
@@ -66,19 +68,19 @@ export class Topics {
   /** Found once, kept: a topic's partitions do not change. */
   readonly #topicsByName = new Map<string, Topic>();
 
-  readonly #createsOnFirstUse: boolean;
+  readonly createsOnFirstUse: boolean;
 
   constructor(deps: { db: Db; queue: WriteQueue; createsOnFirstUse: boolean }) {
     this.#db = deps.db;
     this.#queue = deps.queue;
-    this.#createsOnFirstUse = deps.createsOnFirstUse;
+    this.createsOnFirstUse = deps.createsOnFirstUse;
   }
 
   /** For whoever uses a topic by name: it is there, or it comes into being with one partition, or `unknown_topic`. */
   async require(topic: string): Promise<Topic> {
     const known = await this.find(topic);
     if (known) return known;
-    if (this.#createsOnFirstUse) await this.put(topic, undefined);
+    if (this.createsOnFirstUse) await this.put(topic, undefined);
     const created = await this.find(topic);
     if (!created) throw unknownTopic(topic);
     return created;
@@ -99,7 +101,7 @@ export class Topics {
     topic: string,
     partitionCount: number | undefined,
   ): Promise<TopicDescription & { isNew: boolean }> {
-    const isNew = await this.#queue.submit(createTopic(topic, partitionCount ?? 1));
+    const isNew = await this.#queue.submit(createTopic(topic, partitionCount ?? DEFAULT_PARTITION_COUNT));
     const description = await this.describe(topic);
     if (!description) throw tooManyTopics(topic);
     const found = description.partitionCount;
@@ -152,15 +154,10 @@ function tooManyTopics(topic: string): Problem {
 }
 
 function otherCount(topic: string, found: number, asked: number): Problem {
-  const wish = asked < found ? "A topic never gets fewer partitions" : "Adding partitions is not built yet";
-  return new Problem(
-    "conflict",
-    `Cannot give topic "${topic}" ${asked} partitions: it has ${found}. ${wish}`,
-    {
-      found,
-      asked,
-    },
-  );
+  const attempt = `Cannot give topic "${topic}" ${asked} partitions: it has ${found}`;
+  const facts = { found, asked };
+  if (asked < found) return new Problem("conflict", `${attempt}, and a topic never gets fewer`, facts);
+  return new Problem("bad_request", `${attempt}, and adding partitions is not built yet`, facts);
 }
 
 function partitionIdsOf(row: Row): readonly number[] {

@@ -18,6 +18,10 @@ import type { SharedReads } from "./shared-reads.ts";
 import type { SocketHandlers, SocketPort } from "./socket.ts";
 import type { WakeUps } from "./wake-ups.ts";
 
+const BINARY_FRAME: ParsedFrame = {
+  problem: new Problem("bad_frame", "A frame must be text, found bytes"),
+  id: undefined,
+};
 const PING = JSON.stringify({ type: "ping" } satisfies PingFrame);
 const READ_RETRY_MS = 1_000;
 /** RFC 6455: the server met something that it did not expect. */
@@ -38,6 +42,7 @@ type Effect<T extends SessionEffect["type"]> = Extract<SessionEffect, { type: T 
 export class Connection implements SocketHandlers {
   readonly #deps: ConnectionDeps;
   readonly #socket: SocketPort;
+  readonly #query: URLSearchParams;
   readonly #session: Session;
   readonly #events: SessionEvent[] = [];
   /** How to give up the waits of each subscription, by its serial. */
@@ -50,21 +55,17 @@ export class Connection implements SocketHandlers {
   constructor(socket: SocketPort, query: URLSearchParams, deps: ConnectionDeps) {
     this.#deps = deps;
     this.#socket = socket;
+    this.#query = query;
     this.#session = createSession({ durability: deps.durability, nowMs: deps.scheduler.nowMs() });
+  }
+
+  onOpen(): void {
     this.#dispatch({ type: "opened" });
-    const subscribe = parseSubscribeQuery(query);
-    if (subscribe) this.#takeFrame(subscribe);
+    this.#takeFrame(() => parseSubscribeQuery(this.#query));
   }
 
   onMessage(text: string | undefined): void {
-    if (text === undefined) {
-      this.#takeFrame({
-        problem: new Problem("bad_frame", "A frame must be text, found bytes"),
-        id: undefined,
-      });
-    } else {
-      this.#takeFrame(parseClientFrame(text));
-    }
+    this.#takeFrame(() => (text === undefined ? BINARY_FRAME : parseClientFrame(text)));
   }
 
   onPong(): void {
@@ -87,9 +88,23 @@ export class Connection implements SocketHandlers {
     this.#dispatch({ type: "draining", retryAfterMs });
   }
 
-  #takeFrame(parsed: ParsedFrame): void {
-    if ("frame" in parsed) this.#dispatch({ type: "frame", frame: parsed.frame });
-    else this.#dispatch({ type: "badFrame", ...parsed });
+  #takeFrame(parse: () => ParsedFrame | undefined): void {
+    this.#guard(() => {
+      const parsed = parse();
+      if (!parsed) return;
+      if ("frame" in parsed) this.#dispatch({ type: "frame", frame: parsed.frame });
+      else this.#dispatch({ type: "badFrame", ...parsed });
+    });
+  }
+
+  /** A defect ends this connection and no other. */
+  #guard(run: () => void): void {
+    try {
+      run();
+    } catch (error) {
+      this.#problemOf(error);
+      this.#socket.close(INTERNAL_ERROR, "internal");
+    }
   }
 
   /** An effect may cause an event at once, a wake-up for one: it waits for its turn. */
@@ -101,15 +116,11 @@ export class Connection implements SocketHandlers {
     this.#isDispatching = false;
   }
 
-  /** A defect ends this connection and no other. */
   #step(event: SessionEvent): void {
-    const around = { nowMs: this.#deps.scheduler.nowMs(), bufferedBytes: this.#socket.bufferedBytes() };
-    try {
+    this.#guard(() => {
+      const around = { nowMs: this.#deps.scheduler.nowMs(), bufferedBytes: this.#socket.bufferedBytes() };
       for (const effect of stepSession(this.#session, event, around)) this.#perform(effect);
-    } catch (error) {
-      this.#problemOf(error);
-      this.#socket.close(INTERNAL_ERROR, "internal");
-    }
+    });
   }
 
   #perform(effect: SessionEffect): void {
@@ -186,6 +197,7 @@ export class Connection implements SocketHandlers {
   }
 
   #readAgain(effect: Effect<"read">, error: unknown): void {
+    if (error instanceof Problem) return; // the partition is gone
     this.#deps.log("read failed", { message: String(error) });
     this.#deps.scheduler.after(READ_RETRY_MS, () => {
       if (!this.#isClosed) this.#read(effect);
@@ -212,7 +224,7 @@ export class Connection implements SocketHandlers {
   #commit({ ref, group, id, acks }: Effect<"commit">): void {
     this.#deps.queue.submit(commitOffsets(group, acks)).then(
       (outcomes) => this.#dispatch({ type: "committed", ref, id, acks, outcomes }),
-      (error) => this.#dispatch({ type: "failed", ref, id, problem: this.#problemOf(error) }),
+      (error) => this.#dispatch({ type: "failed", ref, id, acks, problem: this.#problemOf(error) }),
     );
   }
 

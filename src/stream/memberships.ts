@@ -73,8 +73,7 @@ export class Memberships {
   /** Rejects with a Problem. `onEnd` is called once, when the membership is lost to others or to its lease. */
   join(request: Omit<JoinRequest, "newMemberId">, onEnd: (reason: EndReason) => void): Promise<JoinResult> {
     return this.#inTurn(request.group, async () => {
-      for (const topic of request.topics) await this.#topics.require(topic);
-      const result = await this.#joinNow({ ...request, newMemberId: this.#chance.newId() });
+      const result = await this.#joinOrCreateTopics({ ...request, newMemberId: this.#chance.newId() });
       this.#holders.set(holderKey(request.group, result.memberId), { membership: result.membership, onEnd });
       return result;
     });
@@ -91,6 +90,10 @@ export class Memberships {
   /** Nobody renews the membership any more: it stays until its lease runs out, or is taken over. */
   async detach(member: MembershipRef): Promise<void> {
     this.#letGo(member);
+    // The whole session timeout from now on; where that cannot be written, what was left of it.
+    await this.#queue.submit(renewLease(member)).catch((error) => {
+      this.#log("lease not renewed", { message: String(error) });
+    });
     await this.#scheduleExpiry();
   }
 
@@ -103,6 +106,17 @@ export class Memberships {
   close(): void {
     this.#isClosed = true;
     this.#cancelExpiry?.();
+  }
+
+  /** A join that is refused for another reason creates nothing. */
+  async #joinOrCreateTopics(request: JoinRequest): Promise<JoinResult> {
+    try {
+      return await this.#joinNow(request);
+    } catch (error) {
+      if (!(error instanceof Problem && error.code === "unknown_topic")) throw error;
+      for (const topic of request.topics) await this.#topics.require(topic);
+      return this.#joinNow(request);
+    }
   }
 
   async #joinNow(request: JoinRequest): Promise<JoinResult> {

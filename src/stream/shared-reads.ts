@@ -21,7 +21,8 @@ export class SharedReads {
 
   /** Rejects with a DbError, or with `unknown_partition` where it is gone. */
   read(request: ReadRequest): Promise<Chunk> {
-    const key = Object.values(request).join("/");
+    const { partitionId, from, recordsMax, bytesMax, loneRecordBytesMax } = request;
+    const key = [partitionId, from, recordsMax, bytesMax, loneRecordBytesMax].join("/");
     const shared = this.#readsByKey.get(key) ?? this.#enqueue(key, request);
     this.#readsByKey.set(key, shared);
     return shared;

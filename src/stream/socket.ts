@@ -11,6 +11,8 @@ export interface SocketPort {
 }
 
 export interface SocketHandlers {
+  /** Once, when the adapter has these handlers in place: closing may call `onClose` before it returns. */
+  onOpen(): void;
   /** A text frame; undefined for a binary one. */
   onMessage(text: string | undefined): void;
   onPong(): void;

@@ -55,7 +55,8 @@ export class WakeUps {
   }
 
   notify(partitionId: number, logEndOffset: number): void {
-    this.#logEndsByPartitionId.set(partitionId, logEndOffset);
+    const known = this.#logEndsByPartitionId.get(partitionId) ?? 0;
+    this.#logEndsByPartitionId.set(partitionId, Math.max(known, logEndOffset));
     for (const waiter of this.#waitersByPartitionId.get(partitionId) ?? []) {
       if (waiter.position >= logEndOffset) continue;
       this.#forget(partitionId, waiter);

@@ -4,13 +4,13 @@ import {
   decodeString,
   decodeUtf8,
   depthOf,
-  findBadText,
   isSpace,
   JsonCursor,
   kindOf,
   utf8Length,
 } from "../../src/core/json-text.ts";
 import { Problem } from "../../src/core/problem.ts";
+import { findBadText } from "../../src/protocol/text.ts";
 import { jsonStringText, jsonText, surrounded } from "../support/json-text-arbitrary.ts";
 
 function elementsOf(text: string): { elements: string[]; rest: string } {

@@ -377,9 +377,9 @@ describe("planJoin()", () => {
       expect(problem.message).toContain('"nope"');
     });
 
-    test("before it says anything of members", () => {
+    test("after it has refused a second member: then no topic need come into being", () => {
       const snapshot = snapshotOf({ members: [memberOf()], partitions: [] });
-      expect(problemOf(() => planJoin(requestOf(), snapshot)).code).toBe("unknown_topic");
+      expect(problemOf(() => planJoin(requestOf(), snapshot)).code).toBe("conflict");
     });
   });
 });

@@ -152,12 +152,17 @@ describe("PUT /v1/topics/:topic", () => {
     },
   );
 
-  test("refuses fewer partitions, and for now more, as a conflict", async () => {
+  test("refuses fewer partitions as a conflict, the default of null too, and more as not built yet", async () => {
     const topic = await newTopic(3);
-    for (const asked of [2, 4]) {
-      const problem = await problemOf(put(topic, { partitionCount: asked }));
+    for (const [partitionCount, asked] of [
+      [2, 2],
+      [null, 1],
+    ] as const) {
+      const problem = await problemOf(put(topic, { partitionCount }));
       expect(problem).toMatchObject({ status: 409, code: "conflict", found: 3, asked });
     }
+    const more = await problemOf(put(topic, { partitionCount: 4 }));
+    expect(more).toMatchObject({ status: 400, code: "bad_request", found: 3, asked: 4 });
     expect(await (await get(`/v1/topics/${topic}`)).json()).toMatchObject({ partitionCount: 3 });
   });
 
@@ -547,6 +552,12 @@ describe("POST …/records gives each record its partition:", () => {
     }
     expect(used.size).toBeGreaterThan(1);
     expect(await runsOf(produceLines(topic, "1\n2\n3\n"))).toMatchObject([{ count: 3 }]);
+  });
+
+  test("one that a new topic would not have either creates no topic", async () => {
+    const problem = await problemOf(produce("never-made", [{ value: 1, partition: 7 }]));
+    expect(problem).toMatchObject({ status: 404, code: "unknown_partition" });
+    expect((await get("/v1/topics/never-made")).status).toBe(404);
   });
 
   test("runs are folded in the order of the request", async () => {

@@ -12,6 +12,7 @@ import {
 } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
+import { isLongRun } from "../support/long.ts";
 import { sendRaw } from "../support/raw-http.ts";
 import { refusedServer, startServer, type TestServer, temporaryFolder } from "../support/server.ts";
 import { stockSqlite } from "../support/stock-sqlite.ts";
@@ -269,6 +270,23 @@ describe("a server refuses to start", () => {
     await using second = await startServer(path);
     expect(second.url).not.toBe(first.url);
   });
+
+  test("while another program holds the write lock, and says so after the write deadline", async () => {
+    if (!isLongRun)
+      return console.warn("a held lock at start: skipped, because it takes 15 s. TIDEMARK_LONG=1 runs it.");
+    using folder = temporaryFolder();
+    const path = join(folder.path, "t.db");
+    await (await startServer(path)).kill("SIGTERM");
+    const holder = Bun.spawn([process.execPath, join(import.meta.dir, "../support/lock-holder.ts"), path], {
+      stdin: "pipe",
+      stdout: "pipe",
+    });
+    holder.stdin.write("40000\n");
+    holder.stdin.flush();
+    await holder.stdout.getReader().read();
+    expect(messageOf(await refusedServer(path))).toContain("another program holds the write lock of");
+    holder.kill();
+  }, 60_000);
 
   test("on a public address", async () => {
     using folder = temporaryFolder();

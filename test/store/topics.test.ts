@@ -83,14 +83,14 @@ describe("Topics.put()", () => {
   });
 
   test.each([
-    { asked: 2, what: "fewer" },
-    { asked: 4, what: "more" },
-  ])("refuses $what partitions as a conflict, says what it found, and changes nothing", async ({ asked }) => {
+    { asked: 2, what: "fewer partitions as a conflict", code: "conflict" },
+    { asked: 4, what: "more partitions as not built yet", code: "bad_request" },
+  ])("refuses $what, says what it found, and changes nothing", async ({ asked, code }) => {
     const { topics } = openTopics();
     await topics.put("orders", 3);
     const before = dump();
     const problem = await problemOf(topics.put("orders", asked));
-    expect(problem).toMatchObject({ code: "conflict", facts: { found: 3, asked } });
+    expect(problem).toMatchObject({ code, facts: { found: 3, asked } });
     expect(problem.message).toContain(`topic "orders" ${asked} partitions: it has 3`);
     expect(dump()).toEqual(before);
   });
@@ -104,7 +104,7 @@ describe("Topics.put()", () => {
 
   test("of two counts at once creates the first and refuses the second", async () => {
     const { topics } = openTopics();
-    const [first, second] = await Promise.allSettled([topics.put("orders", 2), topics.put("orders", 5)]);
+    const [first, second] = await Promise.allSettled([topics.put("orders", 2), topics.put("orders", 1)]);
     expect(first).toMatchObject({ status: "fulfilled", value: { partitionCount: 2, isNew: true } });
     expect(second).toMatchObject({ status: "rejected", reason: { code: "conflict" } });
     expect(dump().partitions).toHaveLength(2);

@@ -951,6 +951,22 @@ describe("a bad frame", () => {
     await witness.close();
   });
 
+  test("that nests a hundred thousand levels ends neither the server nor another socket", async () => {
+    const topic = await newTopic({ records: 1 });
+    const other = await subscribe({ topics: [topic] });
+    await other.client.expectRecords(1);
+    const deep = `${'{"missing":'.repeat(100_000)}1${"}".repeat(100_000)}`;
+    for (const member of ["reset", "window", "id", "topics", "bogus"]) {
+      const client = await open();
+      client.sendText(`{"type":"subscribe","topics":["a"],"group":"g","${member}":${deep}}`);
+      expect(await client.expect("error")).toMatchObject({ retriable: false });
+      await client.close();
+    }
+    await produce(topic, 1);
+    await other.client.expectRecords(1);
+    await other.client.close();
+  });
+
   test("of bytes closes its socket too", async () => {
     for (const bytes of [Buffer.from('{"type":"pong"}'), new Uint8Array([0]), new Uint8Array(0)]) {
       const client = await open();

@@ -2,6 +2,8 @@
 
 import type { ErrorCode } from "../../protocol/codes.ts";
 import type { AckEntry, AckFrame } from "../../protocol/frames.ts";
+import { ACK_ENTRIES_WAITING_MAX } from "../../protocol/limits.ts";
+import { Problem } from "../problem.ts";
 import { DEFAULT_SUBSCRIPTION, errorFrame, unknownSubscription } from "./answers.ts";
 import type { AckRequest, SessionEffect, SessionEvent } from "./events.ts";
 import { find, partitionKey, refOf, type Session, type Subscription } from "./state.ts";
@@ -13,7 +15,11 @@ export function handleAck(session: Session, frame: AckFrame): readonly SessionEf
   if (!subscription?.member || subscription.leaving) {
     return [errorFrame(unknownSubscription(name), { name, id: frame.id })];
   }
+  if (session.ackEntriesWaiting + frame.offsets.length > ACK_ENTRIES_WAITING_MAX) {
+    return [errorFrame(tooManyWaiting(session), { name, id: frame.id })];
+  }
   const acks = foldAccepted(frame.offsets.map((entry) => judgeAck(subscription, entry)));
+  session.ackEntriesWaiting += acks.length;
   return [{ type: "commit", ref: refOf(subscription), group: subscription.group, id: frame.id, acks }];
 }
 
@@ -46,6 +52,7 @@ export function handleCommitted(
   session: Session,
   { ref, id, acks, outcomes }: Extract<SessionEvent, { type: "committed" }>,
 ): readonly SessionEffect[] {
+  session.ackEntriesWaiting -= acks.length;
   const subscription = find(session, ref);
   const offsets = acks.map(({ topic, partition, generation, offset }, index) => {
     const { committedOffset = null, code } = outcomes[index] ?? {};
@@ -55,4 +62,19 @@ export function handleCommitted(
     return { topic, partition, offset: committedOffset, code };
   });
   return [{ type: "send", frame: { type: "acked", id, subscription: ref.name, offsets } }];
+}
+
+export function handleFailed(
+  session: Session,
+  { ref, id, acks, problem }: Extract<SessionEvent, { type: "failed" }>,
+): readonly SessionEffect[] {
+  session.ackEntriesWaiting -= acks.length;
+  return [errorFrame(problem, { name: ref.name, id })];
+}
+
+function tooManyWaiting({ ackEntriesWaiting }: Session): Problem {
+  return new Problem(
+    "rate_limited",
+    `${ackEntriesWaiting} entries of acks are waiting for the disk, at most ${ACK_ENTRIES_WAITING_MAX} may: wait for \`acked\``,
+  );
 }

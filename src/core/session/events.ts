@@ -39,6 +39,7 @@ export type SessionEvent =
       readonly type: "failed";
       readonly ref: SubscriptionRef;
       readonly id: FrameId | undefined;
+      readonly acks: readonly AckRequest[];
       readonly problem: Problem;
     }
   | { readonly type: "drained" }
@@ -60,7 +61,7 @@ export type SessionEffect =
   | { readonly type: "leave"; readonly member: MembershipRef; readonly answer?: UnsubscribeAnswer }
   /** The socket of a static member is gone: its lease decides. */
   | { readonly type: "detach"; readonly member: MembershipRef }
-  | { readonly type: "renew"; readonly ref: SubscriptionRef; readonly member: MembershipRef }
+  | { readonly type: "renew"; readonly member: MembershipRef }
   | { readonly type: "read"; readonly ref: PartitionRef; readonly request: ReadRequest }
   | {
       readonly type: "wait";

@@ -35,9 +35,7 @@ export function handleAlarm(session: Session, around: Surroundings): readonly Se
 function renewals(session: Session): readonly SessionEffect[] {
   return [...session.subscriptions.values()].flatMap((subscription): SessionEffect[] => {
     const { member } = subscription;
-    return member
-      ? [{ type: "renew", ref: refOf(subscription), member: membershipOf(subscription, member) }]
-      : [];
+    return member ? [{ type: "renew", member: membershipOf(subscription, member) }] : [];
   });
 }
 

@@ -10,6 +10,8 @@ export interface Session {
   lastSerial: number;
   lastSeenAtMs: number;
   pingsUnanswered: number;
+  /** Entries of acks that were not answered yet. */
+  ackEntriesWaiting: number;
   /** The client was heard of since its leases were renewed. */
   isHeard: boolean;
   /** The socket is gone; joins that are still on their way are let go when they arrive. */
@@ -57,6 +59,7 @@ export function createSession(options: { durability: Durability; nowMs: number }
     lastSerial: 0,
     lastSeenAtMs: options.nowMs,
     pingsUnanswered: 0,
+    ackEntriesWaiting: 0,
     isHeard: false,
     isClosed: false,
   };

@@ -5,7 +5,7 @@
 import { CLOSE_CODES } from "../../protocol/codes.ts";
 import type { ClientFrame, FrameId } from "../../protocol/frames.ts";
 import type { Problem } from "../problem.ts";
-import { handleAck, handleCommitted } from "./acks.ts";
+import { handleAck, handleCommitted, handleFailed } from "./acks.ts";
 import { errorFrame, unsubscribed } from "./answers.ts";
 import { handleClosed, handleEnded } from "./endings.ts";
 import type { SessionEffect, SessionEvent, Surroundings } from "./events.ts";
@@ -53,7 +53,7 @@ function handleEvent(session: Session, event: SessionEvent, around: Surroundings
     case "committed":
       return handleCommitted(session, event);
     case "failed":
-      return [errorFrame(event.problem, { name: event.ref.name, id: event.id })];
+      return handleFailed(session, event);
     case "drained":
       return [];
     case "alarm":

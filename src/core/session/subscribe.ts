@@ -125,10 +125,9 @@ export function handleJoined(
 }
 
 function addPartition(subscription: Subscription, joined: JoinedPartition, position: number | null): void {
-  const { topic, topicId, partition, partitionId, generation } = joined;
+  const { topic, partition, partitionId, generation } = joined;
   const added: PartitionDelivery = {
     topic,
-    topicId,
     partition,
     partitionId,
     generation,

@@ -18,7 +18,6 @@ export interface Delivery {
 
 export interface PartitionDelivery {
   readonly topic: string;
-  readonly topicId: number;
   readonly partition: number;
   readonly partitionId: number;
   readonly generation: number;

@@ -77,9 +77,9 @@ describe("an ack", () => {
 
   test("that could not be written is an error with its id, and frees nothing", () => {
     const script = sentTwenty();
-    const { ref, id } = theOne(script.ack([entry(50)], { id: 2 }), "commit");
+    const { ref, id, acks } = theOne(script.ack([entry(50)], { id: 2 }), "commit");
     const problem = new Problem("unavailable", "The disk does not answer");
-    const effects = script.step({ type: "failed", ref, id, problem });
+    const effects = script.step({ type: "failed", ref, id, acks, problem });
     expect(framesOf(effects)).toEqual([
       {
         type: "error",

@@ -220,7 +220,7 @@ class World {
     const { ref, id, acks } = commit;
     if (how === "failed") {
       const problem = new Problem("unavailable", "The disk does not answer");
-      return this.see(this.script.step({ type: "failed", ref, id, problem }));
+      return this.see(this.script.step({ type: "failed", ref, id, acks, problem }));
     }
     const outcomes = acceptedOutcomes(commit).map((outcome) =>
       how === "fenced" ? { ...outcome, code: "fenced_generation" as const } : outcome,
@@ -476,7 +476,13 @@ class Correspondence {
         return this.script.step({ type: "joined", ref: pending.ref, result: joinResult() });
       case "commit":
         if (isDone) return this.script.commit(pending);
-        return this.script.step({ type: "failed", ref: pending.ref, id: pending.id, problem });
+        return this.script.step({
+          type: "failed",
+          ref: pending.ref,
+          id: pending.id,
+          acks: pending.acks,
+          problem,
+        });
       case "leave":
         if (!pending.answer) return [];
         return this.script.step({ type: "left", ...pending.answer, ...(isDone ? {} : { problem }) });

@@ -40,7 +40,6 @@ function deliveryOf(
 function partitionOf(partition: number): PartitionDelivery {
   return {
     topic: "orders",
-    topicId: 7,
     partition,
     partitionId: 70 + partition,
     generation: 3,
