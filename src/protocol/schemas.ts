@@ -168,6 +168,14 @@ export const topicSettingsSchema = v.strictObject({
   partitionCount: v.optional(v.nullable(integer(1, TOPIC_PARTITIONS_MAX))),
 });
 
+/** POST /v1/groups/:group/offsets: as an ack, without a generation. */
+export const groupOffsetsSchema = v.strictObject({
+  offsets: listOf(
+    v.strictObject({ topic: nameSchema, partition: offset, offset, metadata: v.optional(metadataSchema) }),
+    ACK_ENTRIES_MAX,
+  ),
+});
+
 /** Text that may become a key, a name or metadata: SQLite must be able to store it and give it back. */
 export function isStorableText(input: string): boolean {
   return input.isWellFormed() && !input.includes("\u0000");
