@@ -37,17 +37,22 @@ const GROUP_PARTITIONS = `
   LEFT JOIN committed_offsets AS c ON c.group_id = :group_id AND c.partition_id = p.partition_id
   ORDER BY wanted.key, p.partition`;
 
-/** The version is read first: whatever changes the group after that makes a plan from this snapshot void. */
+/**
+ * The version is read first: whatever changes the group after that makes a plan from this snapshot void. A group that
+ * is not there has nothing, whatever is found later: it may come and be deleted between these reads, and its version
+ * is 0 again.
+ */
 export async function readGroup(db: Db, groupId: string, topics: readonly string[]): Promise<GroupSnapshot> {
-  const args = { group_id: groupId };
-  const [version] = await db.read({ sql: GROUP_VERSION, args });
+  const [row] = await db.read({ sql: GROUP_VERSION, args: { group_id: groupId } });
+  const version = numberColumn(row, "version");
+  const args = { group_id: version === 0 ? null : groupId };
   const members = await db.read({ sql: GROUP_MEMBERS, args });
   const partitions = await db.read({
     sql: GROUP_PARTITIONS,
     args: { ...args, topics: JSON.stringify(topics) },
   });
   return {
-    version: numberColumn(version, "version"),
+    version,
     members: members.map(memberOf),
     partitions: partitions.map(partitionOf),
   };

@@ -4,6 +4,7 @@ import { type Joined, type JoinRequest, planJoin } from "../../src/core/membersh
 import { Problem } from "../../src/core/problem.ts";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
 import { commitOffsets } from "../../src/store/commits.ts";
+import type { Db } from "../../src/store/db.ts";
 import {
   commitFromOutside,
   deleteGroup,
@@ -29,7 +30,7 @@ beforeEach(async () => {
 const TIMEOUT_MS = 45_000;
 
 /** A join that is planned from what the group is now, to be written now or later. */
-async function planned(options: Partial<JoinRequest> = {}) {
+async function planned(options: Partial<JoinRequest> = {}, reader: Db = db) {
   const request: JoinRequest = {
     group: "billing",
     topics: ["orders"],
@@ -40,7 +41,7 @@ async function planned(options: Partial<JoinRequest> = {}) {
     sessionTimeoutMs: TIMEOUT_MS,
     ...options,
   };
-  const { version, ...snapshot } = await readGroup(db, request.group, request.topics);
+  const { version, ...snapshot } = await readGroup(reader, request.group, request.topics);
   const plan = planJoin(request, { version, ...snapshot });
   return writeJoin({ op: queue.nextOp(), request, version, plan });
 }
@@ -183,6 +184,20 @@ describe("deleteGroup()", () => {
     expect(await queue.submit(operation)).toBeUndefined();
     expect(dump("WHERE group_id = 'billing'")).toEqual(NOTHING);
     expect((await join()).partitions).toMatchObject([{ committedOffset: 0 }]);
+  });
+
+  test("of a group that came and went while a join looked at it leaves the join nothing of it", async () => {
+    await topics.put("orders", 1);
+    await produce(5);
+    const watched = new WatchedDb(db);
+    let reads = 0;
+    watched.onRead = async () => {
+      reads += 1;
+      if (reads === 2) await commit([at(0, 5)]); // the version is read, the offsets are not
+    };
+    const operation = await planned({}, watched);
+    await remove();
+    expect(await queue.submit(operation)).toMatchObject({ partitions: [{ committedOffset: 0 }] });
   });
 
   test("in one flush with joins and commits is judged in turn", async () => {

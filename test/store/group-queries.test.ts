@@ -130,6 +130,31 @@ describe("describeGroup()", () => {
     });
   });
 
+  test("gives each of several members what is theirs", async () => {
+    await topics.put("orders", 3);
+    await join();
+    await database.run(
+      `INSERT INTO members SELECT group_id, 'm0', 'tab', 99, '["orders","x"]', session_timeout_ms, joined_at,
+                                  lease_expires_at + 7 FROM members`,
+    );
+    await database.run("UPDATE assignments SET member_id = 'm0' WHERE partition_id = 2");
+    const { members, offsets } = (await describeGroup(db, "billing")) ?? {};
+    const found = members?.map(({ memberId, partitions }) => [
+      memberId,
+      ...partitions.map(({ partition }) => partition),
+    ]);
+    expect(found).toEqual([
+      ["m0", 1],
+      ["m1", 0, 2],
+    ]);
+    expect(members?.[0]).toMatchObject({
+      topics: ["orders", "x"],
+      leaseExpiresAt: START_MS + TIMEOUT_MS + 7,
+    });
+    expect(offsets?.map(({ memberId }) => memberId)).toEqual(["m1", "m0", "m1"]);
+    expect(await listGroups(db)).toMatchObject([{ members: 2 }]);
+  });
+
   test("gives null for what is absent", async () => {
     await topics.put("orders", 2);
     await produce(2, "orders", 1);
