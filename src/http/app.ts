@@ -8,6 +8,7 @@ import { problemOf } from "../store/db.ts";
 import { schemaVersion } from "../store/migrations.ts";
 import type { ProduceDeps } from "../stream/produce.ts";
 import type { SocketHandlers, SocketPort } from "../stream/socket.ts";
+import { addGroupRoutes } from "./groups.ts";
 import { type OriginRules, refuseForeignOrigin } from "./origin.ts";
 import { problemResponse } from "./problems.ts";
 import { addTopicRoutes } from "./topics.ts";
@@ -37,11 +38,6 @@ const NOT_BUILT_ROUTES: readonly (readonly [method: string, path: string])[] = [
   ["GET", "/v1/topics/:topic/partitions/:partition/records"],
   ["DELETE", "/v1/topics/:topic/partitions/:partition/records"],
   ["POST", "/v1/producers/:producer"],
-  ["GET", "/v1/groups"],
-  ["GET", "/v1/groups/:group"],
-  ["DELETE", "/v1/groups/:group"],
-  ["DELETE", "/v1/groups/:group/topics/:topic"],
-  ["POST", "/v1/groups/:group/offsets"],
   ["POST", "/v1/groups/:group/reset"],
   ["POST", "/v1/transactions"],
   ["GET", "/metrics"],
@@ -61,6 +57,7 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
   app.use("/v1/*", refuseForeignOrigin(deps.origins));
   addHealthRoutes(app, deps);
   addTopicRoutes(app, deps);
+  addGroupRoutes(app, deps);
   addStreamRoute(app, deps);
   addRefusals(app);
   return app;

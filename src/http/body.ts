@@ -1,12 +1,46 @@
+import type * as v from "valibot";
+import { findAmbiguity, type JsonObject, parseJsonObject } from "../core/json-object.ts";
 import { decodeUtf8 } from "../core/json-text.ts";
 import { Problem } from "../core/problem.ts";
 import { BATCH_BYTES_MAX } from "../protocol/limits.ts";
+import { judge } from "../protocol/schemas.ts";
 
 /** The body as text. Throws `batch_too_large`, before it is all in memory, and `bad_request` where it is not UTF-8. */
 export async function readBody(request: Request): Promise<string> {
   const announced = Number(request.headers.get("content-length") ?? Number.NaN);
   if (announced > BATCH_BYTES_MAX) throw bodyTooLarge(announced);
   return decodeUtf8(await readBytes(request, Number.isNaN(announced)));
+}
+
+/** `what`: how an error calls the body, e.g. "settings of the topic". Throws `bad_request`. */
+export function parseBodyObject(body: string, what: string): JsonObject {
+  const input = parseJsonObject(body);
+  if (!input) throw new Problem("bad_request", `The ${what} must be one JSON object`);
+  const ambiguity = findAmbiguity(body);
+  if (ambiguity !== undefined) throw refusedBody(what, ambiguity);
+  return input;
+}
+
+/** Throws `bad_request`, and names the member. */
+export function checkBody<const Schema extends v.GenericSchema>(
+  schema: Schema,
+  input: JsonObject,
+  what: string,
+): v.InferOutput<Schema> {
+  const verdict = judge(schema, input);
+  switch (verdict.kind) {
+    case "valid":
+      return verdict.output;
+    case "unknownMember":
+      throw refusedBody(what, `there is no member "${verdict.member}"`);
+    case "misfit":
+    case "notAllowed":
+      throw refusedBody(what, verdict.why);
+  }
+}
+
+export function refusedBody(what: string, why: string): Problem {
+  return new Problem("bad_request", `Cannot take the ${what}: ${why}`);
 }
 
 /** An announced length is what the runtime reads; without one the body is counted as it comes. */

@@ -1,12 +1,11 @@
 import type { Context, Hono } from "hono";
-import { findAmbiguity, type JsonObject, parseJsonObject } from "../core/json-object.ts";
-import { Problem } from "../core/problem.ts";
 import { type NewRecord, parseJsonProduce, parseNdjsonProduce } from "../core/produce-request.ts";
-import { excerpt, judge, nameSchema, topicSettingsSchema } from "../protocol/schemas.ts";
+import { topicSettingsSchema } from "../protocol/schemas.ts";
 import { DEFAULT_PARTITION_COUNT, type TopicDescription, unknownTopic } from "../store/topics.ts";
 import { produce } from "../stream/produce.ts";
 import type { AppDeps, AppEnv } from "./app.ts";
-import { readBody } from "./body.ts";
+import { checkBody, parseBodyObject, readBody, refusedBody } from "./body.ts";
+import { nameParam, refuseOtherParameters } from "./parameters.ts";
 
 const NDJSON_TYPES = new Set([
   "application/x-ndjson",
@@ -14,13 +13,15 @@ const NDJSON_TYPES = new Set([
   "application/jsonl",
   "application/x-jsonlines",
 ]);
+/** How errors call the body. */
+const SETTINGS = "settings of the topic";
 const NOT_BUILT_SETTINGS = new Set(["retention", "cleanup", "compaction", "schema"]);
 
 export function addTopicRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
   const { topics } = deps;
 
   app.put("/v1/topics/:topic", async (c) => {
-    const topic = topicParam(c);
+    const topic = nameParam(c, "topic");
     refuseOtherParameters(c);
     const settings = parseSettings(await readBody(c.req.raw));
     const { isNew, ...description } = await topics.put(
@@ -36,7 +37,7 @@ export function addTopicRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
   });
 
   app.get("/v1/topics/:topic", async (c) => {
-    const topic = topicParam(c);
+    const topic = nameParam(c, "topic");
     refuseOtherParameters(c);
     const description = await topics.describe(topic);
     if (!description) throw unknownTopic(topic);
@@ -44,20 +45,10 @@ export function addTopicRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
   });
 
   app.post("/v1/topics/:topic/records", async (c) => {
-    const topic = topicParam(c);
+    const topic = nameParam(c, "topic");
     const runs = await produce(deps, topic, parseRecords(c, await readBody(c.req.raw)));
     return c.json({ runs });
   });
-}
-
-function topicParam(c: Context<AppEnv>): string {
-  const topic = c.req.param("topic") ?? "";
-  const verdict = judge(nameSchema, topic);
-  if (verdict.kind === "valid") return topic;
-  throw new Problem(
-    "bad_request",
-    `"${excerpt(topic)}" cannot name a topic: a name is 1 to 249 characters of A-Z a-z 0-9 . _ -`,
-  );
 }
 
 function parseRecords(c: Context<AppEnv>, body: string): readonly NewRecord[] {
@@ -67,43 +58,12 @@ function parseRecords(c: Context<AppEnv>, body: string): readonly NewRecord[] {
   return isNdjson ? parseNdjsonProduce(body, c.req.query("key") ?? null) : parseJsonProduce(body);
 }
 
-function refuseOtherParameters(c: Context<AppEnv>, allowed: readonly string[] = []): void {
-  const parameters = Object.entries(c.req.queries());
-  const twice = parameters.find(([, values]) => values.length > 1)?.[0];
-  if (twice !== undefined)
-    throw new Problem("bad_request", `The parameter "${excerpt(twice)}" is there twice`);
-  const other = parameters.map(([name]) => name).find((name) => !allowed.includes(name));
-  if (other === undefined) return;
-  const hint = other === "key" ? ': it goes with "content-type: application/x-ndjson"' : "";
-  throw new Problem("bad_request", `There is no parameter "${excerpt(other)}" here${hint}`);
-}
-
 function parseSettings(body: string): { readonly partitionCount?: number | null | undefined } {
   if (body.trim() === "") return {};
-  const input = parseJsonObject(body);
-  if (!input) throw new Problem("bad_request", "The settings of a topic must be one JSON object");
-  const ambiguity = findAmbiguity(body);
-  if (ambiguity !== undefined) throw refusedSettings(ambiguity);
-  return checkSettings(input);
-}
-
-function checkSettings(input: JsonObject): { readonly partitionCount?: number | null | undefined } {
+  const input = parseBodyObject(body, SETTINGS);
   const notBuilt = Object.keys(input).find((member) => NOT_BUILT_SETTINGS.has(member));
-  if (notBuilt !== undefined) throw refusedSettings(`"${notBuilt}" is not built yet`);
-  const verdict = judge(topicSettingsSchema, input);
-  switch (verdict.kind) {
-    case "valid":
-      return verdict.output;
-    case "unknownMember":
-      throw refusedSettings(`there is no member "${verdict.member}"`);
-    case "misfit":
-    case "notAllowed":
-      throw refusedSettings(verdict.why);
-  }
-}
-
-function refusedSettings(why: string): Problem {
-  return new Problem("bad_request", `Cannot take the settings of the topic: ${why}`);
+  if (notBuilt !== undefined) throw refusedBody(SETTINGS, `"${notBuilt}" is not built yet`);
+  return checkBody(topicSettingsSchema, input, SETTINGS);
 }
 
 /** As every topic is until settings can be given: nothing expires, nothing is compacted, any value is taken. */

@@ -170,6 +170,14 @@ export const topicSettingsSchema = v.strictObject({
   partitionCount: v.optional(v.nullable(integer(1, TOPIC_PARTITIONS_MAX))),
 });
 
+/** POST /v1/groups/:group/offsets: as an ack, without a generation. */
+export const groupOffsetsSchema = v.strictObject({
+  offsets: listOf(
+    v.strictObject({ topic: nameSchema, partition: offset, offset, metadata: v.optional(metadataSchema) }),
+    ACK_ENTRIES_MAX,
+  ),
+});
+
 function isResetPolicy(input: string): input is ResetPolicy {
   return input === "earliest" || input === "latest" || input === "none";
 }

@@ -1,4 +1,5 @@
-// Owns `committed_offsets`: what acks write. (`offset_history` is written with the policies, in groups.ts.)
+// Owns `committed_offsets`: what acks write. (`offset_history` is written with the policies, in groups.ts; commits from
+// outside in group-changes.ts.)
 
 import type { AckOutcome, AckRequest } from "../core/session/events.ts";
 import type { ErrorCode } from "../protocol/codes.ts";

@@ -2,7 +2,7 @@
 //
 // A change of a group is planned from a snapshot and written on the condition that `groups.version` is still the one
 // that was read; every change gives the group a new version. So a plan made from an old picture does nothing, and
-// the caller reads again.
+// the caller reads again. (What an operator does to a group from outside is in group-changes.ts.)
 
 import type {
   GroupMember,
@@ -15,6 +15,7 @@ import type {
 } from "../core/membership.ts";
 import type { MembershipRef } from "../core/session/state.ts";
 import { type Db, numberColumn, type Row, type Rows, type SqlValue, type Statement } from "./db.ts";
+import { END_CHECK, IS_OK } from "./guard.ts";
 import type { Operation } from "./write-queue.ts";
 
 // ── reading a group ──────────────────────────────────────────────────────────────────────────────────────
@@ -36,17 +37,22 @@ const GROUP_PARTITIONS = `
   LEFT JOIN committed_offsets AS c ON c.group_id = :group_id AND c.partition_id = p.partition_id
   ORDER BY wanted.key, p.partition`;
 
-/** The version is read first: whatever changes the group after that makes a plan from this snapshot void. */
+/**
+ * The version is read first: whatever changes the group after that makes a plan from this snapshot void. A group that
+ * is not there has nothing, whatever is found later: it may come and be deleted between these reads, and its version
+ * is 0 again.
+ */
 export async function readGroup(db: Db, groupId: string, topics: readonly string[]): Promise<GroupSnapshot> {
-  const args = { group_id: groupId };
-  const [version] = await db.read({ sql: GROUP_VERSION, args });
+  const [row] = await db.read({ sql: GROUP_VERSION, args: { group_id: groupId } });
+  const version = numberColumn(row, "version");
+  const args = { group_id: version === 0 ? null : groupId };
   const members = await db.read({ sql: GROUP_MEMBERS, args });
   const partitions = await db.read({
     sql: GROUP_PARTITIONS,
     args: { ...args, topics: JSON.stringify(topics) },
   });
   return {
-    version: numberColumn(version, "version"),
+    version,
     members: members.map(memberOf),
     partitions: partitions.map(partitionOf),
   };
@@ -54,35 +60,33 @@ export async function readGroup(db: Db, groupId: string, topics: readonly string
 
 // ── join ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-const IS_CURRENT = "(SELECT ok FROM guard WHERE op = :op)";
-
 const CHECK_VERSION = `
   INSERT INTO guard (op, ok)
   SELECT :op, coalesce((SELECT version FROM groups WHERE group_id = :group_id), 0) = :version`;
 
 const CHANGE_GROUP = `
   INSERT INTO groups (group_id, version, created_at)
-  SELECT :group_id, last + 1, now_ms FROM sequence, clock WHERE ${IS_CURRENT}
+  SELECT :group_id, last + 1, now_ms FROM sequence, clock WHERE ${IS_OK}
   ON CONFLICT (group_id) DO UPDATE SET version = excluded.version`;
 
 const END_ASSIGNMENTS = `
   DELETE FROM assignments
-  WHERE group_id = :group_id AND member_id IN (SELECT value FROM json_each(:ended)) AND ${IS_CURRENT}`;
+  WHERE group_id = :group_id AND member_id IN (SELECT value FROM json_each(:ended)) AND ${IS_OK}`;
 
 const END_MEMBERS = `
   DELETE FROM members
-  WHERE group_id = :group_id AND member_id IN (SELECT value FROM json_each(:ended)) AND ${IS_CURRENT}`;
+  WHERE group_id = :group_id AND member_id IN (SELECT value FROM json_each(:ended)) AND ${IS_OK}`;
 
 const INSERT_MEMBER = `
   INSERT INTO members
     (group_id, member_id, instance_id, membership, topics, session_timeout_ms, joined_at, lease_expires_at)
   SELECT :group_id, :member_id, :instance_id, last + 1, :topics, :session_timeout_ms, now_ms, now_ms + :session_timeout_ms
-  FROM sequence, clock WHERE ${IS_CURRENT}`;
+  FROM sequence, clock WHERE ${IS_OK}`;
 
 const SEE_TOPICS = `
   INSERT INTO group_topics (group_id, topic, topic_id, partitions_seen)
   SELECT :group_id, seen.value ->> 'topic', seen.value ->> 'topicId', seen.value ->> 'partitions'
-  FROM json_each(:topics_seen) AS seen WHERE ${IS_CURRENT}
+  FROM json_each(:topics_seen) AS seen WHERE ${IS_OK}
   ON CONFLICT (group_id, topic) DO UPDATE
     SET topic_id = excluded.topic_id, partitions_seen = excluded.partitions_seen`;
 
@@ -91,7 +95,7 @@ const RESETS_TO_APPLY = `
   FROM json_each(:resets) AS reset
   LEFT JOIN committed_offsets AS c
     ON c.group_id = :group_id AND c.partition_id = reset.value ->> 'partitionId'
-  WHERE ${IS_CURRENT} AND c.committed_offset IS reset.value ->> 'from'`;
+  WHERE ${IS_OK} AND c.committed_offset IS reset.value ->> 'from'`;
 
 const RECORD_RESETS = `
   INSERT INTO offset_history (group_id, topic, partition, previous_offset, new_offset, cause, actor, at)
@@ -109,11 +113,11 @@ const COMMIT_RESETS = `
 const ASSIGN_PARTITIONS = `
   INSERT INTO assignments (group_id, partition_id, member_id, generation)
   SELECT :group_id, assigned.value, :member_id, last + 2 + assigned.key
-  FROM json_each(:partition_ids) AS assigned, sequence WHERE ${IS_CURRENT}
+  FROM json_each(:partition_ids) AS assigned, sequence WHERE ${IS_OK}
   ON CONFLICT (group_id, partition_id) DO UPDATE
     SET member_id = excluded.member_id, generation = excluded.generation`;
 
-const ADVANCE_SEQUENCE = `UPDATE sequence SET last = last + :used WHERE ${IS_CURRENT}`;
+const ADVANCE_SEQUENCE = `UPDATE sequence SET last = last + :used WHERE ${IS_OK}`;
 
 const READ_ASSIGNMENT = `
   SELECT m.membership, t.topic, t.topic_id, p.partition, p.partition_id, a.generation,
@@ -123,10 +127,8 @@ const READ_ASSIGNMENT = `
   JOIN partitions AS p ON p.partition_id = a.partition_id
   JOIN topics AS t ON t.topic_id = p.topic_id
   LEFT JOIN committed_offsets AS c ON c.group_id = a.group_id AND c.partition_id = a.partition_id
-  WHERE m.group_id = :group_id AND m.member_id = :member_id AND ${IS_CURRENT}
+  WHERE m.group_id = :group_id AND m.member_id = :member_id AND ${IS_OK}
   ORDER BY a.generation`;
-
-const END_CHECK = "DELETE FROM guard WHERE op = :op RETURNING ok";
 
 /** Settles to undefined, with nothing written, where the group is no longer the one that was planned from. */
 export function writeJoin(join: {

@@ -40,6 +40,7 @@ export class WriteQueue {
   #pendingBytes = 0;
   /** The first so many operations are written one by one: a flush of them has failed. */
   #suspects = 0;
+  #lastOp = 0;
   #isRunning = false;
   #isClosed = false;
   #onIdle: (() => void)[] = [];
@@ -63,6 +64,12 @@ export class WriteQueue {
       this.#pendingBytes += operation.bytes;
       this.#start();
     });
+  }
+
+  /** For an operation's row in `guard`: no two of this queue have the same, so none in a flush have. */
+  nextOp(): number {
+    this.#lastOp += 1;
+    return this.#lastOp;
   }
 
   /** Takes nothing new; resolves when all that was taken is settled. */

@@ -43,7 +43,6 @@ export class Memberships {
   readonly #holders = new Map<string, Holder>();
   /** The last change of each group that is under way. */
   readonly #changesByGroup = new Map<string, Promise<unknown>>();
-  #lastOp = 0;
   #cancelExpiry: (() => void) | undefined;
   #isClosed = false;
 
@@ -123,8 +122,8 @@ export class Memberships {
     for (let attempt = 0; attempt < JOIN_ATTEMPTS_MAX; attempt += 1) {
       const snapshot = await readGroup(this.#db, request.group, request.topics);
       const plan = planJoin(request, snapshot);
-      this.#lastOp += 1;
-      const write = writeJoin({ op: this.#lastOp, request, version: snapshot.version, plan });
+      const op = this.#queue.nextOp();
+      const write = writeJoin({ op, request, version: snapshot.version, plan });
       const joined = await this.#queue.submit(write);
       if (!joined) continue;
       for (const memberId of plan.endedMemberIds)

@@ -232,6 +232,12 @@ describe("WriteQueue.submit()", () => {
   });
 });
 
+test("WriteQueue.nextOp() never gives a number twice", () => {
+  const { queue } = setUp();
+  const ops = Array.from({ length: 1_000 }, () => queue.nextOp());
+  expect(new Set(ops).size).toBe(ops.length);
+});
+
 describe("WriteQueue, when a flush fails", () => {
   /** Every write that holds this text is refused, as malformed JSON would be. */
   function refuse(db: ScriptedDb, ...guilty: readonly string[]): void {

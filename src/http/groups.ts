@@ -1,0 +1,50 @@
+import type { Hono } from "hono";
+import { groupOffsetsSchema } from "../protocol/schemas.ts";
+import { commitFromOutside, deleteGroup, forgetTopic, unknownGroup } from "../store/group-changes.ts";
+import { describeGroup, listGroups } from "../store/group-queries.ts";
+import type { AppDeps, AppEnv } from "./app.ts";
+import { checkBody, parseBodyObject, readBody } from "./body.ts";
+import { nameParam, refuseOtherParameters } from "./parameters.ts";
+
+/** How errors call the body. */
+const OFFSETS = "offsets of the group";
+
+export function addGroupRoutes(app: Hono<AppEnv>, { db, queue }: AppDeps): void {
+  app.get("/v1/groups", async (c) => {
+    refuseOtherParameters(c);
+    return c.json({ groups: await listGroups(db) });
+  });
+
+  app.get("/v1/groups/:group", async (c) => {
+    const group = nameParam(c, "group");
+    refuseOtherParameters(c);
+    const description = await describeGroup(db, group);
+    if (!description) throw unknownGroup(group);
+    return c.json(description);
+  });
+
+  app.delete("/v1/groups/:group", async (c) => {
+    const group = nameParam(c, "group");
+    refuseOtherParameters(c);
+    await queue.submit(deleteGroup({ op: queue.nextOp(), group }));
+    return c.body(null, 204);
+  });
+
+  app.delete("/v1/groups/:group/topics/:topic", async (c) => {
+    const group = nameParam(c, "group");
+    const topic = nameParam(c, "topic");
+    refuseOtherParameters(c);
+    await queue.submit(forgetTopic({ op: queue.nextOp(), group, topic }));
+    return c.body(null, 204);
+  });
+
+  app.post("/v1/groups/:group/offsets", async (c) => {
+    const group = nameParam(c, "group");
+    refuseOtherParameters(c);
+    const input = parseBodyObject(await readBody(c.req.raw), OFFSETS);
+    const { offsets } = checkBody(groupOffsetsSchema, input, OFFSETS);
+    return c.json({
+      offsets: await queue.submit(commitFromOutside({ op: queue.nextOp(), group, offsets })),
+    });
+  });
+}

@@ -1,0 +1,115 @@
+// What an operator sees of groups: their members, offsets and lag. Only members whose lease has not run out count.
+// Each answer is one statement, so that members, owners and offsets are of one moment.
+
+import { type Db, numberColumn, type Row } from "./db.ts";
+
+export interface GroupSummary {
+  readonly group: string;
+  /** How many are alive. */
+  readonly members: number;
+  /** Over all partitions; null where nothing is committed at all. */
+  readonly lag: number | null;
+}
+
+export interface GroupDescription {
+  readonly group: string;
+  readonly members: readonly MemberDescription[];
+  readonly offsets: readonly OffsetDescription[];
+}
+
+export interface MemberDescription {
+  readonly memberId: string;
+  readonly instanceId: string | null;
+  readonly topics: readonly string[];
+  readonly partitions: readonly {
+    readonly topic: string;
+    readonly partition: number;
+    readonly generation: number;
+  }[];
+  /** ms since 1970, on the database's clock */
+  readonly leaseExpiresAt: number;
+}
+
+/** One for every partition of every topic that the group subscribes to or has committed. */
+export interface OffsetDescription {
+  readonly topic: string;
+  readonly partition: number;
+  readonly committedOffset: number | null;
+  readonly logStartOffset: number;
+  readonly logEndOffset: number;
+  readonly lag: number | null;
+  /** The owner; null while nobody is. */
+  readonly memberId: string | null;
+  readonly metadata: string | null;
+  /** ms since 1970 */
+  readonly committedAt: number | null;
+}
+
+const LIST_GROUPS = `
+  SELECT g.group_id,
+         (SELECT count(*) FROM members AS m, clock
+           WHERE m.group_id = g.group_id AND m.lease_expires_at > clock.now_ms) AS members,
+         (SELECT sum(l.lag) FROM consumer_lag AS l WHERE l.group_id = g.group_id) AS lag
+  FROM groups AS g
+  ORDER BY g.group_id`;
+
+// The tables under consumer_lag and group_members: those have their times as text and owners whose lease is over.
+const DESCRIBE_GROUP = `
+  WITH live AS (
+    SELECT m.member_id, m.instance_id, m.topics, m.lease_expires_at
+    FROM members AS m, clock
+    WHERE m.group_id = :group_id AND m.lease_expires_at > clock.now_ms
+  ),
+  owned AS (
+    SELECT a.member_id, a.generation, a.partition_id
+    FROM assignments AS a JOIN live ON live.member_id = a.member_id
+    WHERE a.group_id = :group_id
+  )
+  SELECT
+    (SELECT json_group_array(json_object(
+              'memberId', live.member_id, 'instanceId', live.instance_id, 'topics', json(live.topics),
+              'partitions', (
+                SELECT json_group_array(
+                         json_object('topic', t.topic, 'partition', p.partition, 'generation', o.generation)
+                         ORDER BY t.topic, p.partition)
+                FROM owned AS o
+                JOIN partitions AS p ON p.partition_id = o.partition_id
+                JOIN topics AS t ON t.topic_id = p.topic_id
+                WHERE o.member_id = live.member_id),
+              'leaseExpiresAt', live.lease_expires_at)
+            ORDER BY live.member_id)
+       FROM live) AS members,
+    (SELECT json_group_array(json_object(
+              'topic', t.topic, 'partition', p.partition,
+              'committedOffset', c.committed_offset,
+              'logStartOffset', p.log_start_offset, 'logEndOffset', p.log_end_offset,
+              'lag', max(0, p.log_end_offset - max(c.committed_offset, p.log_start_offset)),
+              'memberId', o.member_id, 'metadata', c.metadata, 'committedAt', c.committed_at)
+            ORDER BY t.topic, p.partition)
+       FROM group_topics AS g
+       JOIN topics AS t ON t.topic = g.topic
+       JOIN partitions AS p ON p.topic_id = t.topic_id
+       LEFT JOIN committed_offsets AS c ON c.group_id = g.group_id AND c.partition_id = p.partition_id
+       LEFT JOIN owned AS o ON o.partition_id = p.partition_id
+      WHERE g.group_id = :group_id) AS offsets
+  FROM groups WHERE group_id = :group_id`;
+
+/** By name. */
+export async function listGroups(db: Db): Promise<readonly GroupSummary[]> {
+  return (await db.read({ sql: LIST_GROUPS })).map(summaryOf);
+}
+
+/** Undefined where there is no such group. */
+export async function describeGroup(db: Db, group: string): Promise<GroupDescription | undefined> {
+  const [row] = await db.read({ sql: DESCRIBE_GROUP, args: { group_id: group } });
+  if (!row) return undefined;
+  return { group, members: JSON.parse(String(row.members)), offsets: JSON.parse(String(row.offsets)) };
+}
+
+function summaryOf(row: Row): GroupSummary {
+  return {
+    group: String(row.group_id),
+    members: numberColumn(row, "members"),
+    lag: row.lag === null ? null : numberColumn(row, "lag"),
+  };
+}
