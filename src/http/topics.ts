@@ -2,11 +2,12 @@ import type { Context, Hono } from "hono";
 import { findAmbiguity, type JsonObject, parseJsonObject } from "../core/json-object.ts";
 import { Problem } from "../core/problem.ts";
 import { type NewRecord, parseJsonProduce, parseNdjsonProduce } from "../core/produce-request.ts";
-import { excerpt, judge, nameSchema, topicSettingsSchema } from "../protocol/schemas.ts";
+import { judge, topicSettingsSchema } from "../protocol/schemas.ts";
 import { type TopicDescription, unknownTopic } from "../store/topics.ts";
 import { produce } from "../stream/produce.ts";
 import type { AppDeps, AppEnv } from "./app.ts";
 import { readBody } from "./body.ts";
+import { refuseOtherParameters, topicParam } from "./parameters.ts";
 
 const NDJSON_TYPES = new Set([
   "application/x-ndjson",
@@ -47,32 +48,13 @@ export function addTopicRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
   });
 }
 
-function topicParam(c: Context<AppEnv>): string {
-  const topic = c.req.param("topic") ?? "";
-  const verdict = judge(nameSchema, topic);
-  if (verdict.kind === "valid") return topic;
-  throw new Problem(
-    "bad_request",
-    `"${excerpt(topic)}" cannot name a topic: a name is 1 to 249 characters of A-Z a-z 0-9 . _ -`,
-  );
-}
-
 function parseRecords(c: Context<AppEnv>, body: string): readonly NewRecord[] {
   const type = c.req.header("content-type")?.split(";")[0]?.trim().toLowerCase() ?? "";
   const isNdjson = NDJSON_TYPES.has(type);
-  refuseOtherParameters(c, isNdjson ? ["key"] : undefined);
+  refuseOtherParameters(c, isNdjson ? ["key"] : [], {
+    key: 'it goes with "content-type: application/x-ndjson"',
+  });
   return isNdjson ? parseNdjsonProduce(body, c.req.query("key") ?? null) : parseJsonProduce(body);
-}
-
-function refuseOtherParameters(c: Context<AppEnv>, allowed: readonly string[] = []): void {
-  const parameters = Object.entries(c.req.queries());
-  const twice = parameters.find(([, values]) => values.length > 1)?.[0];
-  if (twice !== undefined)
-    throw new Problem("bad_request", `The parameter "${excerpt(twice)}" is there twice`);
-  const other = parameters.map(([name]) => name).find((name) => !allowed.includes(name));
-  if (other === undefined) return;
-  const hint = other === "key" ? ': it goes with "content-type: application/x-ndjson"' : "";
-  throw new Problem("bad_request", `There is no parameter "${excerpt(other)}" here${hint}`);
 }
 
 function parseSettings(body: string): { readonly partitionCount?: number | null | undefined } {
