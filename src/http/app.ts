@@ -6,8 +6,10 @@ import { Problem } from "../core/problem.ts";
 import type { Db } from "../store/db.ts";
 import { problemOf } from "../store/db.ts";
 import { schemaVersion } from "../store/migrations.ts";
+import type { Fetches } from "../stream/fetch.ts";
 import type { ProduceDeps } from "../stream/produce.ts";
 import type { SocketHandlers, SocketPort } from "../stream/socket.ts";
+import { addFetchRoute } from "./fetch.ts";
 import { addGroupRoutes } from "./groups.ts";
 import { type OriginRules, refuseForeignOrigin } from "./origin.ts";
 import { problemResponse } from "./problems.ts";
@@ -15,6 +17,7 @@ import { addTopicRoutes } from "./topics.ts";
 
 export interface AppDeps extends ProduceDeps {
   readonly db: Db;
+  readonly fetches: Fetches;
   readonly origins: OriginRules;
   readonly log: Log;
   /** A client on `/v1/stream`: the handlers of its socket. */
@@ -35,7 +38,6 @@ export interface AppEnv {
 /** Of the protocol, and not in this server yet: refused by name. */
 const NOT_BUILT_ROUTES: readonly (readonly [method: string, path: string])[] = [
   ["DELETE", "/v1/topics/:topic"],
-  ["GET", "/v1/topics/:topic/partitions/:partition/records"],
   ["DELETE", "/v1/topics/:topic/partitions/:partition/records"],
   ["POST", "/v1/producers/:producer"],
   ["POST", "/v1/groups/:group/reset"],
@@ -57,6 +59,7 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
   app.use("/v1/*", refuseForeignOrigin(deps.origins));
   addHealthRoutes(app, deps);
   addTopicRoutes(app, deps);
+  addFetchRoute(app, deps);
   addGroupRoutes(app, deps);
   addStreamRoute(app, deps);
   addRefusals(app);

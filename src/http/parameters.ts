@@ -1,6 +1,8 @@
-// What stands in a request's path and query.
+// What stands in the URL of a request. Whatever does not fit is `bad_request` and named.
 
 import type { Context } from "hono";
+import { parseDecimal } from "../core/decimal.ts";
+import { type Place, parsePlace } from "../core/places.ts";
 import { Problem } from "../core/problem.ts";
 import { excerpt, judge, nameSchema } from "../protocol/schemas.ts";
 import type { AppEnv } from "./app.ts";
@@ -16,14 +18,48 @@ export function nameParam(c: Context<AppEnv>, noun: "topic" | "group"): string {
   );
 }
 
-/** Nothing is accepted and ignored. */
-export function refuseOtherParameters(c: Context<AppEnv>, allowed: readonly string[] = []): void {
+/** Which partitions a topic has is not judged here. */
+export function partitionParam(c: Context<AppEnv>): number {
+  const text = c.req.param("partition") ?? "";
+  const partition = parseDecimal(text);
+  if (partition !== undefined) return partition;
+  throw new Problem("bad_request", `"${excerpt(text)}" cannot name a partition: they are numbered from 0`);
+}
+
+export function placeParam(c: Context<AppEnv>, name: string, fallback: Place): Place {
+  const text = c.req.query(name);
+  const place = text === undefined ? fallback : parsePlace(text);
+  if (place) return place;
+  throw refused(name, text, 'an offset, "earliest", "latest", or "@" and milliseconds since 1970');
+}
+
+export function integerParam(
+  c: Context<AppEnv>,
+  name: string,
+  { min, max, fallback }: { readonly min: number; readonly max: number; readonly fallback: number },
+): number {
+  const text = c.req.query(name);
+  const value = text === undefined ? fallback : parseDecimal(text);
+  if (value !== undefined && value >= min && value <= max) return value;
+  throw refused(name, text, `an integer from ${min} to ${max}`);
+}
+
+/** `hints`: what to say of a parameter that goes with something else. */
+export function refuseOtherParameters(
+  c: Context<AppEnv>,
+  allowed: readonly string[] = [],
+  hints: Readonly<Record<string, string>> = {},
+): void {
   const parameters = Object.entries(c.req.queries());
   const twice = parameters.find(([, values]) => values.length > 1)?.[0];
   if (twice !== undefined)
     throw new Problem("bad_request", `The parameter "${excerpt(twice)}" is there twice`);
   const other = parameters.map(([name]) => name).find((name) => !allowed.includes(name));
   if (other === undefined) return;
-  const hint = other === "key" ? ': it goes with "content-type: application/x-ndjson"' : "";
+  const hint = Object.hasOwn(hints, other) ? `: ${hints[other]}` : "";
   throw new Problem("bad_request", `There is no parameter "${excerpt(other)}" here${hint}`);
+}
+
+function refused(name: string, found: string | undefined, allowed: string): Problem {
+  return new Problem("bad_request", `"${name}" must be ${allowed}, found "${excerpt(found ?? "")}"`);
 }

@@ -54,7 +54,9 @@ export function addTopicRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
 function parseRecords(c: Context<AppEnv>, body: string): readonly NewRecord[] {
   const type = c.req.header("content-type")?.split(";")[0]?.trim().toLowerCase() ?? "";
   const isNdjson = NDJSON_TYPES.has(type);
-  refuseOtherParameters(c, isNdjson ? ["key"] : undefined);
+  refuseOtherParameters(c, isNdjson ? ["key"] : [], {
+    key: 'it goes with "content-type: application/x-ndjson"',
+  });
   return isNdjson ? parseNdjsonProduce(body, c.req.query("key") ?? null) : parseJsonProduce(body);
 }
 

@@ -37,6 +37,13 @@ export const CLIENT_FRAME_BYTES_MAX = 4 * MIB + 64 * KIB;
 export const CHUNK_RECORDS_MAX = 500;
 export const CHUNK_BYTES_MAX = 256 * KIB;
 
+/** What one read over HTTP brings: `limit`, `maxBytes` and `waitMs`. */
+export const FETCH_RECORDS_DEFAULT = 500;
+export const FETCH_RECORDS_MAX = 10_000;
+export const FETCH_BYTES_DEFAULT = MIB;
+export const FETCH_BYTES_MAX = 4_000_000;
+export const FETCH_WAIT_MAX_MS = 30_000;
+
 export const WINDOW_RECORDS_MIN = 1;
 export const WINDOW_RECORDS_MAX = 10_000;
 export const WINDOW_RECORDS_DEFAULT = 1_000;

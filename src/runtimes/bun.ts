@@ -15,7 +15,7 @@ import { readSettings, type Settings, SettingsError } from "./settings.ts";
 const HTTP_BODY_BYTES_MAX = Number.MAX_SAFE_INTEGER;
 /** The last guard: records stop at 2 MiB and answers close the socket at 6 MiB, long before Bun would drop a frame. */
 const BACKPRESSURE_BYTES_MAX = 2 * SOCKET_ANSWERS_BYTES_MAX;
-/** Bun cuts a silent request after 10 s; a write may wait for the lock for 15 s. */
+/** Bun cuts a silent request after 10 s; a write may wait for the lock for 15 s, a read for 30 s. */
 const HTTP_IDLE_TIMEOUT_S = 60;
 const STOP_DEADLINE_MS = 5_000;
 /** For answers that are on their way when everything is on disk; idle keep-alive connections are not waited for. */

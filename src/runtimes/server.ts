@@ -4,9 +4,11 @@ import type { Chance, Log, Scheduler } from "../core/ports.ts";
 import { createApp } from "../http/app.ts";
 import type { OriginRules } from "../http/origin.ts";
 import type { Db } from "../store/db.ts";
+import { TimeIndexCadence } from "../store/time-index.ts";
 import { Topics } from "../store/topics.ts";
 import { WriteQueue } from "../store/write-queue.ts";
 import { Connection } from "../stream/connection.ts";
+import { Fetches } from "../stream/fetch.ts";
 import { Memberships } from "../stream/memberships.ts";
 import { SharedReads } from "../stream/shared-reads.ts";
 import type { SocketHandlers, SocketPort } from "../stream/socket.ts";
@@ -33,6 +35,8 @@ export function createServer(deps: ServerDeps) {
   const topics = new Topics({ db, queue, createsOnFirstUse: deps.createsTopicsOnFirstUse });
   const wakeUps = new WakeUps({ db, scheduler, log });
   const reads = new SharedReads({ db, scheduler });
+  const fetches = new Fetches({ db, reads, wakeUps, scheduler });
+  const timeIndexCadence = new TimeIndexCadence();
   const memberships = new Memberships({ db, topics, queue, scheduler, chance, log });
   const connections = new Set<Connection>();
   let onLastClosed: (() => void) | undefined;
@@ -71,13 +75,25 @@ export function createServer(deps: ServerDeps) {
   }
 
   return {
-    app: createApp({ db, topics, queue, wakeUps, chance, log, origins, connect }),
+    app: createApp({
+      db,
+      topics,
+      queue,
+      wakeUps,
+      timeIndexCadence,
+      fetches,
+      chance,
+      log,
+      origins,
+      connect,
+    }),
 
     /** Before the first request: the memberships of the last run on this file have no sockets any more. */
     start: () => memberships.endThoseOfLastRun(),
 
-    /** Tells every client to come back later; resolves when all that was accepted is on disk. */
+    /** Answers who waits and tells every client to come back later; resolves when all that was accepted is on disk. */
     async stop(): Promise<void> {
+      await fetches.stop();
       await drainConnections();
       memberships.close();
       await queue.close();

@@ -1,10 +1,11 @@
 // Brings a database to the schema that this server knows.
 
 import log0001 from "../../migrations/0001_log.sql" with { type: "text" };
+import timeIndex0002 from "../../migrations/0002_time_index.sql" with { type: "text" };
 import { type Db, DbError, numberColumn } from "./db.ts";
 
 /** In order; a released one is never edited. */
-const MIGRATIONS: readonly string[] = [log0001];
+const MIGRATIONS: readonly string[] = [log0001, timeIndex0002];
 
 const SCHEMA_VERSION = MIGRATIONS.length;
 

@@ -4,6 +4,7 @@ import { appendRowsJson } from "../core/append-rows.ts";
 import type { NewRecord } from "../core/produce-request.ts";
 import type { ChunkExtent, ReadRequest } from "../core/session/window.ts";
 import { type Db, numberColumn, type Row, type Statement } from "./db.ts";
+import { indexTimes, type TimeIndexCadence } from "./time-index.ts";
 import type { Topic } from "./topics.ts";
 import type { Operation } from "./write-queue.ts";
 
@@ -40,21 +41,26 @@ export interface AppendedPartition {
   readonly logEndOffset: number;
 }
 
-/** Appends to partitions of one topic, all or nothing. Settles to undefined, nothing written, where it is gone. */
+/**
+ * Appends to partitions of one topic, all or nothing. Settles to undefined, nothing written, where it is gone.
+ * `cadence`: says which appends look after the time index too; without it each does.
+ */
 export function appendRecords(
   topic: Topic,
   appends: readonly PartitionAppend[],
+  cadence?: TimeIndexCadence,
 ): Operation<readonly AppendedPartition[] | undefined> {
   const targets = appends.map((append) => ({
     ...append,
     partitionId: partitionIdOf(topic, append.partition),
   }));
   return {
-    statements: targets.flatMap(appendStatements),
+    statements: targets.flatMap((target) => appendStatements(target, cadence)),
     bytes: appends.reduce((sum, { records }) => sum + bytesOf(records), 0),
     settle: (results) => {
-      const advanced = targets.map((_, index) => results[2 * index + 1]?.[0]);
-      if (advanced.includes(undefined)) return undefined;
+      // Only ADVANCE_LOG_END returns anything: one row, where the partition is there.
+      const advanced = results.flat();
+      if (advanced.length < targets.length) return undefined;
       return targets.map(({ partition, partitionId, records }, index) => {
         const logEndOffset = numberColumn(advanced[index], "log_end_offset");
         return { partition, partitionId, offset: logEndOffset - records.length, logEndOffset };
@@ -63,8 +69,11 @@ export function appendRecords(
   };
 }
 
-function appendStatements(target: { partitionId: number; records: readonly NewRecord[] }): Statement[] {
-  const { partitionId, records } = target;
+function appendStatements(
+  { partitionId, records }: { partitionId: number; records: readonly NewRecord[] },
+  cadence: TimeIndexCadence | undefined,
+): Statement[] {
+  const isIndexDue = cadence?.isDue(partitionId, records.length) ?? true;
   const counters = {
     count: records.length,
     bytes: bytesOf(records),
@@ -73,6 +82,7 @@ function appendStatements(target: { partitionId: number; records: readonly NewRe
   return [
     { sql: APPEND_RECORDS, args: { partition_id: partitionId, rows: appendRowsJson(records) } },
     { sql: ADVANCE_LOG_END, args: { partition_id: partitionId, ...counters } },
+    ...(isIndexDue ? [indexTimes(partitionId)] : []),
   ];
 }
 
@@ -97,7 +107,7 @@ const RECORD_JSON = `'{"offset":' || offset || ',"timestamp":' || timestamp
 // While the largest records of the partition would fit, counting is enough; else nothing is taken and
 // MEASURE_RECORDS says how many fit.
 const READ_CHUNK = `
-  SELECT p.log_end_offset, c.records, octet_length(c.records) AS bytes, c.count, c.next
+  SELECT p.log_start_offset, p.log_end_offset, c.records, octet_length(c.records) AS bytes, c.count, c.next
   FROM partitions AS p
   LEFT JOIN (
     SELECT group_concat(record) AS records, count(*) AS count, max(offset) + 1 AS next
@@ -127,6 +137,8 @@ const RECORD_JSON_OVERHEAD_BYTES = 90;
 /** A run of records as the text of a JSON array's elements. */
 export interface Chunk extends ChunkExtent {
   readonly records: string;
+  /** From the same snapshot as the records. */
+  readonly logStartOffset: number;
 }
 
 /** Undefined where the partition is gone. */
@@ -167,14 +179,17 @@ function chunkArgs({ partitionId, from, recordsMax }: ReadRequest) {
 }
 
 function chunkOf(row: Row, from: number): Chunk {
-  const logEndOffset = numberColumn(row, "log_end_offset");
-  if (typeof row.records !== "string") return { records: "", count: 0, bytes: 0, next: from, logEndOffset };
+  const bounds = {
+    logStartOffset: numberColumn(row, "log_start_offset"),
+    logEndOffset: numberColumn(row, "log_end_offset"),
+  };
+  if (typeof row.records !== "string") return { records: "", count: 0, bytes: 0, next: from, ...bounds };
   return {
     records: row.records,
     count: numberColumn(row, "count"),
     bytes: numberColumn(row, "bytes"),
     next: numberColumn(row, "next"),
-    logEndOffset,
+    ...bounds,
   };
 }
 

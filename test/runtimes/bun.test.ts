@@ -1,5 +1,6 @@
 // The server's own command as a process: what it prints, what it refuses to start on, and what its end leaves behind.
 
+import { Database } from "bun:sqlite";
 import { describe, expect, test } from "bun:test";
 import {
   chmodSync,
@@ -17,6 +18,7 @@ import { sendRaw } from "../support/raw-http.ts";
 import { refusedServer, startServer, type TestServer, temporaryFolder } from "../support/server.ts";
 import { stockSqlite } from "../support/stock-sqlite.ts";
 import { StreamClient } from "../support/stream-client.ts";
+import { versionOneSql } from "../support/version-one.ts";
 
 const STOP_MS_MAX = 5_000;
 const NOBODY = 65_534;
@@ -142,6 +144,27 @@ describe("a server starts", () => {
     });
   });
 
+  test("on a file of schema version 1, upgrades it, and finds its records by their times", async () => {
+    using folder = temporaryFolder();
+    const path = join(folder.path, "t.db");
+    const file = new Database(path);
+    const timestamps = Array.from({ length: 2_500 }, (_, offset) => offset * 10);
+    file.run("PRAGMA auto_vacuum = 2");
+    file.run("PRAGMA journal_mode = WAL");
+    file.run(versionOneSql({ partition: 0, timestamps }));
+    file.close();
+    await using server = await startServer(path);
+    expect(await (await fetch(`${server.url}/readyz`)).json()).toMatchObject({ schemaVersion: 2 });
+    const url = `${server.url}/v1/topics/orders/partitions/0/records`;
+    expect(await (await fetch(`${url}?from=@15001&limit=1`)).json()).toMatchObject({
+      records: [{ offset: 1_501, timestamp: 15_010, value: 1_501 }],
+      next: 1_502,
+      logEndOffset: 2_500,
+    });
+    await produceValues(server, "orders", 1);
+    expect(await (await fetch(`${url}?from=@25000`)).json()).toMatchObject({ records: [{ offset: 2_500 }] });
+  });
+
   test("on a database that has tables of its user's own, and leaves them alone", async () => {
     using folder = temporaryFolder();
     const path = join(folder.path, "t.db");
@@ -190,7 +213,7 @@ describe("a server refuses to start", () => {
     stockSqlite(path, "INSERT INTO tidemark_migrations VALUES (99, '2030-01-01T00:00:00.000Z')");
     const before = stockSqlite(path, ".dump");
     const message = messageOf(await refusedServer(path));
-    expect(message).toContain(`cannot open ${path}: The database has schema version 99, this server knows 1`);
+    expect(message).toContain(`cannot open ${path}: The database has schema version 99, this server knows 2`);
     expect(message).toContain("start a newer tidemark");
     expect(stockSqlite(path, ".dump")).toBe(before);
   });
@@ -353,6 +376,24 @@ describe("SIGTERM", () => {
     expect(acknowledged.filter((sent) => !stored.includes(String(sent)))).toEqual([]);
     const committed = stockSqlite(copy, "SELECT committed_offset FROM consumer_lag WHERE topic = 'acked'");
     expect(Number(committed)).toBeGreaterThanOrEqual(await ackedOffset);
+  });
+
+  test("answers a long-poll that waits, with what is there", async () => {
+    using folder = temporaryFolder();
+    await using server = await startServer(join(folder.path, "t.db"));
+    await produceValues(server, "orders", 1);
+    const url = `${server.url}/v1/topics/orders/partitions/0/records`;
+    const waiting = fetch(`${url}?from=latest&waitMs=30000`);
+    // What is written later is answered later: the poll waits by then.
+    for (let round = 0; round < 5; round += 1) expect((await fetch(url)).status).toBe(200);
+    const startedAtMs = performance.now();
+    expect(await server.kill("SIGTERM")).toBe(0);
+    expect(performance.now() - startedAtMs).toBeLessThan(STOP_MS_MAX);
+    const answer = await waiting;
+    expect({ status: answer.status, body: await answer.json() }).toEqual({
+      status: 200,
+      body: { topicId: 1, records: [], next: 1, logStartOffset: 0, logEndOffset: 1 },
+    });
   });
 
   test("is not held up by a request that never ends", async () => {

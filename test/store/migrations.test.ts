@@ -6,6 +6,7 @@ import { openEmbeddedDb } from "../../src/store/embedded.ts";
 import { migrate, schemaVersion } from "../../src/store/migrations.ts";
 import { OtherProcess, stockRows } from "../support/database.ts";
 import { temporaryFolder } from "../support/server.ts";
+import { versionOneSql } from "../support/version-one.ts";
 
 const folder = temporaryFolder();
 afterAll(() => folder.remove());
@@ -22,6 +23,7 @@ const STABLE_TABLES = [
   "records",
   "sequence",
   "tidemark_migrations",
+  "time_index",
   "topics",
   "write_lock",
 ];
@@ -33,6 +35,9 @@ const STABLE_VIEWS = [
   "partition_stats",
   "topic_records",
 ];
+
+const ALL_VERSIONS = [{ version: 1 }, { version: 2 }];
+const ISO_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
 
 let files = 0;
 
@@ -78,7 +83,7 @@ describe("migrate()", () => {
     await withDb(path, async (db) => {
       expect(await schemaVersion(db)).toBe(0);
       await migrate(db);
-      expect(await schemaVersion(db)).toBe(1);
+      expect(await schemaVersion(db)).toBe(2);
     });
     expect(namesOf(path, "table")).toEqual(STABLE_TABLES);
     expect(namesOf(path, "view")).toEqual(STABLE_VIEWS);
@@ -123,14 +128,15 @@ describe("migrate()", () => {
     });
     await withDb(path, migrate);
     expect(stockRows(path, "SELECT last FROM sequence")).toEqual([{ last: 7 }]);
-    expect(stockRows(path, "SELECT version FROM tidemark_migrations")).toEqual([{ version: 1 }]);
+    expect(stockRows(path, "SELECT version FROM tidemark_migrations")).toEqual(ALL_VERSIONS);
   });
 
   test("says when it was applied", async () => {
     const path = newPath();
     await withDb(path, migrate);
     expect(stockRows(path, "SELECT version, applied_at FROM tidemark_migrations")).toEqual([
-      { version: 1, applied_at: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/) },
+      { version: 1, applied_at: expect.stringMatching(ISO_TIME) },
+      { version: 2, applied_at: expect.stringMatching(ISO_TIME) },
     ]);
   });
 
@@ -138,9 +144,9 @@ describe("migrate()", () => {
     const path = newPath();
     const [first, second] = [await openEmbeddedDb(path), await openEmbeddedDb(path)];
     await Promise.all([migrate(first), migrate(second)]);
-    expect(await schemaVersion(first)).toBe(1);
-    expect(await schemaVersion(second)).toBe(1);
-    expect(stockRows(path, "SELECT version FROM tidemark_migrations")).toEqual([{ version: 1 }]);
+    expect(await schemaVersion(first)).toBe(2);
+    expect(await schemaVersion(second)).toBe(2);
+    expect(stockRows(path, "SELECT version FROM tidemark_migrations")).toEqual(ALL_VERSIONS);
     expect(stockRows(path, "SELECT last FROM sequence")).toEqual([{ last: 0 }]);
     await first.close();
     await second.close();
@@ -153,7 +159,7 @@ describe("migrate()", () => {
     );
     expect(await Promise.all(children.map(({ stderr }) => stderr.text()))).toEqual(["", "", "", ""]);
     expect(await Promise.all(children.map(({ exited }) => exited))).toEqual([0, 0, 0, 0]);
-    expect(stockRows(path, "SELECT version FROM tidemark_migrations")).toEqual([{ version: 1 }]);
+    expect(stockRows(path, "SELECT version FROM tidemark_migrations")).toEqual(ALL_VERSIONS);
     expect(stockRows(path, "SELECT last FROM sequence")).toEqual([{ last: 0 }]);
     expect(namesOf(path, "table")).toEqual(STABLE_TABLES);
   });
@@ -167,7 +173,7 @@ describe("migrate()", () => {
       await other.run("ROLLBACK");
       expect(await other.run("SELECT name FROM sqlite_schema")).toEqual([]);
       await migrate(db);
-      expect(await other.run("SELECT version FROM tidemark_migrations")).toEqual([{ version: 1 }]);
+      expect(await other.run("SELECT version FROM tidemark_migrations")).toEqual(ALL_VERSIONS);
       await other.end();
     });
   });
@@ -183,7 +189,7 @@ describe("migrate()", () => {
       { name: "Grace" },
     ]);
     expect(namesOf(path, "table")).toEqual(["accounts", ...STABLE_TABLES].sort());
-    expect(stockRows(path, "SELECT version FROM tidemark_migrations")).toEqual([{ version: 1 }]);
+    expect(stockRows(path, "SELECT version FROM tidemark_migrations")).toEqual(ALL_VERSIONS);
   });
 
   // `members` is made in the middle of the migration: what came before it must be gone again.
@@ -210,7 +216,7 @@ describe("migrate()", () => {
       await failureOf(migrate(db));
       await db.script("DROP TABLE members;");
       await migrate(db);
-      expect(await schemaVersion(db)).toBe(1);
+      expect(await schemaVersion(db)).toBe(2);
     });
     expect(namesOf(path, "table")).toEqual(STABLE_TABLES);
   });
@@ -223,11 +229,11 @@ describe("migrate()", () => {
       const before = stockRows(path, "SELECT name, sql FROM sqlite_schema");
       const failure = await failureOf(migrate(db));
       expect(failure.failure).toBe("rejected");
-      expect(failure.message).toMatch(/schema version 17\b.*this server knows 1\b/);
+      expect(failure.message).toMatch(/schema version 17\b.*this server knows 2\b/);
       expect(stockRows(path, "SELECT name, sql FROM sqlite_schema")).toEqual(before);
     });
     expect(stockRows(path, "SELECT version FROM tidemark_migrations")).toEqual([
-      { version: 1 },
+      ...ALL_VERSIONS,
       { version: 17 },
     ]);
   });
@@ -250,6 +256,27 @@ describe("migrate()", () => {
     expect(stockRows(path, "SELECT * FROM migrations")).toEqual(before);
   });
 });
+
+describe("migrate() of a file of version 1", () => {
+  test("keeps its records and indexes their times, block by block", async () => {
+    const path = newPath(
+      versionOneSql({ partition: 0, timestamps: [...range(1_000), 5_000, ...range(1_500), 9_000] }) +
+        versionOneSql({ partition: 1, timestamps: range(1_000) }) +
+        versionOneSql({ partition: 2, timestamps: range(999) }),
+    );
+    await withDb(path, migrate);
+    expect(stockRows(path, "SELECT version FROM tidemark_migrations")).toEqual(ALL_VERSIONS);
+    expect(stockRows(path, "SELECT * FROM time_index ORDER BY partition_id, offset")).toEqual([
+      { partition_id: 1, offset: 1_000, max_timestamp: 999 },
+      { partition_id: 1, offset: 2_000, max_timestamp: 5_000 },
+      { partition_id: 2, offset: 1_000, max_timestamp: 999 },
+    ]);
+    expect(stockRows(path, "SELECT count(*) AS n FROM records")).toEqual([{ n: 2_502 + 1_000 + 999 }]);
+    expect(namesOf(path, "table")).toEqual(STABLE_TABLES);
+  });
+});
+
+const range = (count: number) => Array.from({ length: count }, (_, index) => index);
 
 const MIGRATE_IN_A_PROCESS = `
   const { openEmbeddedDb } = await import(${JSON.stringify(import.meta.resolve("../../src/store/embedded.ts"))});

@@ -298,6 +298,7 @@ describe("readChunk()", () => {
       count: 2,
       bytes: Buffer.byteLength(text),
       next: 2,
+      logStartOffset: 0,
       logEndOffset: 3,
     });
   });
@@ -323,9 +324,25 @@ describe("readChunk()", () => {
       const topic = await createTopic();
       if (from > 0) await appendTo(topic, values("0", "1", "2"));
       const logEndOffset = from > 0 ? 3 : 0;
-      expect(await read({ from })).toEqual({ records: "", count: 0, bytes: 0, next: from, logEndOffset });
+      expect(await read({ from })).toEqual({
+        records: "",
+        count: 0,
+        bytes: 0,
+        next: from,
+        logStartOffset: 0,
+        logEndOffset,
+      });
     },
   );
+
+  test("says where the log starts", async () => {
+    const topic = await createTopic();
+    await appendTo(topic, values("0", "1", "2"));
+    await database.run("DELETE FROM records WHERE offset < 2");
+    await database.run("UPDATE partitions SET log_start_offset = 2");
+    expect(await read()).toMatchObject({ count: 1, next: 3, logStartOffset: 2, logEndOffset: 3 });
+    expect(await read({ from: 3 })).toMatchObject({ count: 0, logStartOffset: 2 });
+  });
 
   test("gives undefined where the partition is gone", async () => {
     await createTopic();
@@ -394,7 +411,14 @@ describe("readChunk() with large records", () => {
     await appendTo(topic, list);
     const chunk = await read({ bytesMax: 64 * KIB, loneRecordBytesMax: Number.MAX_SAFE_INTEGER });
     const text = frameTexts(list.slice(0, 1));
-    expect(chunk).toEqual({ records: text, count: 1, bytes: text.length, next: 1, logEndOffset: 2 });
+    expect(chunk).toEqual({
+      records: text,
+      count: 1,
+      bytes: text.length,
+      next: 1,
+      logStartOffset: 0,
+      logEndOffset: 2,
+    });
   });
 
   test("brings the largest record that is allowed in its place among small ones", async () => {

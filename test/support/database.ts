@@ -69,6 +69,7 @@ const TABLES = [
   "members",
   "group_topics",
   "groups",
+  "time_index",
   "records",
   "partitions",
   "topics",

@@ -1,0 +1,57 @@
+import type { Context, Hono } from "hono";
+import { Problem } from "../core/problem.ts";
+import {
+  FETCH_BYTES_DEFAULT,
+  FETCH_BYTES_MAX,
+  FETCH_RECORDS_DEFAULT,
+  FETCH_RECORDS_MAX,
+  FETCH_WAIT_MAX_MS,
+} from "../protocol/limits.ts";
+import type { Chunk } from "../store/records.ts";
+import { DEFAULT_PARTITION_COUNT, type Topic, type Topics, unknownTopic } from "../store/topics.ts";
+import type { AppDeps, AppEnv } from "./app.ts";
+import { integerParam, nameParam, partitionParam, placeParam, refuseOtherParameters } from "./parameters.ts";
+
+export function addFetchRoute(app: Hono<AppEnv>, { topics, fetches }: AppDeps): void {
+  app.get("/v1/topics/:topic/partitions/:partition/records", async (c) => {
+    const name = nameParam(c, "topic");
+    const partition = partitionParam(c);
+    const parameters = fetchParameters(c);
+    const topic = (await topics.find(name)) ?? (await createFor(topics, name, partition));
+    const partitionId = partitionIdOf(topic, partition);
+    const chunk = await fetches.fetch({ partitionId, ...parameters, signal: c.req.raw.signal });
+    return c.body(answerText(topic, chunk), 200, { "content-type": "application/json" });
+  });
+}
+
+function fetchParameters(c: Context<AppEnv>) {
+  refuseOtherParameters(c, ["from", "limit", "maxBytes", "waitMs"]);
+  return {
+    from: placeParam(c, "from", "earliest"),
+    recordsMax: integerParam(c, "limit", { min: 1, max: FETCH_RECORDS_MAX, fallback: FETCH_RECORDS_DEFAULT }),
+    bytesMax: integerParam(c, "maxBytes", { min: 1, max: FETCH_BYTES_MAX, fallback: FETCH_BYTES_DEFAULT }),
+    waitMs: integerParam(c, "waitMs", { min: 0, max: FETCH_WAIT_MAX_MS, fallback: 0 }),
+  };
+}
+
+/** A read of a partition that the new topic would not have creates none. */
+function createFor(topics: Topics, name: string, partition: number): Promise<Topic> {
+  if (partition >= DEFAULT_PARTITION_COUNT) throw unknownTopic(name);
+  return topics.require(name);
+}
+
+function partitionIdOf({ topic, partitionIds }: Topic, partition: number): number {
+  const partitionId = partitionIds[partition];
+  if (partitionId !== undefined) return partitionId;
+  const partitionCount = partitionIds.length;
+  throw new Problem(
+    "unknown_partition",
+    `Cannot read topic "${topic}" partition ${partition}: its partitions are 0 to ${partitionCount - 1}`,
+    { topic, partition, partitionCount },
+  );
+}
+
+/** The records are text already: no object is made of any. */
+function answerText({ topicId }: Topic, { records, next, logStartOffset, logEndOffset }: Chunk): string {
+  return `{"topicId":${topicId},"records":[${records}],"next":${next},"logStartOffset":${logStartOffset},"logEndOffset":${logEndOffset}}`;
+}

@@ -1,0 +1,73 @@
+// Owns `time_index`: which part of a partition can hold the first record at or after a time.
+//
+// A row for every 1,000 offsets says the running maximum timestamp below it. That maximum never falls, so the last row
+// below the time is found by one seek, and the record wanted is among the next few thousand. Rows are a short cut and
+// never the truth: where some are not written yet the look-up reads further and finds the same.
+
+import { type Db, numberColumn, type Statement } from "./db.ts";
+
+/** Offsets a row; the migration fills the index by the same measure. */
+const INTERVAL_RECORDS = 1_000;
+
+// The maximum goes on from the last row, which the OFFSET leaves out. Timestamps are never below 0.
+const INDEX_TIMES = `
+  WITH RECURSIVE blocks (offset, max_timestamp) AS (
+    SELECT coalesce(max(offset), 0), coalesce(max(max_timestamp), 0)
+    FROM (SELECT offset, max_timestamp FROM time_index
+          WHERE partition_id = :partition_id ORDER BY offset DESC LIMIT 1)
+    UNION ALL
+    SELECT b.offset + :interval,
+           max(b.max_timestamp, coalesce((SELECT max(r.timestamp) FROM records AS r
+                                          WHERE r.partition_id = :partition_id
+                                            AND r.offset >= b.offset AND r.offset < b.offset + :interval), 0))
+    FROM blocks AS b
+    WHERE b.offset + :interval <= (SELECT log_end_offset FROM partitions WHERE partition_id = :partition_id)
+  )
+  INSERT INTO time_index (partition_id, offset, max_timestamp)
+  SELECT :partition_id, offset, max_timestamp FROM blocks LIMIT -1 OFFSET 1`;
+
+/** Indexes every 1,000 records that are complete and have no row: none most of the time. After the append. */
+export function indexTimes(partitionId: number): Statement {
+  return { sql: INDEX_TIMES, args: { partition_id: partitionId, interval: INTERVAL_RECORDS } };
+}
+
+/**
+ * Which appends carry INDEX_TIMES. It finds out for itself what is missing, but to ask with each append would double
+ * the cost of small ones; with one for every 1,000 records fewer than 2,000 lie behind the last row, and so many more
+ * for every other server on the database.
+ */
+export class TimeIndexCadence {
+  readonly #recordsSinceByPartitionId = new Map<number, number>();
+
+  /** The first append to a partition catches up on what an earlier process left. */
+  isDue(partitionId: number, records: number): boolean {
+    const since = (this.#recordsSinceByPartitionId.get(partitionId) ?? INTERVAL_RECORDS) + records;
+    const isDue = since >= INTERVAL_RECORDS;
+    this.#recordsSinceByPartitionId.set(partitionId, isDue ? 0 : since);
+    return isDue;
+  }
+}
+
+// All below the last row whose maximum is lower is too early; from there on the first that is not is near.
+const FIND_OFFSET_AT = `
+  SELECT coalesce(
+    (SELECT r.offset FROM records AS r
+     WHERE r.partition_id = p.partition_id
+       AND r.offset >= max(p.log_start_offset, coalesce(
+             (SELECT i.offset FROM time_index AS i
+              WHERE i.partition_id = p.partition_id AND i.max_timestamp < :timestamp
+              ORDER BY i.max_timestamp DESC, i.offset DESC LIMIT 1), 0))
+       AND r.timestamp >= :timestamp
+     ORDER BY r.offset LIMIT 1),
+    p.log_end_offset) AS offset
+  FROM partitions AS p
+  WHERE p.partition_id = :partition_id`;
+
+/** The lowest offset whose timestamp is at or after it, else the log end. Undefined where the partition is gone. */
+export async function findOffsetAt(
+  db: Db,
+  { partitionId, timestamp }: { readonly partitionId: number; readonly timestamp: number },
+): Promise<number | undefined> {
+  const [row] = await db.read({ sql: FIND_OFFSET_AT, args: { partition_id: partitionId, timestamp } });
+  return row && numberColumn(row, "offset");
+}
