@@ -66,12 +66,15 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
   return app;
 }
 
-function addHealthRoutes(app: Hono<AppEnv>, { db }: AppDeps): void {
+function addHealthRoutes(app: Hono<AppEnv>, { db, log }: AppDeps): void {
   app.get("/healthz", (c) => c.json({ status: "alive" }));
   app.get("/readyz", async (c) => {
-    const version = await schemaVersion(db).catch(() => undefined);
-    if (version === undefined) throw new Problem("unavailable", "The database cannot be read");
-    return c.json({ status: "ready", durability: db.durability, schemaVersion: version });
+    try {
+      return c.json({ status: "ready", durability: db.durability, schemaVersion: await schemaVersion(db) });
+    } catch (error) {
+      log("not ready", { message: String(error) });
+      throw new Problem("unavailable", "The database cannot be read");
+    }
   });
 }
 
