@@ -7,15 +7,14 @@ import type { Chance, Log, Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
 import type { MembershipRef } from "../core/session/state.ts";
 import type { Db } from "../store/db.ts";
+import { readGroup, writeJoin } from "../store/groups.ts";
 import {
   endExpiredMemberships,
   endMembership,
   endMembershipsWithoutInstance,
   msUntilNextExpiry,
-  readGroup,
   renewLease,
-  writeJoin,
-} from "../store/groups.ts";
+} from "../store/leases.ts";
 import type { Topics } from "../store/topics.ts";
 import type { WriteQueue } from "../store/write-queue.ts";
 

@@ -4,7 +4,8 @@ import { type Joined, type JoinRequest, planJoin } from "../../src/core/membersh
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
 import type { AckRequest } from "../../src/core/session/events.ts";
 import { commitOffsets } from "../../src/store/commits.ts";
-import { endMembership, readGroup, writeJoin } from "../../src/store/groups.ts";
+import { readGroup, writeJoin } from "../../src/store/groups.ts";
+import { endMembership } from "../../src/store/leases.ts";
 import { appendRecords } from "../../src/store/records.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { openQueue, openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";

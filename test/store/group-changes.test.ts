@@ -11,7 +11,8 @@ import {
   forgetTopic,
   type OutsideCommit,
 } from "../../src/store/group-changes.ts";
-import { readGroup, renewLease, writeJoin } from "../../src/store/groups.ts";
+import { readGroup, writeJoin } from "../../src/store/groups.ts";
+import { renewLease } from "../../src/store/leases.ts";
 import { appendRecords } from "../../src/store/records.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { openQueue, openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";

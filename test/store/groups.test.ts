@@ -4,15 +4,14 @@ import { type Joined, type JoinRequest, planJoin } from "../../src/core/membersh
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
 import type { MembershipRef } from "../../src/core/session/state.ts";
 import { commitOffsets } from "../../src/store/commits.ts";
+import { readGroup, writeJoin } from "../../src/store/groups.ts";
 import {
   endExpiredMemberships,
   endMembership,
   endMembershipsWithoutInstance,
   msUntilNextExpiry,
-  readGroup,
   renewLease,
-  writeJoin,
-} from "../../src/store/groups.ts";
+} from "../../src/store/leases.ts";
 import { appendRecords } from "../../src/store/records.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { openQueue, openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";
