@@ -143,7 +143,8 @@ export class Memberships {
       () => undefined,
       (error) => {
         const isRefusal = error instanceof Problem && !error.isRetriable;
-        if (!isRefusal) this.#expireLater(); // it may have happened, or half the wish: the lease ends what is left
+        // A join may have been written all the same, a leave may not: nobody renews what is there then.
+        if (!isRefusal) this.#expireLater();
       },
     );
     this.#changesByGroup.set(group, settled);
