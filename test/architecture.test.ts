@@ -50,7 +50,7 @@ const STORE_ALLOWED =
 const STREAM_ALLOWED =
   "src/stream may import src/store, src/core, src/protocol, src/protocol/schemas and no package";
 const HTTP_ALLOWED =
-  "src/http may import src/stream, src/store, src/core, src/protocol, src/protocol/schemas and hono, valibot";
+  "src/http may import src/stream, src/store, src/core, src/protocol, src/protocol/schemas and hono, hono-openapi, valibot, @valibot/to-json-schema";
 const RUNTIMES_ALLOWED =
   "src/runtimes may import src/http, src/stream, src/store, src/core, src/protocol, src/protocol/schemas " +
   "and hono, @libsql/client, valibot, bun, bun:, node:, cloudflare:";
@@ -108,8 +108,8 @@ const importsFromEachFolder = [
 
   // Every folder at its nearest mistake.
   ["src/protocol/a.ts", "../core/x.ts", PROTOCOL_ALLOWED],
-  ["src/protocol/a.ts", "./schemas.ts", PROTOCOL_ALLOWED],
-  ["src/protocol/schemas.ts", "../core/x.ts", SCHEMAS_ALLOWED],
+  ["src/protocol/a.ts", "./schemas/client.ts", PROTOCOL_ALLOWED],
+  ["src/protocol/schemas/client.ts", "../../core/x.ts", SCHEMAS_ALLOWED],
   ["src/store/a.ts", "../stream/x.ts", STORE_ALLOWED],
   ["src/stream/a.ts", "../http/x.ts", STREAM_ALLOWED],
   ["src/http/a.ts", "../runtimes/x.ts", HTTP_ALLOWED],
@@ -118,7 +118,7 @@ const importsFromEachFolder = [
   ["src/console/a.tsx", "../http/x.ts", CONSOLE_ALLOWED],
   ["src/cli/a.ts", "../store/x.ts", CLI_ALLOWED],
   ["clients/typescript/a.ts", "../../src/core/x.ts", CLIENT_ALLOWED],
-  ["clients/typescript/a.ts", "../../src/protocol/schemas.ts", CLIENT_ALLOWED],
+  ["clients/typescript/a.ts", "../../src/protocol/schemas/client.ts", CLIENT_ALLOWED],
   ["clients/typescript/a.ts", "../../src/protocol/schemas", CLIENT_ALLOWED],
 
   // Packages.
@@ -254,8 +254,8 @@ test("the layout reports each mistake of a file", async () => {
 
 const allowed: readonly (readonly [path: string, text: string])[] = [
   ["src/protocol/a.ts", `import "./b.ts"; export * from "./deep/c.ts";`],
-  ["src/protocol/schemas.ts", `import * as v from "valibot"; import type { F } from "./frames.ts";`],
-  ["src/core/a.ts", `import "./b.ts"; import "../protocol/x.ts"; import "../protocol/schemas.ts";`],
+  ["src/protocol/schemas/client.ts", `import * as v from "valibot"; import type { F } from "./frames.ts";`],
+  ["src/core/a.ts", `import "./b.ts"; import "../protocol/x.ts"; import "../protocol/schemas/client.ts";`],
   ["src/core/deep/a.ts", `import "../b.ts"; import "../../protocol/x.ts";`],
   [
     "src/store/a.ts",

@@ -7,9 +7,15 @@ import type { NewRecord } from "./produce-request.ts";
  *
  * Value and headers travel as JSON *strings* that hold their text: nested as JSON, SQLite would parse them
  * and lose the white space inside; `->>` gives a string back as it was.
+ *
+ * A row of bytes is `[key, timestamp, headers, null, hex]`: JSON holds no BLOB, and SQLite decodes hex but not base64.
  */
 export function appendRowsJson(records: readonly NewRecord[]): string {
   return JSON.stringify(
-    records.map(({ key, timestamp, headers, value }) => [key, timestamp, headers, value]),
+    records.map(({ key, timestamp, headers, value }) =>
+      typeof value === "string"
+        ? [key, timestamp, headers, value]
+        : [key, timestamp, headers, null, value.toHex()],
+    ),
   );
 }

@@ -1,12 +1,25 @@
-// A client's frame: from text, or from the URL that stands for a subscribe frame, to a ClientFrame or to why not.
+// A client's frame: from text, or from the URL that stands for a subscribe frame, to a frame or to why not.
 
-import type { ClientFrame, FrameId } from "../protocol/frames.ts";
-import { CLIENT_FRAME_SCHEMAS, excerpt, frameIdSchema, judge, type Verdict } from "../protocol/schemas.ts";
-import { findAmbiguity, type JsonObject, parseJsonObject } from "./json-object.ts";
+import type { ClientFrame, FrameId, ProduceFrame, SubscribeFrame } from "../protocol/frames.ts";
+import {
+  CLIENT_FRAME_SCHEMAS,
+  frameIdSchema,
+  produceEnvelopeSchema,
+  subscribeFrameSchema,
+} from "../protocol/schemas/client.ts";
+import { excerpt, judge, type Verdict } from "../protocol/schemas/verdict.ts";
+import { findAmbiguity, type JsonObject, memberText, parseJsonObject } from "./json-object.ts";
+import { parsePlace } from "./places.ts";
 import { Problem } from "./problem.ts";
+import { type NewRecord, parseRecordsArray } from "./produce-request.ts";
+
+/** A frame as the session takes it: records to produce are checked, and still the text that came. */
+export type CheckedFrame =
+  | Exclude<ClientFrame, ProduceFrame>
+  | (Omit<ProduceFrame, "records"> & { readonly records: readonly NewRecord[] });
 
 /** A problem of the code `bad_frame` closes the socket; any other is answered. */
-export type ParsedFrame = { readonly frame: ClientFrame } | RefusedFrame;
+export type ParsedFrame = { readonly frame: CheckedFrame } | RefusedFrame;
 
 interface RefusedFrame {
   readonly problem: Problem;
@@ -14,17 +27,38 @@ interface RefusedFrame {
 }
 
 /** In the protocol and not in this server yet. */
-const NOT_BUILT_TYPES = new Set(["auth", "release", "seek", "pause", "resume", "produce", "transact"]);
-const NOT_BUILT_MEMBERS = new Set(["from", "ackTimeoutMs"]);
+const NOT_BUILT_TYPES = new Set(["auth", "transact"]);
+const NOT_BUILT_MEMBERS = new Set(["producer", "expect"]);
 
 export function parseClientFrame(text: string): ParsedFrame {
   const input = parseJsonObject(text);
   if (!input) return badFrame("A frame must be one JSON object");
-  const parsed = checkFrame(input);
+  const { type } = input;
+  if (typeof type !== "string") return badFrame('A frame must have a "type" that is a string', input);
+  if (NOT_BUILT_TYPES.has(type)) return refused(input, "this frame is not built yet");
+  if (type === "produce") return parseProduce(input, text);
+  if (!isKnownType(type)) return badFrame(`There is no frame of the type "${excerpt(type)}"`, input);
+  const parsed = frameOf(input, judge(CLIENT_FRAME_SCHEMAS[type], input));
   if ("problem" in parsed) return parsed;
   const ambiguity = findAmbiguity(text);
   return ambiguity === undefined ? parsed : refused(input, ambiguity);
 }
+
+// ── produce ──────────────────────────────────────────────────────────────────────────────────────────────
+
+/** What is wrong inside a record refuses the batch as over HTTP; the frame around it is judged as any other. */
+function parseProduce(input: JsonObject, text: string): ParsedFrame {
+  const verdict = judge(produceEnvelopeSchema, input);
+  if (verdict.kind !== "valid") return frameOf(input, verdict);
+  try {
+    return { frame: { ...verdict.output, records: parseRecordsArray(memberText(text, "records")) } };
+  } catch (error) {
+    if (error instanceof Problem) return { problem: error, id: idOf(input) };
+    throw error;
+  }
+}
+
+// ── subscribe ────────────────────────────────────────────────────────────────────────────────────────────
 
 /** `?topic=orders&group=billing&reset=latest` is a subscribe frame; undefined where there are no parameters. */
 export function parseSubscribeQuery(query: URLSearchParams): ParsedFrame | undefined {
@@ -38,40 +72,57 @@ export function parseSubscribeQuery(query: URLSearchParams): ParsedFrame | undef
     if (members.has(name)) {
       return refused(Object.fromEntries(members), `the URL cannot give "${excerpt(name)}" here, or twice`);
     }
-    members.set(name, name === "sessionTimeoutMs" ? Number(value) : value);
+    members.set(name, memberOfQuery(name, value));
   }
-  return checkFrame(Object.fromEntries(members));
+  const input = Object.fromEntries(members);
+  return frameOf(input, judge(subscribeFrameSchema, input));
 }
 
-function checkFrame(input: JsonObject): ParsedFrame {
-  const { type } = input;
-  if (typeof type !== "string") return badFrame('A frame must have a "type" that is a string', input);
-  if (NOT_BUILT_TYPES.has(type)) return refused(input, "this frame is not built yet");
-  if (!isKnownType(type)) return badFrame(`There is no frame of the type "${excerpt(type)}"`, input);
-  if (type === "subscribe" && input.group === undefined) {
-    return refused(input, "a subscription without a group (a reader) is not built yet");
-  }
-  if (namesTimePolicy(input.reset))
-    return refused(input, '"reset" by {"ago"} or {"timestamp"} is not built yet');
-  return frameOf(input, judge(CLIENT_FRAME_SCHEMAS[type], input));
+/** Numbers and places stand in a URL as `GET …/records` has them; what is none is left to the schema. */
+function memberOfQuery(name: string, value: string): unknown {
+  if (name === "sessionTimeoutMs" || name === "ackTimeoutMs") return Number(value);
+  if (name === "from" || name === "reset") return parsePlace(value) ?? value;
+  return value;
 }
 
-/** Two levels and no deeper: what a client sends may nest for ever, and a walk of it would end the process. */
-function namesTimePolicy(reset: unknown): boolean {
-  if (!isObject(reset)) return false;
-  return [reset, reset.missing, reset.outOfRange].some(
-    (policy) => isObject(policy) && ("ago" in policy || "timestamp" in policy),
+/** What the schema of its members cannot say: which of them go together. */
+function misfitOf(frame: SubscribeFrame): string | undefined {
+  const { group, from, ack } = frame;
+  if (group === undefined) return misfitOfReader(frame);
+  if (from !== undefined)
+    return '"from" is for readers, a group starts from its committed offset: seek moves it';
+  if (ack === "none" && frame.ackTimeoutMs !== undefined)
+    return '"ackTimeoutMs" is for what is acknowledged, and "ack" is "none"';
+  return undefined;
+}
+
+function misfitOfReader({ topics, from, reset, ...frame }: SubscribeFrame): string | undefined {
+  if (from === undefined) return 'give "group", or "from" for a reader';
+  const ofGroups = (["instanceId", "memberId", "ackTimeoutMs"] as const).find(
+    (member) => frame[member] !== undefined,
   );
+  if (ofGroups !== undefined) return `"${ofGroups}" is for members of a group, and there is no "group"`;
+  if (typeof reset === "object" && "missing" in reset && reset.missing !== undefined)
+    return '"reset.missing" is for groups: a reader has no committed offset';
+  return Array.isArray(from) ? misfitOfStarts(topics, from) : undefined;
 }
 
-function isObject(input: unknown): input is JsonObject {
-  return typeof input === "object" && input !== null;
+function misfitOfStarts(
+  topics: readonly string[],
+  starts: readonly { readonly topic: string; readonly partition: number }[],
+): string | undefined {
+  const stranger = starts.find(({ topic }) => !topics.includes(topic));
+  if (stranger) return `"from" names the topic "${stranger.topic}", which is not in "topics"`;
+  const names = new Set(starts.map(({ topic, partition }) => `${topic}/${partition}`));
+  return names.size < starts.length ? '"from" must not name a partition twice' : undefined;
 }
 
-function frameOf(input: JsonObject, verdict: Verdict<ClientFrame>): ParsedFrame {
+// ── verdicts ─────────────────────────────────────────────────────────────────────────────────────────────
+
+function frameOf(input: JsonObject, verdict: Verdict<CheckedFrame>): ParsedFrame {
   switch (verdict.kind) {
     case "valid":
-      return { frame: verdict.output };
+      return checked(input, verdict.output);
     case "misfit":
       return badFrame(`Cannot read the "${excerpt(String(input.type))}" frame: ${verdict.why}`, input);
     case "unknownMember":
@@ -79,6 +130,11 @@ function frameOf(input: JsonObject, verdict: Verdict<ClientFrame>): ParsedFrame 
     case "notAllowed":
       return refused(input, verdict.why);
   }
+}
+
+function checked(input: JsonObject, frame: CheckedFrame): ParsedFrame {
+  const misfit = frame.type === "subscribe" ? misfitOf(frame) : undefined;
+  return misfit === undefined ? { frame } : refused(input, misfit);
 }
 
 function unknownMember(member: string): string {
@@ -105,6 +161,6 @@ function idOf({ id }: JsonObject): FrameId | undefined {
   return verdict.kind === "valid" ? verdict.output : undefined;
 }
 
-function isKnownType(type: string): type is ClientFrame["type"] {
+function isKnownType(type: string): type is Exclude<ClientFrame["type"], "produce"> {
   return Object.hasOwn(CLIENT_FRAME_SCHEMAS, type);
 }

@@ -1,6 +1,7 @@
 // The JSON objects of the protocol itself, frames and settings: everything but the values inside records.
 
 import { depthOf, JsonCursor } from "./json-text.ts";
+import { Problem } from "./problem.ts";
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
@@ -25,6 +26,25 @@ export function findAmbiguity(text: string): string | undefined {
   if (depthOf(text) > OBJECT_DEPTH_MAX) return `it nests deeper than ${OBJECT_DEPTH_MAX}`;
   const twice = memberTwice(new JsonCursor(text));
   return twice === undefined ? undefined : `the member "${twice}" is there twice`;
+}
+
+/**
+ * The text of one member of a valid JSON object that has it. Throws `bad_request` where any of its members, but none
+ * inside them, stands twice: what is inside is the reader's to judge.
+ */
+export function memberText(text: string, wanted: string): string {
+  const cursor = new JsonCursor(text);
+  const names = new Set<string>();
+  let found = "";
+  for (let more = cursor.enter(); more; more = cursor.next()) {
+    const name = cursor.name();
+    if (names.has(name))
+      throw new Problem("bad_request", `The member ${JSON.stringify(name)} is there twice`);
+    names.add(name);
+    const value = cursor.take();
+    if (name === wanted) found = value;
+  }
+  return found;
 }
 
 function isJsonObject(input: unknown): input is JsonObject {

@@ -1,8 +1,9 @@
 // Who may join a group, what a join brings, and where each partition starts: pure decisions over what was read of
 // the group. store/groups.ts reads it and writes the plan, on the condition that the group has not changed since.
 
-import type { ResetPolicies, ResetPolicy } from "../protocol/frames.ts";
 import { PARTITIONS_PER_SUBSCRIPTION_MAX } from "../protocol/limits.ts";
+import type { ResetPolicies, ResetPolicy } from "../protocol/places.ts";
+import { policyOffset, policyText, type TimePlace, timeOf } from "./places.ts";
 import { Problem } from "./problem.ts";
 
 export interface JoinRequest {
@@ -28,6 +29,7 @@ export interface GroupSnapshot {
 
 export interface GroupMember {
   readonly memberId: string;
+  readonly membership: number;
   readonly instanceId: string | null;
   /** The lease has run out and nobody has ended the membership yet. */
   readonly isExpired: boolean;
@@ -41,16 +43,22 @@ export interface GroupPartition {
   readonly logStartOffset: number;
   readonly logEndOffset: number;
   readonly committedOffset: number | null;
+  /** Its owner; null while nobody is. */
+  readonly ownerMemberId: string | null;
   /** How many partitions of a topic of this name the group has seen; 0: it is new to the group. */
   readonly partitionsSeen: number;
   /** The topic of this name that the group has seen; another one means that the topic was created again. */
   readonly topicIdSeen: number | null;
 }
 
-export interface JoinPlan {
-  readonly memberId: string;
+export interface JoinPlan extends GainPlan {
   /** Members whose place this one takes, and members whose lease has run out. */
   readonly endedMemberIds: readonly string[];
+}
+
+/** Partitions for a member, and what giving them commits. */
+export interface GainPlan {
+  readonly memberId: string;
   /** Partitions that the member gets, each in a new generation. */
   readonly partitionIds: readonly number[];
   /** What the policies commit, in the same transaction. */
@@ -65,7 +73,23 @@ export interface JoinPlan {
   }[];
 }
 
-/** What the database says of a join, once it is durable. */
+/** A member that may get partitions beside those that it has: new ones of its topics, or lost ones anew. */
+export interface GainRequest {
+  readonly group: string;
+  readonly memberId: string;
+  readonly membership: number;
+  readonly topics: readonly string[];
+  readonly policies: ResetPolicies;
+  /** Partitions that the member has just lost, and that are its own in the database until the gain is written. */
+  readonly lostPartitionIds: readonly number[];
+}
+
+/** Where policies by time lead, by partition id, for the partitions that neededTimes() names. */
+export type TimeOffsets = ReadonlyMap<number, number>;
+
+const NO_TIMES: TimeOffsets = new Map();
+
+/** What the database says of a join or a gain, once it is durable. */
 export interface Joined {
   readonly memberId: string;
   /** Distinguishes this membership from an earlier or later one of the same member. */
@@ -110,26 +134,57 @@ export interface UnplacedPartition {
 }
 
 /** Throws `unknown_topic`, or `conflict` where another member is alive: for now a group has one. */
-export function planJoin(request: JoinRequest, snapshot: GroupSnapshot): JoinPlan {
+export function planJoin(
+  request: JoinRequest,
+  snapshot: GroupSnapshot,
+  times: TimeOffsets = NO_TIMES,
+): JoinPlan {
   const takenOver = snapshot.members.filter((member) => isTakenOver(member, request));
   const expired = snapshot.members.filter((member) => member.isExpired && !takenOver.includes(member));
   refuseSecondMember(request, snapshot.members.length - takenOver.length - expired.length);
   refuseUnknownTopics(request, snapshot);
   refuseTooManyPartitions(request, snapshot);
-  const starts = snapshot.partitions.map((partition) => startOf(partition, request.policies));
   return {
     memberId:
       takenOver.find(({ memberId }) => memberId === request.memberId)?.memberId ?? request.newMemberId,
     endedMemberIds: [...takenOver, ...expired].map(({ memberId }) => memberId),
-    partitionIds: snapshot.partitions.map(({ partitionId }) => partitionId),
-    resets: starts.filter((start) => start.kind === "reset"),
-    unplaced: starts.filter((start) => start.kind === "unplaced"),
+    ...startsOf(snapshot.partitions, request.policies, times),
     topicsSeen: topicsSeen(snapshot.partitions),
   };
 }
 
+/** Undefined where the membership has ended. Partitions of other members stay theirs. */
+export function planGain(
+  request: GainRequest,
+  snapshot: GroupSnapshot,
+  times: TimeOffsets = NO_TIMES,
+): GainPlan | undefined {
+  const { memberId, membership, lostPartitionIds, policies } = request;
+  if (!snapshot.members.some((member) => member.memberId === memberId && member.membership === membership))
+    return undefined;
+  const lost = new Set(lostPartitionIds);
+  const gained = snapshot.partitions.filter(
+    ({ ownerMemberId, partitionId }) =>
+      ownerMemberId === null || (ownerMemberId === memberId && lost.has(partitionId)),
+  );
+  return {
+    memberId,
+    ...startsOf(gained, policies, times),
+    topicsSeen: topicsSeen(snapshot.partitions),
+  };
+}
+
+function startsOf(partitions: readonly GroupPartition[], policies: ResetPolicies, times: TimeOffsets) {
+  const starts = partitions.map((partition) => startOf(partition, policies, times));
+  return {
+    partitionIds: partitions.map(({ partitionId }) => partitionId),
+    resets: starts.filter((start) => start.kind === "reset"),
+    unplaced: starts.filter((start) => start.kind === "unplaced"),
+  };
+}
+
 /** An ack of the member before may have come in between plan and write: then that, and no policy, gave the place. */
-export function joinResult(joined: Joined, plan: JoinPlan): JoinResult {
+export function joinResult(joined: Joined, plan: GainPlan): JoinResult {
   const partitionsById = new Map(joined.partitions.map((partition) => [partition.partitionId, partition]));
   return {
     ...joined,
@@ -157,40 +212,54 @@ type Start =
   | ({ readonly kind: "unplaced" } & UnplacedPartition);
 
 /** Where a partition starts for a group that gets it. */
-export function startOf(partition: GroupPartition, policies: ResetPolicies): Start {
-  if (isUsable(partition)) return { kind: "committed" };
-  if (partition.committedOffset !== null) return applyPolicy(partition, policies.outOfRange, "outOfRange");
-  if (isNewInKnownTopic(partition)) return resetTo(partition, "earliest", "new partition: earliest");
-  return applyPolicy(partition, policies.missing, "missing");
+export function startOf(
+  partition: GroupPartition,
+  policies: ResetPolicies,
+  times: TimeOffsets = NO_TIMES,
+): Start {
+  const applied = appliedPolicy(partition, policies);
+  if (!applied) return { kind: "committed" };
+  const { policy, reason } = applied;
+  if (policy === "none") return { kind: "unplaced", ...unplaced(partition, reason) };
+  const { topic, partition: number, partitionId, committedOffset: from } = partition;
+  const to = policyOffset(policy, { ...partition, offsetAtTime: times.get(partitionId) });
+  const cause = `${reason}: ${policyText(policy)}`;
+  return { kind: "reset", topic, partition: number, partitionId, from, to, policy, cause };
+}
+
+/** The partitions whose start only a look at the timestamps can find. */
+export function neededTimes(
+  partitions: readonly GroupPartition[],
+  policies: ResetPolicies,
+): readonly { readonly partitionId: number; readonly place: TimePlace }[] {
+  return partitions.flatMap((partition) => {
+    const place = timeOf(appliedPolicy(partition, policies)?.policy ?? "none");
+    return place ? [{ partitionId: partition.partitionId, place }] : [];
+  });
+}
+
+interface AppliedPolicy {
+  readonly policy: ResetPolicy;
+  readonly reason: keyof ResetPolicies | "new partition";
+}
+
+/** Undefined where the group goes on from its committed offset. */
+function appliedPolicy(partition: GroupPartition, policies: ResetPolicies): AppliedPolicy | undefined {
+  if (isUsable(partition)) return undefined;
+  if (partition.committedOffset !== null) return { policy: policies.outOfRange, reason: "outOfRange" };
+  if (isNewInKnownTopic(partition)) return { policy: "earliest", reason: "new partition" };
+  return { policy: policies.missing, reason: "missing" };
 }
 
 function isNewInKnownTopic({ topicId, topicIdSeen, partition, partitionsSeen }: GroupPartition): boolean {
   return topicIdSeen !== null && (topicIdSeen !== topicId || partition >= partitionsSeen);
 }
 
-function applyPolicy(partition: GroupPartition, policy: ResetPolicy, reason: keyof ResetPolicies): Start {
-  if (policy === "none") return { kind: "unplaced", ...unplaced(partition, reason) };
-  return resetTo(partition, policy, `${reason}: ${policy}`);
-}
-
-function resetTo(partition: GroupPartition, policy: "earliest" | "latest", cause: string): Start {
-  const {
-    topic,
-    partition: number,
-    partitionId,
-    committedOffset: from,
-    logStartOffset,
-    logEndOffset,
-  } = partition;
-  const to = policy === "earliest" ? logStartOffset : logEndOffset;
-  return { kind: "reset", topic, partition: number, partitionId, from, to, policy, cause };
-}
-
-function unplaced(partition: GroupPartition, reason: keyof ResetPolicies): UnplacedPartition {
+function unplaced(partition: GroupPartition, reason: AppliedPolicy["reason"]): UnplacedPartition {
   const { topic, partition: number, partitionId, committedOffset, logStartOffset, logEndOffset } = partition;
   const place = `topic "${topic}" partition ${number}`;
   const retained = `the log holds [${logStartOffset}, ${logEndOffset})`;
-  if (reason === "missing") {
+  if (reason !== "outOfRange") {
     const message = `The group has no committed offset for ${place} and its reset policy is "none"; ${retained}`;
     return { partitionId, topic, partition: number, code: "no_committed_offset", message };
   }

@@ -31,7 +31,7 @@ export function partitionRecords(records: readonly NewRecord[], choice: Partitio
   const runs: { partition: number; count: number }[] = [];
   for (const [index, record] of records.entries()) {
     const partition = partitionOf(record, choice);
-    if (partition >= choice.partitionCount) throw unknownPartition(index, partition, choice);
+    if (partition >= choice.partitionCount) throw unknownPartition(index, partition, choice.partitionCount);
     const run = runs.at(-1);
     if (run?.partition === partition) run.count += 1;
     else runs.push({ partition, count: 1 });
@@ -41,6 +41,14 @@ export function partitionRecords(records: readonly NewRecord[], choice: Partitio
   }
   const partitions = Array.from(recordsByPartition, ([partition, list]) => ({ partition, records: list }));
   return { partitions, runs };
+}
+
+/** Throws `unknown_partition` where a record asks for one that the topic does not have. */
+export function requirePartitions(records: readonly NewRecord[], partitionCount: number): void {
+  for (const [index, { partition }] of records.entries()) {
+    if (partition !== null && partition >= partitionCount)
+      throw unknownPartition(index, partition, partitionCount);
+  }
 }
 
 /** The runs of a batch whose partitions were appended from these offsets on. */
@@ -95,7 +103,7 @@ function partitionOf(record: NewRecord, { partitionCount, stickyPartition }: Par
   return record.key === null ? stickyPartition : partitionOfKey(record.key, partitionCount);
 }
 
-function unknownPartition(record: number, found: number, { partitionCount }: PartitionChoice): Problem {
+function unknownPartition(record: number, found: number, partitionCount: number): Problem {
   const allowed = `0 to ${partitionCount - 1}`;
   const message = `Cannot produce records[${record}].partition: found ${found}, allowed ${allowed}`;
   return new Problem("unknown_partition", message, { record, found, partitionCount });

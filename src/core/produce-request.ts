@@ -1,4 +1,5 @@
 import {
+  BATCH_BYTES_MAX,
   BATCH_RECORDS_MAX,
   HEADERS_BYTES_MAX,
   HEADERS_MAX,
@@ -8,6 +9,7 @@ import {
   RECORD_BYTES_MAX,
 } from "../protocol/limits.ts";
 import { findBadText } from "../protocol/text.ts";
+import { base64Length, decodeBase64 } from "./base64.ts";
 import { type JsonPointer, parsePointer, resolvePointer, textAt } from "./json-pointer.ts";
 import { decodeString, depthOf, isSpace, JsonCursor, kindOf, utf8Length } from "./json-text.ts";
 import { Problem } from "./problem.ts";
@@ -20,21 +22,21 @@ import { Problem } from "./problem.ts";
 /** A record that passed every check which needs no knowledge of its topic. */
 export interface NewRecord {
   readonly key: string | null;
-  /** JSON text as it came, without the white space around it. */
-  readonly value: string;
+  /** JSON text as it came, without the white space around it; or the bytes of a record with `bytes`. */
+  readonly value: string | Uint8Array;
   /** JSON object text as it came; null when absent or empty. */
   readonly headers: string | null;
   /** Milliseconds since 1970; null: the time of the append. */
   readonly timestamp: number | null;
   /** The one it asks for, not yet held against the topic; null: by key, or sticky. */
   readonly partition: number | null;
-  /** UTF-8 of key, headers text and value text. */
+  /** UTF-8 of key, headers text and value text, or the decoded bytes in its place. */
   readonly bytes: number;
   /** It takes no more than this in a records frame, the comma behind it included. */
   readonly frameBytesMax: number;
 }
 
-/** `{"records":[{"key"?, "value", "headers"?, "timestamp"?, "partition"?}, …]}` */
+/** `{"records":[{"key"?, "value" or "bytes", "headers"?, "timestamp"?, "partition"?}, …]}` */
 export function parseJsonProduce(text: string): readonly NewRecord[] {
   requireWellFormed(text);
   parseJson(text, BODY);
@@ -50,6 +52,13 @@ export function parseJsonProduce(text: string): readonly NewRecord[] {
   }
   if (records === null) throw refusal(BODY, { found: 'no "records"', allowed: '{"records": […]}' });
   return records;
+}
+
+/** The `records` of a frame: `text` is one value that JSON.parse has accepted, and is checked as in a JSON body. */
+export function parseRecordsArray(text: string): readonly NewRecord[] {
+  requireWellFormed(text);
+  requireBatchBytes(text);
+  return readRecords(new JsonCursor(text));
 }
 
 /**
@@ -149,14 +158,24 @@ function readKey(texts: Envelope, place: Place): string | null {
   return decodeString(texts.key);
 }
 
-function readValue(texts: Envelope, place: Place): string {
+function readValue(texts: Envelope, place: Place): string | Uint8Array {
   const { value, bytes } = texts;
   const allowed = "exactly one of them";
-  if (value === null && bytes === null)
-    throw refusal(place, { found: 'neither "value" nor "bytes"', allowed });
   if (value !== null && bytes !== null) throw refusal(place, { found: 'both "value" and "bytes"', allowed });
-  if (value === null) throw notBuiltYet(place, "bytes");
-  return value;
+  if (value !== null) return value;
+  if (bytes !== null) return readBytes(bytes, place);
+  throw refusal(place, { found: 'neither "value" nor "bytes"', allowed });
+}
+
+function readBytes(text: string, place: Place): Uint8Array {
+  const member = "bytes";
+  const kind = kindOf(text);
+  if (kind !== "string") throw refusal(place, { member, found: kind, allowed: "string of base64" });
+  const base64 = decodeString(text);
+  const bytes = decodeBase64(base64);
+  if (bytes) return bytes;
+  const allowed = "base64 of the standard alphabet, padded, without white space";
+  throw refusal(place, { member, found: quote(base64), allowed });
 }
 
 function readInteger(texts: Envelope, member: "timestamp" | "partition", place: Place): number | null {
@@ -248,6 +267,19 @@ function requireWellFormed(text: string): void {
   if (!text.isWellFormed()) throw refusal(BODY, { found: "lone surrogate", allowed: "Unicode text" });
 }
 
+/** A body of that size never comes so far; a frame may be a little larger than a batch. */
+function requireBatchBytes(text: string): void {
+  if (text.length * 3 <= BATCH_BYTES_MAX) return; // no character takes more bytes than that
+  const found = utf8Length(text);
+  if (found <= BATCH_BYTES_MAX) return;
+  throw problem("batch_too_large", BODY, {
+    member: "records",
+    found,
+    allowed: BATCH_BYTES_MAX,
+    unit: "bytes",
+  });
+}
+
 function parseJson(text: string, place: Place): unknown {
   try {
     return JSON.parse(text);
@@ -264,12 +296,16 @@ function newRecord(place: Place, { key, value, headers, timestamp, partition }: 
   const keyBytes = key === null ? 0 : utf8Length(key);
   if (keyBytes > KEY_BYTES_MAX)
     throw tooLarge(place, { member: "key", found: keyBytes, allowed: KEY_BYTES_MAX });
-  const bytes = keyBytes + utf8Length(value) + (headers === null ? 0 : utf8Length(headers));
+  const valueBytes = typeof value === "string" ? utf8Length(value) : value.length;
+  const bytes = keyBytes + valueBytes + (headers === null ? 0 : utf8Length(headers));
   if (bytes > RECORD_BYTES_MAX) throw tooLarge(place, { found: bytes, allowed: RECORD_BYTES_MAX });
-  const frameBytesMax = FRAME_RECORD.length + bytes + (key === null ? 0 : quotingBytesMax(key));
+  const base64BytesMore = typeof value === "string" ? 0 : base64Length(valueBytes) + 2 - valueBytes;
+  const quotingBytes = key === null ? 0 : quotingBytesMax(key);
+  const frameBytesMax = FRAME_RECORD.length + bytes + base64BytesMore + quotingBytes;
   return { key, value, headers, timestamp, partition, bytes, frameBytesMax };
 }
 
+/** `"bytes":` is as long as `"value":`. */
 const FRAME_RECORD = `{"offset":${INTEGER_MAX},"timestamp":${INTEGER_MAX},"key":,"headers":,"value":},`;
 
 /** What JSON needs around and inside a key beyond its own bytes; `\u0001` is five more than one. */

@@ -9,10 +9,12 @@ import { schemaVersion } from "../store/migrations.ts";
 import type { Fetches } from "../stream/fetch.ts";
 import type { ProduceDeps } from "../stream/produce.ts";
 import type { SocketHandlers, SocketPort } from "../stream/socket.ts";
+import { addDescriptionRoutes } from "./descriptions.ts";
 import { addFetchRoute } from "./fetch.ts";
 import { addGroupRoutes } from "./groups.ts";
 import { type OriginRules, refuseForeignOrigin } from "./origin.ts";
 import { problemResponse } from "./problems.ts";
+import { DESCRIBED } from "./route-descriptions.ts";
 import { addTopicRoutes } from "./topics.ts";
 
 export interface AppDeps extends ProduceDeps {
@@ -36,15 +38,11 @@ export interface AppEnv {
 }
 
 /** Of the protocol, and not in this server yet: refused by name. */
-const NOT_BUILT_ROUTES: readonly (readonly [method: string, path: string])[] = [
-  ["DELETE", "/v1/topics/:topic"],
-  ["DELETE", "/v1/topics/:topic/partitions/:partition/records"],
+export const NOT_BUILT_ROUTES: readonly (readonly [method: string, path: string])[] = [
   ["POST", "/v1/producers/:producer"],
   ["POST", "/v1/groups/:group/reset"],
   ["POST", "/v1/transactions"],
   ["GET", "/metrics"],
-  ["GET", "/openapi.json"],
-  ["GET", "/asyncapi.json"],
   ["GET", "/"],
 ];
 
@@ -62,13 +60,14 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
   addFetchRoute(app, deps);
   addGroupRoutes(app, deps);
   addStreamRoute(app, deps);
+  addDescriptionRoutes(app);
   addRefusals(app);
   return app;
 }
 
 function addHealthRoutes(app: Hono<AppEnv>, { db, log }: AppDeps): void {
-  app.get("/healthz", (c) => c.json({ status: "alive" }));
-  app.get("/readyz", async (c) => {
+  app.get("/healthz", DESCRIBED.healthz, (c) => c.json({ status: "alive" }));
+  app.get("/readyz", DESCRIBED.readyz, async (c) => {
     try {
       return c.json({ status: "ready", durability: db.durability, schemaVersion: await schemaVersion(db) });
     } catch (error) {
@@ -79,7 +78,7 @@ function addHealthRoutes(app: Hono<AppEnv>, { db, log }: AppDeps): void {
 }
 
 function addStreamRoute(app: Hono<AppEnv>, { connect }: AppDeps): void {
-  app.get("/v1/stream", async (c) => {
+  app.get("/v1/stream", DESCRIBED.stream, async (c) => {
     const { searchParams } = new URL(c.req.url);
     const response = await c.env.upgrade(c.req.raw, (socket) => connect(socket, searchParams));
     return response ?? upgradeRequired();

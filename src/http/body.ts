@@ -3,7 +3,7 @@ import { findAmbiguity, type JsonObject, parseJsonObject } from "../core/json-ob
 import { decodeUtf8 } from "../core/json-text.ts";
 import { Problem } from "../core/problem.ts";
 import { BATCH_BYTES_MAX } from "../protocol/limits.ts";
-import { judge } from "../protocol/schemas.ts";
+import { judge } from "../protocol/schemas/verdict.ts";
 
 /** The body as text. Throws `batch_too_large`, before it is all in memory, and `bad_request` where it is not UTF-8. */
 export async function readBody(request: Request): Promise<string> {

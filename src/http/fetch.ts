@@ -1,5 +1,4 @@
 import type { Context, Hono } from "hono";
-import { Problem } from "../core/problem.ts";
 import {
   FETCH_BYTES_DEFAULT,
   FETCH_BYTES_MAX,
@@ -9,18 +8,23 @@ import {
 } from "../protocol/limits.ts";
 import type { Chunk } from "../store/records.ts";
 import { DEFAULT_PARTITION_COUNT, type Topic, type Topics, unknownTopic } from "../store/topics.ts";
+import { usePartition } from "../stream/topic-partition.ts";
 import type { AppDeps, AppEnv } from "./app.ts";
 import { integerParam, nameParam, partitionParam, placeParam, refuseOtherParameters } from "./parameters.ts";
+import { DESCRIBED } from "./route-descriptions.ts";
 
 export function addFetchRoute(app: Hono<AppEnv>, { topics, fetches }: AppDeps): void {
-  app.get("/v1/topics/:topic/partitions/:partition/records", async (c) => {
+  app.get("/v1/topics/:topic/partitions/:partition/records", DESCRIBED.fetch, async (c) => {
     const name = nameParam(c, "topic");
     const partition = partitionParam(c);
     const parameters = fetchParameters(c);
-    const topic = (await topics.find(name)) ?? (await createFor(topics, name, partition));
-    const partitionId = partitionIdOf(topic, partition);
-    const chunk = await fetches.fetch({ partitionId, ...parameters, signal: c.req.raw.signal });
-    return c.body(answerText(topic, chunk), 200, { "content-type": "application/json" });
+    const known = (await topics.find(name)) ?? (await createFor(topics, name, partition));
+    const request = { topic: name, ...parameters, signal: c.req.raw.signal };
+    const { topic, result } = await usePartition(topics, known, {
+      partition,
+      use: (partitionId) => fetches.fetch({ partitionId, ...request }),
+    });
+    return c.body(answerText(topic, result), 200, { "content-type": "application/json" });
   });
 }
 
@@ -38,17 +42,6 @@ function fetchParameters(c: Context<AppEnv>) {
 function createFor(topics: Topics, name: string, partition: number): Promise<Topic> {
   if (partition >= DEFAULT_PARTITION_COUNT) throw unknownTopic(name);
   return topics.require(name);
-}
-
-function partitionIdOf({ topic, partitionIds }: Topic, partition: number): number {
-  const partitionId = partitionIds[partition];
-  if (partitionId !== undefined) return partitionId;
-  const partitionCount = partitionIds.length;
-  throw new Problem(
-    "unknown_partition",
-    `Cannot read topic "${topic}" partition ${partition}: its partitions are 0 to ${partitionCount - 1}`,
-    { topic, partition, partitionCount },
-  );
 }
 
 /** The records are text already: no object is made of any. */

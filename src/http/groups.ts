@@ -1,21 +1,22 @@
 import type { Hono } from "hono";
-import { groupOffsetsSchema } from "../protocol/schemas.ts";
+import { groupOffsetsSchema } from "../protocol/schemas/client.ts";
 import { commitFromOutside, deleteGroup, forgetTopic, unknownGroup } from "../store/group-changes.ts";
 import { describeGroup, listGroups } from "../store/group-queries.ts";
 import type { AppDeps, AppEnv } from "./app.ts";
 import { checkBody, parseBodyObject, readBody } from "./body.ts";
 import { nameParam, refuseOtherParameters } from "./parameters.ts";
+import { DESCRIBED } from "./route-descriptions.ts";
 
 /** How errors call the body. */
 const OFFSETS = "offsets of the group";
 
 export function addGroupRoutes(app: Hono<AppEnv>, { db, queue }: AppDeps): void {
-  app.get("/v1/groups", async (c) => {
+  app.get("/v1/groups", DESCRIBED.listGroups, async (c) => {
     refuseOtherParameters(c);
     return c.json({ groups: await listGroups(db) });
   });
 
-  app.get("/v1/groups/:group", async (c) => {
+  app.get("/v1/groups/:group", DESCRIBED.getGroup, async (c) => {
     const group = nameParam(c, "group");
     refuseOtherParameters(c);
     const description = await describeGroup(db, group);
@@ -23,14 +24,14 @@ export function addGroupRoutes(app: Hono<AppEnv>, { db, queue }: AppDeps): void 
     return c.json(description);
   });
 
-  app.delete("/v1/groups/:group", async (c) => {
+  app.delete("/v1/groups/:group", DESCRIBED.deleteGroup, async (c) => {
     const group = nameParam(c, "group");
     refuseOtherParameters(c);
     await queue.submit(deleteGroup({ op: queue.nextOp(), group }));
     return c.body(null, 204);
   });
 
-  app.delete("/v1/groups/:group/topics/:topic", async (c) => {
+  app.delete("/v1/groups/:group/topics/:topic", DESCRIBED.forgetTopic, async (c) => {
     const group = nameParam(c, "group");
     const topic = nameParam(c, "topic");
     refuseOtherParameters(c);
@@ -38,7 +39,7 @@ export function addGroupRoutes(app: Hono<AppEnv>, { db, queue }: AppDeps): void 
     return c.body(null, 204);
   });
 
-  app.post("/v1/groups/:group/offsets", async (c) => {
+  app.post("/v1/groups/:group/offsets", DESCRIBED.commitOffsets, async (c) => {
     const group = nameParam(c, "group");
     refuseOtherParameters(c);
     const input = parseBodyObject(await readBody(c.req.raw), OFFSETS);

@@ -3,7 +3,7 @@
 
 import type { MiddlewareHandler } from "hono";
 import { Problem } from "../core/problem.ts";
-import { excerpt } from "../protocol/schemas.ts";
+import { excerpt } from "../protocol/schemas/verdict.ts";
 import { problemResponse } from "./problems.ts";
 
 export interface OriginRules {

@@ -2,9 +2,11 @@
 
 import type { Context } from "hono";
 import { parseDecimal } from "../core/decimal.ts";
-import { type Place, parsePlace } from "../core/places.ts";
+import { type FetchPlace, parsePlace } from "../core/places.ts";
 import { Problem } from "../core/problem.ts";
-import { excerpt, judge, nameSchema } from "../protocol/schemas.ts";
+import { INTEGER_MAX } from "../protocol/limits.ts";
+import { nameSchema } from "../protocol/schemas/client.ts";
+import { excerpt, judge } from "../protocol/schemas/verdict.ts";
 import type { AppEnv } from "./app.ts";
 
 /** Throws `bad_request` where the path's parameter is no name. */
@@ -26,11 +28,19 @@ export function partitionParam(c: Context<AppEnv>): number {
   throw new Problem("bad_request", `"${excerpt(text)}" cannot name a partition: they are numbered from 0`);
 }
 
-export function placeParam(c: Context<AppEnv>, name: string, fallback: Place): Place {
+export function placeParam(c: Context<AppEnv>, name: string, fallback: FetchPlace): FetchPlace {
   const text = c.req.query(name);
   const place = text === undefined ? fallback : parsePlace(text);
   if (place) return place;
   throw refused(name, text, 'an offset, "earliest", "latest", or "@" and milliseconds since 1970');
+}
+
+/** There is no offset that goes without saying. */
+export function offsetParam(c: Context<AppEnv>, name: string): number {
+  const text = c.req.query(name);
+  const offset = text === undefined ? undefined : parseDecimal(text);
+  if (offset !== undefined) return offset;
+  throw refused(name, text, `there, an offset from 0 to ${INTEGER_MAX}`);
 }
 
 export function integerParam(
@@ -61,5 +71,6 @@ export function refuseOtherParameters(
 }
 
 function refused(name: string, found: string | undefined, allowed: string): Problem {
-  return new Problem("bad_request", `"${name}" must be ${allowed}, found "${excerpt(found ?? "")}"`);
+  const what = found === undefined ? "nothing" : `"${excerpt(found)}"`;
+  return new Problem("bad_request", `"${name}" must be ${allowed}, found ${what}`);
 }

@@ -1,11 +1,14 @@
 import type { Context, Hono } from "hono";
 import { type NewRecord, parseJsonProduce, parseNdjsonProduce } from "../core/produce-request.ts";
-import { topicSettingsSchema } from "../protocol/schemas.ts";
+import { topicSettingsSchema } from "../protocol/schemas/client.ts";
 import { DEFAULT_PARTITION_COUNT, type TopicDescription, unknownTopic } from "../store/topics.ts";
 import { produce } from "../stream/produce.ts";
+import { usePartition } from "../stream/topic-partition.ts";
+import { trimLog } from "../stream/trim.ts";
 import type { AppDeps, AppEnv } from "./app.ts";
 import { checkBody, parseBodyObject, readBody, refusedBody } from "./body.ts";
-import { nameParam, refuseOtherParameters } from "./parameters.ts";
+import { nameParam, offsetParam, partitionParam, refuseOtherParameters } from "./parameters.ts";
+import { DESCRIBED } from "./route-descriptions.ts";
 
 const NDJSON_TYPES = new Set([
   "application/x-ndjson",
@@ -18,9 +21,9 @@ const SETTINGS = "settings of the topic";
 const NOT_BUILT_SETTINGS = new Set(["retention", "cleanup", "compaction", "schema"]);
 
 export function addTopicRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
-  const { topics } = deps;
+  const { topics, queue } = deps;
 
-  app.put("/v1/topics/:topic", async (c) => {
+  app.put("/v1/topics/:topic", DESCRIBED.putTopic, async (c) => {
     const topic = nameParam(c, "topic");
     refuseOtherParameters(c);
     const settings = parseSettings(await readBody(c.req.raw));
@@ -31,12 +34,12 @@ export function addTopicRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
     return c.json(topicBody(description), isNew ? 201 : 200);
   });
 
-  app.get("/v1/topics", async (c) => {
+  app.get("/v1/topics", DESCRIBED.listTopics, async (c) => {
     refuseOtherParameters(c);
     return c.json({ topics: await topics.list() });
   });
 
-  app.get("/v1/topics/:topic", async (c) => {
+  app.get("/v1/topics/:topic", DESCRIBED.getTopic, async (c) => {
     const topic = nameParam(c, "topic");
     refuseOtherParameters(c);
     const description = await topics.describe(topic);
@@ -44,7 +47,28 @@ export function addTopicRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
     return c.json(topicBody(description));
   });
 
-  app.post("/v1/topics/:topic/records", async (c) => {
+  app.delete("/v1/topics/:topic", DESCRIBED.deleteTopic, async (c) => {
+    const topic = nameParam(c, "topic");
+    refuseOtherParameters(c);
+    await topics.delete(topic);
+    return c.body(null, 204);
+  });
+
+  app.delete("/v1/topics/:topic/partitions/:partition/records", DESCRIBED.deleteRecords, async (c) => {
+    const name = nameParam(c, "topic");
+    const partition = partitionParam(c);
+    refuseOtherParameters(c, ["before"]);
+    const before = offsetParam(c, "before");
+    const known = await topics.find(name);
+    if (!known) throw unknownTopic(name);
+    const { topic, result } = await usePartition(topics, known, {
+      partition,
+      use: (partitionId) => trimLog(queue, { partitionId, before }),
+    });
+    return c.json({ topic: name, topicId: topic.topicId, partition, ...result });
+  });
+
+  app.post("/v1/topics/:topic/records", DESCRIBED.produce, async (c) => {
     const topic = nameParam(c, "topic");
     const runs = await produce(deps, topic, parseRecords(c, await readBody(c.req.raw)));
     return c.json({ runs });

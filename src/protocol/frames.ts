@@ -1,20 +1,12 @@
-// Browser-safe. The frames of GET /v1/stream as plain types; schemas.ts has their schemas, kept equal by the compiler.
+// Browser-safe. The frames of GET /v1/stream as plain types; schemas/ has their schemas, kept equal by the compiler.
 //
 // All ranges are half-open and every offset is a *next* offset: the position after what was sent or processed.
 
 import type { ErrorCode } from "./codes.ts";
+import type { Place, ReaderPlace, ResetPolicies, ResetPolicy } from "./places.ts";
 
 /** Chosen by the client; the one answer to a frame carries the same. */
 export type FrameId = number | string;
-
-/** Where to start when there is no usable committed offset. */
-export type ResetPolicy = "earliest" | "latest" | "none";
-
-/** `missing`: nothing is committed. `outOfRange`: what is committed lies outside [log start, log end]. */
-export interface ResetPolicies {
-  readonly missing: ResetPolicy;
-  readonly outOfRange: ResetPolicy;
-}
 
 /** Most that may be sent and not yet acknowledged on one subscription. */
 export interface Window {
@@ -32,13 +24,34 @@ export interface SubscribeFrame {
   readonly id?: FrameId | undefined;
   readonly subscription?: string | undefined;
   readonly topics: readonly string[];
-  readonly group: string;
+  /** Either this or `from`. */
+  readonly group?: string | undefined;
+  /** A subscription without a group is a reader: from here, or these partitions only. */
+  readonly from?: ReaderPlace | readonly ReaderStart[] | undefined;
   readonly instanceId?: string | undefined;
   readonly memberId?: string | undefined;
   readonly reset?: ResetPolicy | Optional<ResetPolicies> | undefined;
-  readonly ack?: "manual" | undefined;
+  /** `none`: a group's offsets are committed before the records are sent. */
+  readonly ack?: AckMode | undefined;
   readonly window?: Optional<Window> | undefined;
   readonly sessionTimeoutMs?: number | undefined;
+  readonly ackTimeoutMs?: number | undefined;
+}
+
+export type AckMode = "manual" | "none";
+
+/** Where a reader starts in one partition. */
+export interface ReaderStart {
+  readonly topic: string;
+  readonly partition: number;
+  readonly offset: number;
+  /** The topic that the offset belongs to; another one of the same name is refused. */
+  readonly topicId?: number | undefined;
+}
+
+export interface PartitionName {
+  readonly topic: string;
+  readonly partition: number;
 }
 
 export interface AckEntry {
@@ -63,12 +76,76 @@ export interface UnsubscribeFrame {
   readonly subscription?: string | undefined;
 }
 
+/** Lets a partition that is being revoked go before its deadline. */
+export interface ReleaseFrame {
+  readonly type: "release";
+  readonly id?: FrameId | undefined;
+  readonly subscription?: string | undefined;
+  readonly partitions: readonly PartitionName[];
+}
+
+/** Moves the position, never the committed offset. The answer is `assigned`. */
+export interface SeekFrame {
+  readonly type: "seek";
+  readonly id?: FrameId | undefined;
+  readonly subscription?: string | undefined;
+  readonly topic: string;
+  readonly partition: number;
+  readonly to: Place;
+}
+
+/** No records of these partitions until `resume`, or until they are lost. */
+export interface PauseFrame {
+  readonly type: "pause";
+  readonly id?: FrameId | undefined;
+  readonly subscription?: string | undefined;
+  readonly partitions: readonly PartitionName[];
+}
+
+export interface ResumeFrame {
+  readonly type: "resume";
+  readonly id?: FrameId | undefined;
+  readonly subscription?: string | undefined;
+  readonly partitions: readonly PartitionName[];
+}
+
+/** As the body of POST /v1/topics/:topic/records. */
+export interface ProduceFrame {
+  readonly type: "produce";
+  readonly id?: FrameId | undefined;
+  readonly topic: string;
+  readonly records: readonly ProducedRecord[];
+}
+
+/** Exactly one of `value` and `bytes`. */
+export interface ProducedRecord {
+  readonly key?: string | null | undefined;
+  /** Any JSON, kept as the text that came; null is a tombstone. */
+  readonly value?: unknown;
+  /** Base64. */
+  readonly bytes?: string | undefined;
+  readonly headers?: Readonly<Record<string, string>> | undefined;
+  /** Milliseconds since 1970; absent: the time of the append. */
+  readonly timestamp?: number | undefined;
+  /** Absent: by the key, else one for the whole batch. */
+  readonly partition?: number | undefined;
+}
+
 export interface PongFrame {
   readonly type: "pong";
   readonly id?: FrameId | undefined;
 }
 
-export type ClientFrame = SubscribeFrame | AckFrame | UnsubscribeFrame | PongFrame;
+export type ClientFrame =
+  | SubscribeFrame
+  | AckFrame
+  | ReleaseFrame
+  | SeekFrame
+  | PauseFrame
+  | ResumeFrame
+  | ProduceFrame
+  | UnsubscribeFrame
+  | PongFrame;
 
 // ── server → client ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -79,7 +156,8 @@ export interface SubscribedFrame {
   readonly type: "subscribed";
   readonly id?: FrameId | undefined;
   readonly subscription: string;
-  readonly memberId: string;
+  /** Absent for a reader. */
+  readonly memberId?: string | undefined;
   readonly heartbeatMs: number;
   readonly sessionTimeoutMs: number;
   readonly durability: Durability;
@@ -100,8 +178,11 @@ export interface AssignedPartition {
   readonly reset?: ResetPolicy | undefined;
 }
 
+/** For these partitions all before is void: records follow from `position`. */
 export interface AssignedFrame {
   readonly type: "assigned";
+  /** Of the `seek` that it answers. */
+  readonly id?: FrameId | undefined;
   readonly subscription: string;
   readonly partitions: readonly AssignedPartition[];
 }
@@ -123,7 +204,10 @@ export interface DeliveredRecord {
   readonly timestamp: number;
   readonly key?: string | undefined;
   readonly headers?: Readonly<Record<string, string>> | undefined;
-  readonly value: unknown;
+  /** Either this or `bytes`. */
+  readonly value?: unknown;
+  /** Base64. */
+  readonly bytes?: string | undefined;
 }
 
 export interface AckedEntry {
@@ -142,6 +226,9 @@ export interface AckedFrame {
   readonly offsets: readonly AckedEntry[];
 }
 
+/** `stalled`: nothing of it was acknowledged for the subscription's `ackTimeoutMs`. */
+export type RevokeReason = "expired" | "stalled" | "topic_deleted";
+
 export interface RevokedFrame {
   readonly type: "revoked";
   readonly subscription: string;
@@ -150,7 +237,7 @@ export interface RevokedFrame {
     readonly partition: number;
     readonly generation: number;
   }[];
-  readonly reason: "expired";
+  readonly reason: RevokeReason;
   /** 0: already gone. */
   readonly deadlineMs: number;
 }
@@ -161,6 +248,21 @@ export interface UnsubscribedFrame {
   readonly subscription: string;
   /** Absent when the client asked for it. */
   readonly code?: "replaced" | "expired" | undefined;
+}
+
+/** Consecutive records of one partition, in the order of the request. */
+export interface Run {
+  readonly partition: number;
+  /** Of the first record; the others follow. */
+  readonly offset: number;
+  readonly count: number;
+}
+
+/** All of the batch is durable. */
+export interface ProducedFrame {
+  readonly type: "produced";
+  readonly id?: FrameId | undefined;
+  readonly runs: readonly Run[];
 }
 
 export interface OkFrame {
@@ -195,6 +297,7 @@ export type ServerFrame =
   | AckedFrame
   | RevokedFrame
   | UnsubscribedFrame
+  | ProducedFrame
   | OkFrame
   | PingFrame
   | DrainingFrame

@@ -24,6 +24,8 @@ export const METADATA_BYTES_MAX = 4 * KIB;
 /** Partitions of all its topics: `assigned` names them in one frame, and an ack may. */
 export const PARTITIONS_PER_SUBSCRIPTION_MAX = 10_000;
 export const ACK_ENTRIES_MAX = PARTITIONS_PER_SUBSCRIPTION_MAX;
+/** Frames of one socket that wait for a look at the database: seeks. */
+export const SEEKS_WAITING_MAX = 1_000;
 /** Entries of acks that wait for the disk, a socket; more are `rate_limited`. */
 export const ACK_ENTRIES_WAITING_MAX = 100_000;
 
@@ -67,6 +69,10 @@ export const SESSION_TIMEOUT_DEFAULT_MS = 45_000;
 export const HEARTBEATS_PER_SESSION_TIMEOUT = 3;
 /** Pings that may go unanswered before the socket is closed with 4008. */
 export const PINGS_UNANSWERED_MAX = 3;
+
+/** How long a partition may stay unacknowledged before it is revoked as stalled, where the client wants that. */
+export const ACK_TIMEOUT_MIN_MS = 100;
+export const ACK_TIMEOUT_MAX_MS = 86_400_000;
 
 /** Operations that wait for the disk, together; one more is `unavailable`. */
 export const PENDING_WRITE_BYTES_MAX = 64 * MIB;

@@ -15,6 +15,8 @@ import { readSettings, type Settings, SettingsError } from "./settings.ts";
 const HTTP_BODY_BYTES_MAX = Number.MAX_SAFE_INTEGER;
 /** The last guard: records stop at 2 MiB and answers close the socket at 6 MiB, long before Bun would drop a frame. */
 const BACKPRESSURE_BYTES_MAX = 2 * SOCKET_ANSWERS_BYTES_MAX;
+/** A frame above the limit is told so; one far above it closes the socket before it is all in memory. */
+const FRAME_BYTES_MAX = 2 * CLIENT_FRAME_BYTES_MAX;
 /** Bun cuts a silent request after 10 s; a write may wait for the lock for 15 s, a read for 30 s. */
 const HTTP_IDLE_TIMEOUT_S = 60;
 const STOP_DEADLINE_MS = 5_000;
@@ -24,8 +26,9 @@ const LAST_ANSWERS_MS = 200;
 type Fetch = ReturnType<typeof createServer>["app"]["fetch"];
 
 interface SocketData {
-  readonly accept: (socket: SocketPort) => SocketHandlers;
-  handlers?: SocketHandlers;
+  /** Until the socket is open: it holds on to the whole request. */
+  accept: ((socket: SocketPort) => SocketHandlers) | undefined;
+  handlers?: SocketHandlers | undefined;
 }
 
 const scheduler: Scheduler = {
@@ -94,19 +97,20 @@ function serve({ host, port }: Settings, fetch: Fetch) {
     idleTimeout: HTTP_IDLE_TIMEOUT_S,
     fetch: (request, http) =>
       fetch(request, {
-        upgrade: (handshake: Request, accept: SocketData["accept"]) =>
+        upgrade: (handshake: Request, accept: (socket: SocketPort) => SocketHandlers) =>
           // Bun answers the handshake itself; whatever is returned here is not sent.
           http.upgrade(handshake, { data: { accept } }) ? new Response(null) : undefined,
       }),
     websocket: {
-      maxPayloadLength: CLIENT_FRAME_BYTES_MAX,
+      maxPayloadLength: FRAME_BYTES_MAX,
       backpressureLimit: BACKPRESSURE_BYTES_MAX,
       closeOnBackpressureLimit: true,
       idleTimeout: 0, // the session has its own heartbeat
       sendPings: false,
       open: (ws) => {
-        ws.data.handlers = ws.data.accept(socketPort(ws));
-        ws.data.handlers.onOpen();
+        ws.data.handlers = ws.data.accept?.(socketPort(ws));
+        ws.data.accept = undefined;
+        ws.data.handlers?.onOpen();
       },
       message: (ws, data) => ws.data.handlers?.onMessage(typeof data === "string" ? data : undefined),
       pong: (ws) => ws.data.handlers?.onPong(),

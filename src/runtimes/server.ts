@@ -4,6 +4,7 @@ import type { Chance, Log, Scheduler } from "../core/ports.ts";
 import { createApp } from "../http/app.ts";
 import type { OriginRules } from "../http/origin.ts";
 import type { Db } from "../store/db.ts";
+import { Purges } from "../store/purges.ts";
 import { TimeIndexCadence } from "../store/time-index.ts";
 import { Topics } from "../store/topics.ts";
 import { WriteQueue } from "../store/write-queue.ts";
@@ -15,8 +16,10 @@ import type { SocketHandlers, SocketPort } from "../stream/socket.ts";
 import { WakeUps } from "../stream/wake-ups.ts";
 
 const RECONNECT_AFTER_MS = 500;
+/** For clients to acknowledge what they hold, when the server stops. */
+const DRAIN_MS = 2_000;
 /** A socket whose client does not answer the close is given up. */
-const DRAIN_DEADLINE_MS = 1_000;
+const CLOSE_DEADLINE_MS = 1_000;
 
 export interface ServerDeps {
   readonly db: Db;
@@ -38,15 +41,26 @@ export function createServer(deps: ServerDeps) {
   const fetches = new Fetches({ db, reads, wakeUps, scheduler });
   const timeIndexCadence = new TimeIndexCadence();
   const memberships = new Memberships({ db, topics, queue, scheduler, chance, log });
+  const produceDeps = { topics, queue, wakeUps, timeIndexCadence, chance };
+  const purges = new Purges({ db, queue, scheduler, log });
   const connections = new Set<Connection>();
   let onLastClosed: (() => void) | undefined;
+
+  topics.onChange((topicChange) => {
+    for (const connection of connections) connection.onTopicChange(topicChange);
+    const { change, partitionIds } = topicChange;
+    if (change !== "deleted") return;
+    wakeUps.notifyGone(partitionIds);
+    timeIndexCadence.forget(partitionIds);
+    purges.wake();
+  });
 
   function connect(socket: SocketPort, query: URLSearchParams): SocketHandlers {
     const connection = new Connection(socket, query, {
       durability: db.durability,
-      queue,
+      ...produceDeps,
+      db,
       reads,
-      wakeUps,
       memberships,
       scheduler,
       log,
@@ -69,33 +83,29 @@ export function createServer(deps: ServerDeps) {
     return new Promise((resolve) => {
       if (connections.size === 0) return resolve();
       onLastClosed = resolve;
-      scheduler.after(DRAIN_DEADLINE_MS, resolve);
+      scheduler.after(DRAIN_MS, () => {
+        for (const connection of connections) connection.endDrain();
+        scheduler.after(CLOSE_DEADLINE_MS, resolve);
+      });
       for (const connection of connections) connection.drain(RECONNECT_AFTER_MS);
     });
   }
 
   return {
-    app: createApp({
-      db,
-      topics,
-      queue,
-      wakeUps,
-      timeIndexCadence,
-      fetches,
-      chance,
-      log,
-      origins,
-      connect,
-    }),
+    app: createApp({ ...produceDeps, db, fetches, log, origins, connect }),
 
     /** Before the first request: the memberships of the last run on this file have no sockets any more. */
-    start: () => memberships.endThoseOfLastRun(),
+    async start(): Promise<void> {
+      await memberships.endThoseOfLastRun();
+      purges.wake(); // what the last run has not come to
+    },
 
     /** Answers who waits and tells every client to come back later; resolves when all that was accepted is on disk. */
     async stop(): Promise<void> {
       await fetches.stop();
       await drainConnections();
       memberships.close();
+      await purges.stop();
       await queue.close();
       await db.close();
     },

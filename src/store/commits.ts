@@ -1,5 +1,5 @@
-// Owns `committed_offsets`: what acks write. (`offset_history` is written with the policies, in groups.ts; commits from
-// outside in group-changes.ts.)
+// Owns `committed_offsets`: what acks write, and what a policy writes where the offset has left the log. (What policies
+// write when a member gets a partition is in groups.ts; commits from outside in group-changes.ts.)
 
 import type { AckOutcome, AckRequest } from "../core/session/events.ts";
 import type { ErrorCode } from "../protocol/codes.ts";
@@ -51,6 +51,59 @@ export function commitOffsets(group: string, acks: readonly AckRequest[]): Opera
     settle: ([, answers]) => acks.map((ack, index) => resultOf(ack, answers?.[index] ?? {})),
   };
 }
+
+// ── an offset that has left the log ──────────────────────────────────────────────────────────────────────
+
+// Only the owner's policy, and only over the offset that it has seen: an ack may have come in between.
+const RESETTABLE = `
+  FROM assignments AS a
+  JOIN partitions AS p ON p.partition_id = a.partition_id
+  JOIN topics AS t ON t.topic_id = p.topic_id
+  JOIN committed_offsets AS c ON c.group_id = a.group_id AND c.partition_id = a.partition_id
+  WHERE a.group_id = :group_id AND a.partition_id = :partition_id AND a.generation = :generation
+    AND c.committed_offset = :from`;
+
+const RECORD_RESET = `
+  INSERT INTO offset_history (group_id, topic, partition, previous_offset, new_offset, cause, actor, at)
+  SELECT a.group_id, t.topic, p.partition, c.committed_offset, :to, :cause, 'member ' || a.member_id,
+         (SELECT now_ms FROM clock)
+  ${RESETTABLE}`;
+
+const COMMIT_RESET = `
+  UPDATE committed_offsets SET committed_offset = :to, metadata = NULL, committed_at = (SELECT now_ms FROM clock)
+  WHERE group_id = :group_id AND partition_id = :partition_id AND EXISTS (SELECT 1 ${RESETTABLE})
+  RETURNING committed_offset`;
+
+export interface PolicyCommit {
+  readonly group: string;
+  readonly partitionId: number;
+  readonly generation: number;
+  readonly from: number;
+  readonly to: number;
+  readonly cause: string;
+}
+
+/** Settles to false, with nothing written, where the generation or the committed offset is another one by now. */
+export function commitPolicy({
+  group,
+  partitionId,
+  generation,
+  from,
+  to,
+  cause,
+}: PolicyCommit): Operation<boolean> {
+  const args = { group_id: group, partition_id: partitionId, generation, from, to };
+  return {
+    statements: [
+      { sql: RECORD_RESET, args: { ...args, cause } },
+      { sql: COMMIT_RESET, args },
+    ],
+    bytes: cause.length,
+    settle: ([, committed]) => committed?.length === 1,
+  };
+}
+
+// ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 function resultOf(ack: AckRequest, row: Row): AckOutcome {
   return {

@@ -6,6 +6,7 @@
 // the caller reads again. (What an operator does to a group from outside is in group-changes.ts.)
 
 import type {
+  GainPlan,
   GroupMember,
   GroupPartition,
   GroupSnapshot,
@@ -24,16 +25,18 @@ const GROUP_VERSION =
   "SELECT coalesce((SELECT version FROM groups WHERE group_id = :group_id), 0) AS version";
 
 const GROUP_MEMBERS = `
-  SELECT m.member_id, m.instance_id, m.lease_expires_at <= clock.now_ms AS is_expired
+  SELECT m.member_id, m.instance_id, m.membership, m.lease_expires_at <= clock.now_ms AS is_expired
   FROM members AS m, clock WHERE m.group_id = :group_id`;
 
 const GROUP_PARTITIONS = `
   SELECT t.topic, t.topic_id, p.partition, p.partition_id, p.log_start_offset, p.log_end_offset,
-         c.committed_offset, g.topic_id AS topic_id_seen, coalesce(g.partitions_seen, 0) AS partitions_seen
+         c.committed_offset, a.member_id AS owner_member_id,
+         g.topic_id AS topic_id_seen, coalesce(g.partitions_seen, 0) AS partitions_seen
   FROM json_each(:topics) AS wanted
   JOIN topics AS t ON t.topic = wanted.value
   JOIN partitions AS p ON p.topic_id = t.topic_id
   LEFT JOIN group_topics AS g ON g.group_id = :group_id AND g.topic = t.topic
+  LEFT JOIN assignments AS a ON a.group_id = :group_id AND a.partition_id = p.partition_id
   LEFT JOIN committed_offsets AS c ON c.group_id = :group_id AND c.partition_id = p.partition_id
   ORDER BY wanted.key, p.partition`;
 
@@ -58,11 +61,14 @@ export async function readGroup(db: Db, groupId: string, topics: readonly string
   };
 }
 
-// ── join ─────────────────────────────────────────────────────────────────────────────────────────────────
+// ── join and gain ────────────────────────────────────────────────────────────────────────────────────────
 
-const CHECK_VERSION = `
+// A topic may have been deleted since: the first join of a group has no version that could tell.
+const CHECK_PLAN = `
   INSERT INTO guard (op, ok)
-  SELECT :op, coalesce((SELECT version FROM groups WHERE group_id = :group_id), 0) = :version`;
+  SELECT :op, coalesce((SELECT version FROM groups WHERE group_id = :group_id), 0) = :version
+    AND NOT EXISTS (SELECT 1 FROM json_each(:partition_ids) AS planned
+                    WHERE NOT EXISTS (SELECT 1 FROM partitions WHERE partition_id = planned.value))`;
 
 const CHANGE_GROUP = `
   INSERT INTO groups (group_id, version, created_at)
@@ -128,46 +134,81 @@ const READ_ASSIGNMENT = `
   JOIN topics AS t ON t.topic_id = p.topic_id
   LEFT JOIN committed_offsets AS c ON c.group_id = a.group_id AND c.partition_id = a.partition_id
   WHERE m.group_id = :group_id AND m.member_id = :member_id AND ${IS_OK}
+    AND a.partition_id IN (SELECT value FROM json_each(:partition_ids))
   ORDER BY a.generation`;
 
+interface PlannedChange {
+  readonly op: number;
+  readonly group: string;
+  /** Of the group, as it was when the change was planned. */
+  readonly version: number;
+}
+
 /** Settles to undefined, with nothing written, where the group is no longer the one that was planned from. */
-export function writeJoin(join: {
-  op: number;
-  request: JoinRequest;
-  version: number;
-  plan: JoinPlan;
+export function writeJoin({
+  request,
+  plan,
+  ...planned
+}: Omit<PlannedChange, "group"> & {
+  readonly request: JoinRequest;
+  readonly plan: JoinPlan;
 }): Operation<Joined | undefined> {
-  const statements = joinStatements(join);
+  const change = { ...planned, group: request.group };
+  const args = { op: change.op, group_id: change.group };
+  const ended = { ...args, ended: JSON.stringify(plan.endedMemberIds) };
+  const member = { ...args, member_id: plan.memberId, ...memberArgs(request) };
+  const ends = [
+    { sql: END_ASSIGNMENTS, args: ended },
+    { sql: END_MEMBERS, args: ended },
+  ];
+  const membership = [...(plan.endedMemberIds.length > 0 ? ends : []), { sql: INSERT_MEMBER, args: member }];
+  return changeOperation(change, plan, membership);
+}
+
+/** As writeJoin(), for a member that is there and stays. */
+export function writeGain({
+  plan,
+  ...change
+}: PlannedChange & { readonly plan: GainPlan }): Operation<Joined | undefined> {
+  return changeOperation(change, plan, []);
+}
+
+function changeOperation(
+  change: PlannedChange,
+  plan: GainPlan,
+  membership: readonly Statement[],
+): Operation<Joined | undefined> {
+  const statements = changeStatements(change, plan, membership);
   return {
     statements,
     bytes: JSON.stringify(statements.map(({ args }) => args)).length,
     settle: (results) => {
       const [assignment = [], check = []] = results.slice(-2);
-      return check[0]?.ok === 1 ? joinedOf(join.plan.memberId, assignment) : undefined;
+      return check[0]?.ok === 1 ? joinedOf(plan.memberId, assignment) : undefined;
     },
   };
 }
 
-function joinStatements({
-  op,
-  request,
-  version,
-  plan,
-}: Parameters<typeof writeJoin>[0]): readonly Statement[] {
-  const args = { op, group_id: request.group };
-  const ended = { ...args, ended: JSON.stringify(plan.endedMemberIds) };
-  const member = { ...args, member_id: plan.memberId };
+function changeStatements(
+  { op, group, version }: PlannedChange,
+  plan: GainPlan,
+  membership: readonly Statement[],
+): readonly Statement[] {
+  const args = { op, group_id: group };
+  const partition_ids = JSON.stringify(plan.partitionIds);
+  const member = { ...args, member_id: plan.memberId, partition_ids };
   const resets = { ...args, resets: JSON.stringify(plan.resets) };
-  return [
-    { sql: CHECK_VERSION, args: { ...args, version } },
-    { sql: CHANGE_GROUP, args },
-    { sql: END_ASSIGNMENTS, args: ended },
-    { sql: END_MEMBERS, args: ended },
-    { sql: INSERT_MEMBER, args: { ...member, ...memberArgs(request) } },
-    { sql: SEE_TOPICS, args: { ...args, topics_seen: JSON.stringify(plan.topicsSeen) } },
+  const commits = [
     { sql: RECORD_RESETS, args: { ...resets, member_id: plan.memberId } },
     { sql: COMMIT_RESETS, args: resets },
-    { sql: ASSIGN_PARTITIONS, args: { ...member, partition_ids: JSON.stringify(plan.partitionIds) } },
+  ];
+  return [
+    { sql: CHECK_PLAN, args: { ...args, version, partition_ids } },
+    { sql: CHANGE_GROUP, args },
+    ...membership,
+    { sql: SEE_TOPICS, args: { ...args, topics_seen: JSON.stringify(plan.topicsSeen) } },
+    ...(plan.resets.length > 0 ? commits : []),
+    { sql: ASSIGN_PARTITIONS, args: member },
     { sql: ADVANCE_SEQUENCE, args: { op, used: 1 + plan.partitionIds.length } },
     { sql: READ_ASSIGNMENT, args: member },
     { sql: END_CHECK, args: { op } },
@@ -188,6 +229,7 @@ function memberOf(row: Row): GroupMember {
   return {
     memberId: String(row.member_id),
     instanceId: textOrNull(row.instance_id),
+    membership: numberColumn(row, "membership"),
     isExpired: row.is_expired === 1,
   };
 }
@@ -201,6 +243,7 @@ function partitionOf(row: Row): GroupPartition {
     logStartOffset: numberColumn(row, "log_start_offset"),
     logEndOffset: numberColumn(row, "log_end_offset"),
     committedOffset: numberOrNull(row.committed_offset),
+    ownerMemberId: textOrNull(row.owner_member_id),
     partitionsSeen: numberColumn(row, "partitions_seen"),
     topicIdSeen: numberOrNull(row.topic_id_seen),
   };

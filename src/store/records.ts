@@ -1,6 +1,7 @@
 // Owns `records` and the counters of `partitions`: appends, and reads of one chunk.
 
 import { appendRowsJson } from "../core/append-rows.ts";
+import { utf8Length } from "../core/json-text.ts";
 import type { NewRecord } from "../core/produce-request.ts";
 import type { ChunkExtent, ReadRequest } from "../core/session/window.ts";
 import { type Db, numberColumn, type Row, type Statement } from "./db.ts";
@@ -16,6 +17,14 @@ const APPEND_RECORDS = `
   INSERT INTO records (partition_id, offset, timestamp, key, value, headers)
   SELECT p.partition_id, p.log_end_offset + r.key, coalesce(r.value ->> 1, (SELECT now_ms FROM clock)),
          r.value ->> 0, r.value ->> 3, r.value ->> 2
+  FROM partitions AS p CROSS JOIN json_each(:rows) AS r
+  WHERE p.partition_id = :partition_id`;
+
+/** The same where some of the rows are of bytes: only those have a fifth element, and then the fourth is null. */
+const APPEND_RECORDS_WITH_BYTES = `
+  INSERT INTO records (partition_id, offset, timestamp, key, value, headers)
+  SELECT p.partition_id, p.log_end_offset + r.key, coalesce(r.value ->> 1, (SELECT now_ms FROM clock)),
+         r.value ->> 0, coalesce(r.value ->> 3, unhex(r.value ->> 4)), r.value ->> 2
   FROM partitions AS p CROSS JOIN json_each(:rows) AS r
   WHERE p.partition_id = :partition_id`;
 
@@ -79,8 +88,12 @@ function appendStatements(
     bytes: bytesOf(records),
     frame_bytes_max: records.reduce((max, record) => Math.max(max, record.frameBytesMax), 0),
   };
+  const hasBytes = records.some(({ value }) => typeof value !== "string");
   return [
-    { sql: APPEND_RECORDS, args: { partition_id: partitionId, rows: appendRowsJson(records) } },
+    {
+      sql: hasBytes ? APPEND_RECORDS_WITH_BYTES : APPEND_RECORDS,
+      args: { partition_id: partitionId, rows: appendRowsJson(records) },
+    },
     { sql: ADVANCE_LOG_END, args: { partition_id: partitionId, ...counters } },
     ...(isIndexDue ? [indexTimes(partitionId)] : []),
   ];
@@ -98,19 +111,21 @@ function bytesOf(records: readonly NewRecord[]): number {
 
 // ── read ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** What a record looks like on the wire, as SQL: the stored JSON text goes out as it came in. */
-const RECORD_JSON = `'{"offset":' || offset || ',"timestamp":' || timestamp
-  || CASE WHEN key IS NULL THEN '' ELSE ',"key":' || json_quote(key) END
-  || CASE WHEN headers IS NULL THEN '' ELSE ',"headers":' || headers END
-  || ',"value":' || value || '}'`;
+/** What a record looks like on the wire, up to its value: arguments of concat(), which takes NULL for nothing. */
+const RECORD_HEAD = `'{"offset":', offset, ',"timestamp":', timestamp,
+  CASE WHEN key IS NOT NULL THEN ',"key":' || json_quote(key) END, ',"headers":' || headers`;
+
+// The stored JSON text goes out as it came in. SQLite has no base64, and a BLOB inside a text would make it invalid
+// UTF-8, at which the client may abort the process: a record with bytes is NULL here, and is not counted in `texts`.
+const RECORD_JSON = `CASE WHEN typeof(value) <> 'blob' THEN concat(${RECORD_HEAD}, ',"value":', value, '}') END`;
 
 // While the largest records of the partition would fit, counting is enough; else nothing is taken and
 // MEASURE_RECORDS says how many fit.
 const READ_CHUNK = `
-  SELECT p.log_start_offset, p.log_end_offset, c.records, octet_length(c.records) AS bytes, c.count, c.next
+  SELECT p.log_start_offset, p.log_end_offset, c.records, octet_length(c.records) AS bytes, c.count, c.texts, c.next
   FROM partitions AS p
   LEFT JOIN (
-    SELECT group_concat(record) AS records, count(*) AS count, max(offset) + 1 AS next
+    SELECT group_concat(record) AS records, count(*) AS count, count(record) AS texts, max(offset) + 1 AS next
     FROM (
       SELECT offset, ${RECORD_JSON} AS record
       FROM records
@@ -122,10 +137,24 @@ const READ_CHUNK = `
   ) AS c
   WHERE p.partition_id = :partition_id`;
 
-// The length of a column comes from the row's header: a large value is not read to be measured.
+// A run in which READ_CHUNK found records with bytes. By its end and not by a count: the run fits the chunk, and what
+// was deleted since must not let others in.
+const READ_ROWS = `
+  SELECT p.log_start_offset, p.log_end_offset, r.head, r.value
+  FROM partitions AS p
+  LEFT JOIN (
+    SELECT offset, concat(${RECORD_HEAD}) AS head, value
+    FROM records
+    WHERE partition_id = :partition_id AND offset >= :from AND offset < :until
+  ) AS r
+  WHERE p.partition_id = :partition_id
+  ORDER BY r.offset`;
+
+// The length of a column comes from the row's header: a large value is not read to be measured. Bytes count as
+// base64, and its two quotes.
 const MEASURE_RECORDS = `
-  SELECT octet_length(value) + octet_length(json_quote(key)) + coalesce(octet_length(headers), 0)
-         + :overhead_bytes AS bytes
+  SELECT CASE WHEN typeof(value) = 'blob' THEN (octet_length(value) + 2) / 3 * 4 + 2 ELSE octet_length(value) END
+         + octet_length(json_quote(key)) + coalesce(octet_length(headers), 0) + :overhead_bytes AS bytes
   FROM records
   WHERE partition_id = :partition_id AND offset >= :from
   ORDER BY offset
@@ -155,7 +184,25 @@ export async function readChunk(db: Db, request: ReadRequest): Promise<Chunk | u
 async function readCounted(db: Db, request: ReadRequest, isMeasured: boolean): Promise<Chunk | undefined> {
   const args = { ...chunkArgs(request), bytes_max: request.bytesMax, is_measured: isMeasured ? 1 : 0 };
   const [row] = await db.read({ sql: READ_CHUNK, args });
+  if (row && numberColumn(row, "texts") < numberColumn(row, "count"))
+    return readRows(db, request, numberColumn(row, "next"));
   return row && chunkOf(row, request.from);
+}
+
+/** The chunk that ends before `until`, whatever its records hold. */
+async function readRows(db: Db, request: ReadRequest, until: number): Promise<Chunk | undefined> {
+  const { partitionId, from } = request;
+  const rows = await db.read({ sql: READ_ROWS, args: { partition_id: partitionId, from, until } });
+  const [first] = rows;
+  if (!first) return undefined;
+  const texts = rows.filter(({ head }) => head !== null).map(recordText);
+  const records = texts.join(",");
+  return { records, count: texts.length, bytes: utf8Length(records), next: until, ...boundsOf(first) };
+}
+
+function recordText({ head, value }: Row): string {
+  if (!(value instanceof ArrayBuffer)) return `${head},"value":${value}}`;
+  return `${head},"bytes":"${new Uint8Array(value).toBase64()}"}`;
 }
 
 async function measureRecords(db: Db, request: ReadRequest): Promise<readonly number[]> {
@@ -179,10 +226,7 @@ function chunkArgs({ partitionId, from, recordsMax }: ReadRequest) {
 }
 
 function chunkOf(row: Row, from: number): Chunk {
-  const bounds = {
-    logStartOffset: numberColumn(row, "log_start_offset"),
-    logEndOffset: numberColumn(row, "log_end_offset"),
-  };
+  const bounds = boundsOf(row);
   if (typeof row.records !== "string") return { records: "", count: 0, bytes: 0, next: from, ...bounds };
   return {
     records: row.records,
@@ -190,6 +234,13 @@ function chunkOf(row: Row, from: number): Chunk {
     bytes: numberColumn(row, "bytes"),
     next: numberColumn(row, "next"),
     ...bounds,
+  };
+}
+
+function boundsOf(row: Row) {
+  return {
+    logStartOffset: numberColumn(row, "log_start_offset"),
+    logEndOffset: numberColumn(row, "log_end_offset"),
   };
 }
 

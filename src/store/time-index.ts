@@ -31,6 +31,25 @@ export function indexTimes(partitionId: number): Statement {
   return { sql: INDEX_TIMES, args: { partition_id: partitionId, interval: INTERVAL_RECORDS } };
 }
 
+const OF_LOG_START = "(SELECT log_start_offset FROM partitions WHERE partition_id = :partition_id)";
+const OF_LAST_ROW = "(SELECT max(offset) FROM time_index WHERE partition_id = :partition_id)";
+
+// INDEX_TIMES goes on from the last row, so that one stays. At or below the log start no record is left for it to speak
+// of, and without the reset one timestamp far ahead would spoil every later row, long after its record is gone.
+const RESET_LAST_TIME = `
+  UPDATE time_index SET max_timestamp = 0
+  WHERE partition_id = :partition_id AND offset = ${OF_LAST_ROW} AND offset <= ${OF_LOG_START}`;
+
+// A look-up never starts below the log start: rows there say nothing that it does not know.
+const FORGET_TIMES = `
+  DELETE FROM time_index
+  WHERE partition_id = :partition_id AND offset <= ${OF_LOG_START} AND offset < ${OF_LAST_ROW}`;
+
+/** Takes away what is of no use any more. After the log start has moved, in the same transaction. */
+export function forgetTimes(partitionId: number): readonly Statement[] {
+  return [RESET_LAST_TIME, FORGET_TIMES].map((sql) => ({ sql, args: { partition_id: partitionId } }));
+}
+
 /**
  * Which appends carry INDEX_TIMES. It finds out for itself what is missing, but to ask with each append would double
  * the cost of small ones; with one for every 1,000 records fewer than 2,000 lie behind the last row, and so many more
@@ -45,6 +64,11 @@ export class TimeIndexCadence {
     const isDue = since >= INTERVAL_RECORDS;
     this.#recordsSinceByPartitionId.set(partitionId, isDue ? 0 : since);
     return isDue;
+  }
+
+  /** Partitions that are gone, for good: no id is given twice. */
+  forget(partitionIds: readonly number[]): void {
+    for (const partitionId of partitionIds) this.#recordsSinceByPartitionId.delete(partitionId);
   }
 }
 

@@ -2,18 +2,23 @@
 // It decides nothing; it owns the socket, the timers and the waits of one client, and lets them go when it closes.
 
 import { type ParsedFrame, parseClientFrame, parseSubscribeQuery } from "../core/client-frame.ts";
+import { utf8Length } from "../core/json-text.ts";
 import type { Log, Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
-import type { SessionEffect, SessionEvent } from "../core/session/events.ts";
+import { errorFrame } from "../core/session/answers.ts";
+import type { Seek, SessionEffect, SessionEvent, TopicChange } from "../core/session/events.ts";
 import { createSession, type PartitionRef, type Session } from "../core/session/state.ts";
 import { stepSession } from "../core/session/step.ts";
 import { CLOSE_CODES } from "../protocol/codes.ts";
 import type { Durability, PingFrame } from "../protocol/frames.ts";
-import { SOCKET_ANSWERS_BYTES_MAX } from "../protocol/limits.ts";
+import { CLIENT_FRAME_BYTES_MAX, SOCKET_ANSWERS_BYTES_MAX } from "../protocol/limits.ts";
 import { commitOffsets } from "../store/commits.ts";
-import { problemOf } from "../store/db.ts";
-import type { WriteQueue } from "../store/write-queue.ts";
+import { type Db, problemOf } from "../store/db.ts";
+import type { Topic } from "../store/topics.ts";
 import type { Memberships } from "./memberships.ts";
+import { locate, reposition } from "./positions.ts";
+import { appendTo, findTarget, type ProduceDeps } from "./produce.ts";
+import { gainForReader, openReader } from "./readers.ts";
 import type { SharedReads } from "./shared-reads.ts";
 import type { SocketHandlers, SocketPort } from "./socket.ts";
 import type { WakeUps } from "./wake-ups.ts";
@@ -23,13 +28,16 @@ const BINARY_FRAME: ParsedFrame = {
   id: undefined,
 };
 const PING = JSON.stringify({ type: "ping" } satisfies PingFrame);
-const READ_RETRY_MS = 1_000;
+/** What the database did not give is asked for again after that time, while the socket is open. */
+const RETRY_MS = 1_000;
 /** RFC 6455: the server met something that it did not expect. */
 const INTERNAL_ERROR = 1011;
+/** One for all connections: most of them never seek and never produce. */
+const NOTHING_BEFORE = Promise.resolve();
 
-export interface ConnectionDeps {
+export interface ConnectionDeps extends ProduceDeps {
   readonly durability: Durability;
-  readonly queue: WriteQueue;
+  readonly db: Db;
   readonly reads: SharedReads;
   readonly wakeUps: WakeUps;
   readonly memberships: Memberships;
@@ -42,11 +50,16 @@ type Effect<T extends SessionEffect["type"]> = Extract<SessionEffect, { type: T 
 export class Connection implements SocketHandlers {
   readonly #deps: ConnectionDeps;
   readonly #socket: SocketPort;
-  readonly #query: URLSearchParams;
+  /** Until the socket is open. */
+  #query: URLSearchParams | undefined;
   readonly #session: Session;
   readonly #events: SessionEvent[] = [];
-  /** How to give up the waits of each subscription, by its serial. */
-  readonly #waitsBySerial = new Map<number, Set<() => void>>();
+  /** How to give up the wait of each partition, by the serial of its subscription and its key. */
+  readonly #waitsBySerial = new Map<number, Map<string, () => void>>();
+  /** The last seek that is looked up: they are answered in their order. */
+  #seeking: Promise<void> = NOTHING_BEFORE;
+  /** The last look for the topic of a produce: appends are handed on in the order of the frames. */
+  #targeting: Promise<unknown> = NOTHING_BEFORE;
   #cancelAlarm: (() => void) | undefined;
   #isDispatching = false;
   #isClosed = false;
@@ -61,11 +74,23 @@ export class Connection implements SocketHandlers {
 
   onOpen(): void {
     this.#dispatch({ type: "opened" });
-    this.#takeFrame(() => parseSubscribeQuery(this.#query));
+    const query = this.#query;
+    this.#query = undefined;
+    if (query) this.#takeFrame(() => parseSubscribeQuery(query));
   }
 
   onMessage(text: string | undefined): void {
+    if (text !== undefined && isTooLarge(text)) return this.#refuseTooLarge(text);
     this.#takeFrame(() => (text === undefined ? BINARY_FRAME : parseClientFrame(text)));
+  }
+
+  /** Nothing of it is read, so it has no id to answer to. */
+  #refuseTooLarge(text: string): void {
+    const message = `A frame has at most ${CLIENT_FRAME_BYTES_MAX} bytes, found ${utf8Length(text)}`;
+    this.#guard(() => {
+      this.#perform(errorFrame(new Problem("frame_too_large", message), {}));
+      this.#socket.close(CLOSE_CODES.frameTooLarge, "frame_too_large");
+    });
   }
 
   onPong(): void {
@@ -83,9 +108,18 @@ export class Connection implements SocketHandlers {
     this.#dispatch({ type: "closed" });
   }
 
+  onTopicChange(change: TopicChange): void {
+    this.#dispatch({ type: "topicChanged", ...change });
+  }
+
   /** The server is about to stop. */
   drain(retryAfterMs: number): void {
     this.#dispatch({ type: "draining", retryAfterMs });
+  }
+
+  /** The time to finish is over. */
+  endDrain(): void {
+    this.#dispatch({ type: "drainOverdue" });
   }
 
   #takeFrame(parse: () => ParsedFrame | undefined): void {
@@ -128,11 +162,17 @@ export class Connection implements SocketHandlers {
       case "send":
         return this.#send(JSON.stringify(effect.frame));
       case "sendText":
-        return this.#send(effect.text);
+        return this.#sendText(effect);
       case "ping":
         return this.#ping();
       case "join":
         return this.#join(effect);
+      case "openReader":
+        return this.#openReader(effect);
+      case "gain":
+        return this.#gain(effect);
+      case "gainReader":
+        return this.#gainReader(effect);
       case "leave":
         return this.#leave(effect);
       case "detach":
@@ -144,9 +184,17 @@ export class Connection implements SocketHandlers {
       case "wait":
         return this.#wait(effect);
       case "stopWaiting":
-        return this.#stopWaiting(effect.ref.serial);
+        return this.#stopWaiting(effect);
+      case "commitAhead":
+        return this.#commitAhead(effect);
+      case "reposition":
+        return this.#reposition(effect);
+      case "locate":
+        return this.#locate(effect.seek);
       case "commit":
         return this.#commit(effect);
+      case "produce":
+        return this.#produce(effect);
       case "setAlarm":
         return this.#setAlarm(effect.delayMs);
       case "close":
@@ -162,6 +210,12 @@ export class Connection implements SocketHandlers {
       this.#socket.close(CLOSE_CODES.slowDown, "slow down");
   }
 
+  #sendText({ text, tellsTaken }: Effect<"sendText">): void {
+    this.#send(text);
+    // Where the socket still holds some of it, its own `drained` comes later.
+    if (tellsTaken && this.#socket.bufferedBytes() === 0) this.#dispatch({ type: "drained" });
+  }
+
   #ping(): void {
     this.#send(PING);
     this.#socket.ping?.();
@@ -173,7 +227,30 @@ export class Connection implements SocketHandlers {
     );
     joined.then(
       (result) => this.#dispatch({ type: "joined", ref, result }),
-      (error) => this.#dispatch({ type: "joinFailed", ref, problem: this.#problemOf(error) }),
+      (error) => this.#dispatch({ type: "openFailed", ref, problem: this.#problemOf(error) }),
+    );
+  }
+
+  #openReader({ ref, request }: Effect<"openReader">): void {
+    openReader(this.#deps, request).then(
+      (partitions) => this.#dispatch({ type: "readerOpened", ref, partitions }),
+      (error) => this.#dispatch({ type: "openFailed", ref, problem: this.#problemOf(error) }),
+    );
+  }
+
+  #gain(effect: Effect<"gain">): void {
+    const { ref, member, topics, policies, lostPartitionIds } = effect;
+    this.#deps.memberships.gain({ ...member, topics, policies, lostPartitionIds }).then(
+      (result) => this.#dispatch({ type: "gained", ref, result }),
+      (error) => this.#again("gain", error, () => this.#gain(effect)),
+    );
+  }
+
+  #gainReader(effect: Effect<"gainReader">): void {
+    const { ref, request, knownPartitionIds } = effect;
+    gainForReader(this.#deps, request, knownPartitionIds).then(
+      (partitions) => this.#dispatch({ type: "readerGained", ref, partitions }),
+      (error) => this.#again("gain", error, () => this.#gainReader(effect)),
     );
   }
 
@@ -189,42 +266,79 @@ export class Connection implements SocketHandlers {
     }
   }
 
-  #read({ ref, request }: Effect<"read">): void {
+  #read(effect: Effect<"read">): void {
+    const { ref, request } = effect;
     this.#deps.reads.read(request).then(
       (chunk) => this.#dispatch({ type: "chunk", ref, chunk }),
-      (error) => this.#readAgain({ type: "read", ref, request }, error),
+      (error) => {
+        if (error instanceof Problem) this.#dispatch({ type: "readGone", ref });
+        else this.#again("read", error, () => this.#read(effect));
+      },
     );
   }
 
-  #readAgain(effect: Effect<"read">, error: unknown): void {
-    if (error instanceof Problem) return; // the partition is gone
-    this.#deps.log("read failed", { message: String(error) });
-    this.#deps.scheduler.after(READ_RETRY_MS, () => {
-      if (!this.#isClosed) this.#read(effect);
-    });
-  }
-
   #wait({ ref, partitionId, position }: Effect<"wait">): void {
-    const waits = this.#waitsBySerial.get(ref.serial) ?? new Set();
+    const waits = this.#waitsBySerial.get(ref.serial) ?? new Map<string, () => void>();
     this.#waitsBySerial.set(ref.serial, waits);
+    waits.get(ref.partitionKey)?.();
     const cancel = this.#deps.wakeUps.wait(partitionId, position, () => this.#wake(ref, cancel));
-    waits.add(cancel);
+    waits.set(ref.partitionKey, cancel);
   }
 
   #wake(ref: PartitionRef, wait: () => void): void {
-    this.#waitsBySerial.get(ref.serial)?.delete(wait);
+    const waits = this.#waitsBySerial.get(ref.serial);
+    if (waits?.get(ref.partitionKey) === wait) waits.delete(ref.partitionKey);
     this.#dispatch({ type: "grown", ref });
   }
 
-  #stopWaiting(serial: number): void {
-    for (const cancel of this.#waitsBySerial.get(serial) ?? []) cancel();
-    this.#waitsBySerial.delete(serial);
+  #stopWaiting({ ref, partitionKey }: Effect<"stopWaiting">): void {
+    const waits = this.#waitsBySerial.get(ref.serial);
+    for (const [key, cancel] of waits ?? []) {
+      if (partitionKey !== undefined && key !== partitionKey) continue;
+      cancel();
+      waits?.delete(key);
+    }
+    if (waits?.size === 0) this.#waitsBySerial.delete(ref.serial);
+  }
+
+  #commitAhead({ ref, group, ack, chunk }: Effect<"commitAhead">): void {
+    this.#deps.queue.submit(commitOffsets(group, [ack])).then(
+      ([outcome]) =>
+        this.#dispatch({ type: "committedAhead", ref, chunk, isFenced: outcome?.code !== undefined }),
+      (error) =>
+        this.#again("commit before sending", error, () => this.#dispatch({ type: "commitAheadFailed", ref })),
+    );
+  }
+
+  #reposition(effect: Effect<"reposition">): void {
+    const { ref, request } = effect;
+    reposition(this.#deps, request).then(
+      (to) => to && this.#dispatch({ type: "repositioned", ref, to }),
+      (error) => this.#again("reposition", error, () => this.#reposition(effect)),
+    );
+  }
+
+  #locate(seek: Seek): void {
+    this.#seeking = this.#seeking.then(async () => {
+      const outcome = await locate(this.#deps, seek).catch((error) => ({ problem: this.#problemOf(error) }));
+      this.#dispatch({ type: "located", seek, outcome });
+    });
+  }
+
+  #produce({ id, topic, records }: Effect<"produce">): void {
+    const target = this.#targeting.then(() => findTarget(this.#deps, topic, records));
+    const appended = target.then((found: Topic) => appendTo(this.#deps, found, records));
+    this.#targeting = target.catch(() => undefined); // its own frame is told of that
+    appended.then(
+      (runs) => this.#dispatch({ type: "produced", id, outcome: { runs } }),
+      (error) => this.#dispatch({ type: "produced", id, outcome: { problem: this.#problemOf(error) } }),
+    );
   }
 
   #commit({ ref, group, id, acks }: Effect<"commit">): void {
     this.#deps.queue.submit(commitOffsets(group, acks)).then(
       (outcomes) => this.#dispatch({ type: "committed", ref, id, acks, outcomes }),
-      (error) => this.#dispatch({ type: "failed", ref, id, acks, problem: this.#problemOf(error) }),
+      (error) => this.#dispatch({ type: "commitFailed", ref, id, acks, problem: this.#problemOf(error) }),
     );
   }
 
@@ -234,6 +348,14 @@ export class Connection implements SocketHandlers {
     this.#cancelAlarm = this.#deps.scheduler.after(delayMs, () => this.#dispatch({ type: "alarm" }));
   }
 
+  /** The client has nothing to be told: it waits for records, and the database for its turn. */
+  #again(what: string, error: unknown, retry: () => void): void {
+    this.#deps.log(`${what} failed`, { message: String(error) });
+    this.#deps.scheduler.after(RETRY_MS, () => {
+      if (!this.#isClosed) retry();
+    });
+  }
+
   #inBackground(what: string, done: Promise<void>): void {
     done.catch((error) => this.#deps.log(`${what} failed`, { message: String(error) }));
   }
@@ -241,4 +363,9 @@ export class Connection implements SocketHandlers {
   #problemOf(error: unknown): Problem {
     return problemOf(error, this.#deps.log);
   }
+}
+
+/** No character takes more than three bytes of UTF-8 a unit: most frames need not be measured. */
+function isTooLarge(text: string): boolean {
+  return text.length * 3 > CLIENT_FRAME_BYTES_MAX && utf8Length(text) > CLIENT_FRAME_BYTES_MAX;
 }

@@ -1,19 +1,21 @@
 // Reads over HTTP: one chunk from a place, at once or when there is something. A long-poll waits as a subscription
 // does, by WakeUps, and reads again; it ends with its time, its client or its server, whichever is first.
 
-import { assumedOffset, type Place, placeInside } from "../core/places.ts";
+import { assumedOffset, type FetchPlace, placeInside } from "../core/places.ts";
 import type { Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
 import { INTEGER_MAX } from "../protocol/limits.ts";
 import type { Db } from "../store/db.ts";
 import type { Chunk } from "../store/records.ts";
 import { findOffsetAt } from "../store/time-index.ts";
+import { unknownTopic } from "../store/topics.ts";
 import type { SharedReads } from "./shared-reads.ts";
 import type { WakeUps } from "./wake-ups.ts";
 
 export interface FetchRequest {
+  readonly topic: string;
   readonly partitionId: number;
-  readonly from: Place;
+  readonly from: FetchPlace;
   readonly recordsMax: number;
   /** Of the records as they stand in the answer; a larger one comes alone where it is the first. */
   readonly bytesMax: number;
@@ -30,7 +32,7 @@ export class Fetches {
   readonly #reads: SharedReads;
   readonly #wakeUps: WakeUps;
   readonly #scheduler: Scheduler;
-  readonly #underWay = new Set<Promise<Chunk>>();
+  readonly #underWay = new Set<Promise<unknown>>();
   /** One for each that waits. */
   readonly #endings = new Set<() => void>();
   #isStopping = false;
@@ -42,8 +44,11 @@ export class Fetches {
     this.#scheduler = deps.scheduler;
   }
 
-  /** Rejects with a DbError, `offset_out_of_range`, or `unknown_partition` where it is gone. Commits nothing. */
-  async fetch(request: FetchRequest): Promise<Chunk> {
+  /**
+   * Undefined where the partition is gone from the beginning; where it goes during the wait that ends at once, with
+   * `unknown_topic`. Rejects with a DbError, or with `offset_out_of_range`. Commits nothing.
+   */
+  async fetch(request: FetchRequest): Promise<Chunk | undefined> {
     const fetching = this.#fetch(request);
     this.#underWay.add(fetching);
     try {
@@ -60,12 +65,15 @@ export class Fetches {
     await Promise.allSettled(this.#underWay);
   }
 
-  async #fetch(request: FetchRequest): Promise<Chunk> {
+  async #fetch(request: FetchRequest): Promise<Chunk | undefined> {
     const overdueAtMs = this.#scheduler.nowMs() + request.waitMs;
     let position = await this.#locate(request);
-    for (;;) {
+    if (position === undefined) return undefined;
+    for (let hasWaited = false; ; ) {
       const isLast = this.#scheduler.nowMs() >= overdueAtMs;
       const chunk = await this.#read(request, position);
+      if (!chunk && hasWaited) throw unknownTopic(request.topic);
+      if (!chunk) return undefined;
       const inside = placeInside(request.from, position, chunk);
       if (inside !== position) {
         position = inside; // the bounds were not known, or have moved
@@ -74,20 +82,24 @@ export class Fetches {
       if (chunk.next > position || isLast) return chunk;
       const outcome = await this.#waitUntilGrown(request, position, overdueAtMs);
       if (outcome === "ended") return chunk;
+      hasWaited = true;
     }
   }
 
-  async #locate({ partitionId, from }: FetchRequest): Promise<number> {
-    const offset =
-      typeof from === "object" && "timestamp" in from
-        ? await findOffsetAt(this.#db, { partitionId, timestamp: from.timestamp })
-        : assumedOffset(from);
-    if (offset === undefined) throw new Problem("unknown_partition", "The partition is gone");
-    return offset;
+  async #locate({ partitionId, from }: FetchRequest): Promise<number | undefined> {
+    return typeof from === "object" && "timestamp" in from
+      ? findOffsetAt(this.#db, { partitionId, timestamp: from.timestamp })
+      : assumedOffset(from);
   }
 
-  #read({ partitionId, recordsMax, bytesMax }: FetchRequest, from: number): Promise<Chunk> {
-    return this.#reads.read({ partitionId, from, recordsMax, bytesMax, loneRecordBytesMax: INTEGER_MAX });
+  async #read({ partitionId, recordsMax, bytesMax }: FetchRequest, from: number): Promise<Chunk | undefined> {
+    const limits = { recordsMax, bytesMax, loneRecordBytesMax: INTEGER_MAX };
+    try {
+      return await this.#reads.read({ partitionId, from, ...limits });
+    } catch (error) {
+      if (error instanceof Problem && error.code === "unknown_partition") return undefined;
+      throw error;
+    }
   }
 
   #waitUntilGrown(
@@ -107,7 +119,7 @@ export class Fetches {
       const end = () => settle("ended");
       // WakeUps looks at what was told since the read that found nothing: no wake-up is lost in between.
       const stopWaiting = this.#wakeUps.wait(partitionId, position, () => settle("grown"));
-      const delayMs = overdueAtMs - this.#scheduler.nowMs();
+      const delayMs = Math.max(0, overdueAtMs - this.#scheduler.nowMs()); // the read took its time too
       const cancelTimer = this.#scheduler.after(delayMs, () => settle("overdue"));
       this.#endings.add(end);
       signal.addEventListener("abort", end);

@@ -2,12 +2,23 @@
 // and whoever loses a membership is told. What a join brings is decided in core/membership.ts; the database judges
 // every write again, so several processes may do this at once.
 
-import { type JoinRequest, type JoinResult, joinResult, planJoin } from "../core/membership.ts";
+import {
+  type GainRequest,
+  type GroupSnapshot,
+  type JoinRequest,
+  type JoinResult,
+  joinResult,
+  neededTimes,
+  planGain,
+  planJoin,
+  type TimeOffsets,
+} from "../core/membership.ts";
 import type { Chance, Log, Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
 import type { MembershipRef } from "../core/session/state.ts";
+import type { ResetPolicies } from "../protocol/places.ts";
 import type { Db } from "../store/db.ts";
-import { readGroup, writeJoin } from "../store/groups.ts";
+import { readGroup, writeGain, writeJoin } from "../store/groups.ts";
 import {
   endExpiredMemberships,
   endMembership,
@@ -15,11 +26,12 @@ import {
   msUntilNextExpiry,
   renewLease,
 } from "../store/leases.ts";
+import { findOffsetsAt } from "../store/places.ts";
 import type { Topics } from "../store/topics.ts";
 import type { WriteQueue } from "../store/write-queue.ts";
 
 /** Another process changed the group each time between reading and writing. */
-const JOIN_ATTEMPTS_MAX = 20;
+const CHANGE_ATTEMPTS_MAX = 20;
 /** Lets a lease that is due be renewed before it is looked at. */
 const EXPIRY_SLACK_MS = 50;
 const EXPIRY_RETRY_MS = 1_000;
@@ -77,6 +89,14 @@ export class Memberships {
     });
   }
 
+  /**
+   * What the member's topics have beside what is owned, and what it has just lost, anew. Undefined where there is
+   * nothing, or the membership has ended. Rejects with a Problem.
+   */
+  gain(request: GainRequest): Promise<JoinResult | undefined> {
+    return this.#inTurn(request.group, () => this.#gainNow(request));
+  }
+
   /** When it rejects, the lease ends the membership. */
   leave(member: MembershipRef): Promise<void> {
     this.#letGo(member);
@@ -118,20 +138,47 @@ export class Memberships {
   }
 
   async #joinNow(request: JoinRequest): Promise<JoinResult> {
-    for (let attempt = 0; attempt < JOIN_ATTEMPTS_MAX; attempt += 1) {
-      const snapshot = await readGroup(this.#db, request.group, request.topics);
-      const plan = planJoin(request, snapshot);
-      const op = this.#queue.nextOp();
-      const write = writeJoin({ op, request, version: snapshot.version, plan });
-      const joined = await this.#queue.submit(write);
-      if (!joined) continue;
+    return this.#planned(request, async ({ snapshot, times, ...change }) => {
+      const plan = planJoin(request, snapshot, times);
+      const joined = await this.#queue.submit(writeJoin({ ...change, request, plan }));
+      if (!joined) return undefined;
       for (const memberId of plan.endedMemberIds)
         this.#tellReplaced(request.group, memberId, joined.membership);
-      return joinResult(joined, plan);
+      return { result: joinResult(joined, plan) };
+    });
+  }
+
+  async #gainNow(request: GainRequest): Promise<JoinResult | undefined> {
+    return this.#planned(request, async ({ snapshot, times, ...change }) => {
+      const plan = planGain(request, snapshot, times);
+      if (!plan || plan.partitionIds.length === 0) return { result: undefined };
+      const gained = await this.#queue.submit(writeGain({ ...change, plan }));
+      return gained && { result: joinResult(gained, plan) };
+    });
+  }
+
+  /** Reads the group and lets `change` plan and write, again and again until the write meets the group as it was read. */
+  async #planned<T>(
+    request: { readonly group: string; readonly topics: readonly string[]; readonly policies: ResetPolicies },
+    change: (picture: {
+      readonly op: number;
+      readonly group: string;
+      readonly version: number;
+      readonly snapshot: GroupSnapshot;
+      readonly times: TimeOffsets;
+    }) => Promise<{ readonly result: T } | undefined>,
+  ): Promise<T> {
+    const { group, topics, policies } = request;
+    for (let attempt = 0; attempt < CHANGE_ATTEMPTS_MAX; attempt += 1) {
+      const snapshot = await readGroup(this.#db, group, topics);
+      const times = await findOffsetsAt(this.#db, neededTimes(snapshot.partitions, policies));
+      const { version } = snapshot;
+      const done = await change({ op: this.#queue.nextOp(), group, version, snapshot, times });
+      if (done) return done.result;
     }
     throw new Problem(
       "unavailable",
-      `Group "${request.group}" changed ${JOIN_ATTEMPTS_MAX} times while joining it`,
+      `Group "${group}" changed ${CHANGE_ATTEMPTS_MAX} times while it was joined`,
     );
   }
 

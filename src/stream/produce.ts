@@ -1,6 +1,12 @@
-// One produce, from checked records to runs: partition, append, wake.
+// One produce, from checked records to runs: find the topic, then partition, append, wake. Two steps, so that a socket
+// can keep its produces in order: appendTo() has submitted its records when it returns.
 
-import { type AppendedRun, partitionRecords, runsWithOffsets } from "../core/partitioner.ts";
+import {
+  type AppendedRun,
+  partitionRecords,
+  requirePartitions,
+  runsWithOffsets,
+} from "../core/partitioner.ts";
 import type { Chance } from "../core/ports.ts";
 import type { NewRecord } from "../core/produce-request.ts";
 import { appendRecords } from "../store/records.ts";
@@ -19,22 +25,50 @@ export interface ProduceDeps {
 
 /** Resolves when every record is durable, all in one transaction. Rejects with a Problem, and then none was written. */
 export async function produce(
-  { topics, queue, wakeUps, timeIndexCadence, chance }: ProduceDeps,
+  deps: ProduceDeps,
   topicName: string,
   records: readonly NewRecord[],
 ): Promise<readonly AppendedRun[]> {
-  const topic = (await topics.find(topicName)) ?? (await createFor(topics, topicName, records));
+  return appendTo(deps, await findTarget(deps, topicName, records), records);
+}
+
+/** The topic, created where first use does that; records that it could not take create none. */
+export async function findTarget(
+  { topics }: Pick<ProduceDeps, "topics">,
+  topicName: string,
+  records: readonly NewRecord[],
+): Promise<Topic> {
+  const known = await topics.find(topicName);
+  if (!known && !topics.createsOnFirstUse) throw unknownTopic(topicName);
+  requirePartitions(records, known?.partitionIds.length ?? DEFAULT_PARTITION_COUNT);
+  return known ?? topics.require(topicName);
+}
+
+/** Where the topic is gone, another process has deleted it: it is found, or created, once more. */
+export async function appendTo(
+  deps: ProduceDeps,
+  topic: Topic,
+  records: readonly NewRecord[],
+): Promise<readonly AppendedRun[]> {
+  const runs = await appendOnce(deps, topic, records);
+  if (runs) return runs;
+  deps.topics.forget(topic);
+  const current = await findTarget(deps, topic.topic, records);
+  const runsAgain = await appendOnce(deps, current, records);
+  if (!runsAgain) throw unknownTopic(topic.topic);
+  return runsAgain;
+}
+
+/** Undefined, nothing written, where the topic is gone. */
+async function appendOnce(
+  { queue, wakeUps, timeIndexCadence, chance }: ProduceDeps,
+  topic: Topic,
+  records: readonly NewRecord[],
+): Promise<readonly AppendedRun[] | undefined> {
   const stickyPartition = Math.floor(chance.random() * topic.partitionIds.length);
   const batch = partitionRecords(records, { partitionCount: topic.partitionIds.length, stickyPartition });
   const appended = await queue.submit(appendRecords(topic, batch.partitions, timeIndexCadence));
-  if (!appended) throw unknownTopic(topicName);
+  if (!appended) return undefined;
   for (const { partitionId, logEndOffset } of appended) wakeUps.notify(partitionId, logEndOffset);
   return runsWithOffsets(batch.runs, new Map(appended.map(({ partition, offset }) => [partition, offset])));
-}
-
-/** Records that the new topic could not take create none. */
-function createFor(topics: Topics, topicName: string, records: readonly NewRecord[]): Promise<Topic> {
-  if (!topics.createsOnFirstUse) throw unknownTopic(topicName);
-  partitionRecords(records, { partitionCount: DEFAULT_PARTITION_COUNT, stickyPartition: 0 });
-  return topics.require(topicName);
 }

@@ -64,6 +64,17 @@ export class WakeUps {
     }
   }
 
+  /** Wakes all who wait at partitions that are gone: they read again and find it so. */
+  notifyGone(partitionIds: readonly number[]): void {
+    for (const partitionId of partitionIds) {
+      this.#logEndsByPartitionId.delete(partitionId);
+      for (const waiter of [...(this.#waitersByPartitionId.get(partitionId) ?? [])]) {
+        this.#forget(partitionId, waiter);
+        waiter.wake();
+      }
+    }
+  }
+
   #forget(partitionId: number, waiter: Waiter): void {
     const waiters = this.#waitersByPartitionId.get(partitionId);
     waiters?.delete(waiter);
@@ -94,7 +105,9 @@ export class WakeUps {
       const version = await this.#db.dataVersion?.();
       if (version !== undefined && version === this.#dataVersion) return false;
       this.#dataVersion = version;
-      const logEnds = await readLogEnds(this.#db, [...this.#waitersByPartitionId.keys()]);
+      const waitedFor = [...this.#waitersByPartitionId.keys()];
+      const logEnds = await readLogEnds(this.#db, waitedFor);
+      this.notifyGone(waitedFor.filter((partitionId) => !logEnds.has(partitionId)));
       const grown = [...logEnds].filter(([id, end]) => end > (this.#logEndsByPartitionId.get(id) ?? 0));
       for (const [partitionId, logEndOffset] of grown) this.notify(partitionId, logEndOffset);
       return grown.length > 0;

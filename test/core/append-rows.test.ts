@@ -16,6 +16,13 @@ test("appendRowsJson() is an array of [key, timestamp, headers, value], the text
   );
 });
 
+test("appendRowsJson() gives a record of bytes no value, and its bytes as hex behind it", () => {
+  const records = parseJsonProduce('{"records":[{"value":1},{"bytes":"AP+r","key":"k"},{"bytes":""}]}');
+  expect(appendRowsJson(records)).toBe(
+    '[[null,null,null,"1"],["k",null,null,null,"00ffab"],[null,null,null,null,""]]',
+  );
+});
+
 test("appendRowsJson() of no records is an empty array", () => {
   expect(appendRowsJson([])).toBe("[]");
 });

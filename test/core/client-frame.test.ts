@@ -2,7 +2,12 @@ import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { type ParsedFrame, parseClientFrame, parseSubscribeQuery } from "../../src/core/client-frame.ts";
 import type { AckFrame, SubscribeFrame } from "../../src/protocol/frames.ts";
-import { CLIENT_FRAME_BYTES_MAX, INTEGER_MAX, METADATA_BYTES_MAX } from "../../src/protocol/limits.ts";
+import {
+  CLIENT_FRAME_BYTES_MAX,
+  INTEGER_MAX,
+  METADATA_BYTES_MAX,
+  RECORD_BYTES_MAX,
+} from "../../src/protocol/limits.ts";
 
 const name249 = "n".repeat(249);
 const topicNames = (count: number) => Array.from({ length: count }, (_, index) => `t${index}`);
@@ -336,24 +341,7 @@ describe("parseClientFrame() refuses as bad_request, and the socket lives,", () 
     ],
     // in the contract and not built yet
     ["auth", '{"type":"auth","token":"secret"}', '"auth" frame: this frame is not built yet'],
-    ["release", '{"type":"release","subscription":"s1","partitions":[]}', '"release" frame'],
-    ["seek", '{"type":"seek","topic":"orders","partition":0,"to":"latest"}', '"seek" frame'],
-    ["pause", '{"type":"pause","partitions":[]}', '"pause" frame'],
-    ["resume", '{"type":"resume","partitions":[]}', '"resume" frame'],
-    ["produce", '{"type":"produce","id":3,"topic":"orders","records":[]}', '"produce" frame'],
     ["transact", '{"type":"transact","id":4}', '"transact" frame'],
-    ["a reader", '{"type":"subscribe","topics":["orders"],"from":"latest"}', "not built yet"],
-    ["a place for a group", subscribe({ from: "latest" }), '"from" is not built yet'],
-    ["an ack timeout", subscribe({ ackTimeoutMs: 60_000 }), '"ackTimeoutMs" is not built yet'],
-    ["at most once", subscribe({ ack: "none" }), "not built yet"],
-    ["a policy in time", subscribe({ reset: { ago: 60_000 } }), "not built yet"],
-    ["a policy at a time", subscribe({ reset: { timestamp: 0 } }), "not built yet"],
-    ["a policy in time, for missing", subscribe({ reset: { missing: { ago: 60_000 } } }), "not built yet"],
-    [
-      "a policy at a time, for outOfRange",
-      subscribe({ reset: { missing: "latest", outOfRange: { timestamp: 0 } } }),
-      "not built yet",
-    ],
   ];
   for (const [title, text, says] of notAllowed) {
     test(`${title}: ${titleOf(text)}`, () => {
@@ -381,7 +369,8 @@ describe("the id of a frame that is refused", () => {
     ["is repeated: 0", '{"type":"pong","id":0,"bogus":1}', 0],
     ["is repeated: text", '{"type":"pong","id":"seven","bogus":1}', "seven"],
     ["is repeated: empty text", '{"type":"pong","id":"","bogus":1}', ""],
-    ["is repeated of a frame that is not built", '{"type":"produce","id":3}', 3],
+    ["is repeated of a frame that is not built", '{"type":"transact","id":3}', 3],
+    ["is repeated of a record that is refused", '{"type":"produce","id":9,"topic":"t","records":[{}]}', 9],
     ["is repeated of a frame whose member is missing", '{"type":"ack","id":4}', 4],
     ["is repeated of a frame of an unknown type", '{"type":"hello","id":5}', 5],
     ["is repeated of a frame without type", '{"id":6}', 6],
@@ -433,6 +422,296 @@ describe("a frame as large as a frame may be", () => {
   }
 });
 
+// ── readers, positions and policies by time ──────────────────────────────────────────────────────────────
+
+const reader = (members: Readonly<Record<string, unknown>> = {}): string =>
+  JSON.stringify({ type: "subscribe", topics: ["orders"], from: "latest", ...members });
+const start = { topic: "orders", partition: 0, offset: 5 };
+const seek = (members: Readonly<Record<string, unknown>> = {}): string =>
+  JSON.stringify({ type: "seek", topic: "orders", partition: 0, to: "latest", ...members });
+const ofPartitions = (type: string, members: Readonly<Record<string, unknown>> = {}): string =>
+  JSON.stringify({ type, partitions: [{ topic: "orders", partition: 0 }], ...members });
+const TIME_MS = 1_740_830_400_000;
+
+describe("parseClientFrame() takes", () => {
+  const places = ["earliest", "latest", { offset: 0 }, { offset: INTEGER_MAX }, { timestamp: TIME_MS }];
+  const taken: readonly (readonly [title: string, text: string])[] = [
+    ...[...places, { ago: 60_000 }].map((from) => ["a reader from", reader({ from })] as const),
+    ["a reader from one partition", reader({ from: [start] })],
+    [
+      "a reader from two partitions, one of them of a known topic",
+      reader({ from: [start, { ...start, partition: 1, topicId: 7 }] }),
+    ],
+    [
+      "a reader with everything that a reader may have",
+      reader({
+        id: 1,
+        subscription: "s1",
+        ack: "manual",
+        reset: { outOfRange: { ago: 5 } },
+        window: { records: 10 },
+        sessionTimeoutMs: 6_000,
+      }),
+    ],
+    ["a reader that names its default", reader({ ack: "none" })],
+    ["a reader with one policy for all", reader({ reset: { timestamp: 0 } })],
+    ["a group that acknowledges nothing", subscribe({ ack: "none" })],
+    ["the shortest ack timeout", subscribe({ ackTimeoutMs: 100 })],
+    ["the longest ack timeout", subscribe({ ackTimeoutMs: 86_400_000 })],
+    ["a policy at a time", subscribe({ reset: { timestamp: TIME_MS } })],
+    ["a policy some time ago", subscribe({ reset: { ago: 0 } })],
+    [
+      "a policy at a time for one, some time ago for the other",
+      subscribe({ reset: { missing: { ago: 60_000 }, outOfRange: { timestamp: TIME_MS } } }),
+    ],
+    ...[...places, "current", { ago: 60_000 }, { shift: -5 }, { shift: 0 }, { shift: INTEGER_MAX }].map(
+      (to) => ["seek to", seek({ to })] as const,
+    ),
+    ["seek with id and name", seek({ id: "s", subscription: "s1" })],
+    ...["pause", "resume", "release"].flatMap((type) => [
+      [type, ofPartitions(type)] as const,
+      [`${type} with id and name`, ofPartitions(type, { id: 0, subscription: "s1" })] as const,
+      [
+        `${type} of a partition named twice`,
+        ofPartitions(type, { partitions: Array(2).fill({ topic: "orders", partition: 3 }) }),
+      ] as const,
+    ]),
+  ];
+  for (const [title, text] of taken) {
+    test(`${title}: ${titleOf(text)}`, () => {
+      expect<unknown>(frameOf(parseClientFrame(text))).toEqual(JSON.parse(text));
+    });
+  }
+});
+
+describe("parseClientFrame() refuses as bad_frame, which closes the socket,", () => {
+  const without = (frame: string, member: string) =>
+    JSON.stringify({ ...JSON.parse(frame), [member]: undefined });
+  const bad: readonly (readonly [title: string, text: string, says: string])[] = [
+    ["a reader's place that is a number", reader({ from: 5 }), '"from'],
+    ["a reader's place that is null", reader({ from: null }), '"from'],
+    ["a reader's place that is true", reader({ from: true }), '"from'],
+    ["a reader's place without anything", reader({ from: {} }), '"from.offset"'],
+    ["a reader's offset that is text", reader({ from: { offset: "5" } }), '"from.offset"'],
+    ["a reader's time that is text", reader({ from: { timestamp: "now" } }), '"from.timestamp"'],
+    ["a reader's partition that is a number", reader({ from: [5] }), '"from.0"'],
+    [
+      "a reader's partition without offset",
+      reader({ from: [{ topic: "o", partition: 0 }] }),
+      '"from.0.offset"',
+    ],
+    ["a reader's partition without topic", reader({ from: [{ partition: 0, offset: 0 }] }), '"from.0.topic"'],
+    ["a reader's topicId that is text", reader({ from: [{ ...start, topicId: "7" }] }), '"from.0.topicId"'],
+    ["an ack timeout that is text", subscribe({ ackTimeoutMs: "60000" }), '"ackTimeoutMs"'],
+    ["a policy some time ago that is text", subscribe({ reset: { ago: "1h" } }), '"reset.ago"'],
+    ["a policy whose time is null", subscribe({ reset: { timestamp: null } }), '"reset.timestamp"'],
+    [
+      "a policy whose time is null, for missing",
+      subscribe({ reset: { missing: { timestamp: null } } }),
+      '"reset.missing.timestamp"',
+    ],
+    ...["topic", "partition", "to"].map(
+      (member) => [`seek without ${member}`, without(seek(), member), `"${member}`] as const,
+    ),
+    ["seek to a number", seek({ to: 5 }), '"to'],
+    ["seek to null", seek({ to: null }), '"to'],
+    ["seek to an array", seek({ to: [5] }), '"to'],
+    ["seek to nothing", seek({ to: {} }), '"to.offset"'],
+    ["seek to an offset that is text", seek({ to: { offset: "5" } }), '"to.offset"'],
+    ["seek by a shift that is text", seek({ to: { shift: "5" } }), '"to.shift"'],
+    ["seek in a partition that is text", seek({ partition: "0" }), '"partition"'],
+    ...["pause", "resume", "release"].flatMap((type) => [
+      [`${type} without partitions`, without(ofPartitions(type), "partitions"), '"partitions"'] as const,
+      [`${type} of text`, ofPartitions(type, { partitions: "orders" }), '"partitions"'] as const,
+      [`${type} of a name`, ofPartitions(type, { partitions: ["orders"] }), '"partitions.0"'] as const,
+      [
+        `${type} without a partition's number`,
+        ofPartitions(type, { partitions: [{ topic: "orders" }] }),
+        '"partitions.0.partition"',
+      ] as const,
+    ]),
+    ["produce without topic", '{"type":"produce","records":[{"value":1}]}', '"topic"'],
+    ["produce to a number", '{"type":"produce","topic":1,"records":[{"value":1}]}', '"topic"'],
+    ["produce without records", '{"type":"produce","topic":"orders"}', '"records"'],
+    ["produce of an object", '{"type":"produce","topic":"orders","records":{}}', '"records"'],
+    ["produce with an id that is null", produce("[]", '"id":null'), '"id"'],
+  ];
+  for (const [title, text, says] of bad) {
+    test(`${title}: ${titleOf(text)}`, () => {
+      const { code, message } = problemOf(parseClientFrame(text));
+      expect([code, message]).toEqual(["bad_frame", expect.stringContaining(says)]);
+    });
+  }
+});
+
+describe("parseClientFrame() refuses as bad_request, and the socket lives,", () => {
+  const notAllowed: readonly (readonly [title: string, text: string, says: string])[] = [
+    // what does not go together
+    ["a group with a place", subscribe({ from: "latest" }), '"from"'],
+    ["a group with partitions to read", subscribe({ from: [start] }), '"from"'],
+    ["neither a group nor a place", '{"type":"subscribe","topics":["orders"]}', '"group"'],
+    ["a reader with an instanceId", reader({ instanceId: "tab-7" }), '"instanceId"'],
+    ["a reader with a memberId", reader({ memberId: "m" }), '"memberId"'],
+    ["a reader with an ack timeout", reader({ ack: "manual", ackTimeoutMs: 60_000 }), '"ackTimeoutMs"'],
+    ["a reader with a policy for missing", reader({ reset: { missing: "latest" } }), '"reset.missing"'],
+    ["ack none with an ack timeout", subscribe({ ack: "none", ackTimeoutMs: 60_000 }), '"ackTimeoutMs"'],
+    [
+      "a reader of a topic that is not in topics",
+      reader({ from: [{ ...start, topic: "refunds" }] }),
+      "refunds",
+    ],
+    ["a reader of a partition named twice", reader({ from: [start, { ...start, offset: 6 }] }), "twice"],
+    // values
+    ["a reader of no partition", reader({ from: [] }), '"from"'],
+    ["a reader's place that nobody knows", reader({ from: "newest" }), '"from"'],
+    ["a reader at what only a group has", reader({ from: "current" }), '"from"'],
+    ["a reader's offset below 0", reader({ from: { offset: -1 } }), '"from.offset"'],
+    ["a reader's partition below 0", reader({ from: [{ ...start, partition: -1 }] }), '"from.0.partition"'],
+    ["a reader's topic that is no name", reader({ from: [{ ...start, topic: "a/b" }] }), '"from.0.topic"'],
+    ["an ack timeout of 99 ms", subscribe({ ackTimeoutMs: 99 }), "100 to 86400000"],
+    ["an ack timeout of a day and a ms", subscribe({ ackTimeoutMs: 86_400_001 }), "100 to 86400000"],
+    ["a policy some time to come", subscribe({ reset: { ago: -1 } }), '"reset.ago"'],
+    ["a policy before 1970", subscribe({ reset: { timestamp: -1 } }), '"reset.timestamp"'],
+    ["seek to what nobody knows", seek({ to: "newest" }), '"to"'],
+    ["seek to a policy", seek({ to: "none" }), '"to"'],
+    ["seek by half a record", seek({ to: { shift: 0.5 } }), '"to.shift"'],
+    ["seek below 0", seek({ to: { offset: -1 } }), '"to.offset"'],
+    ["seek in a topic that is no name", seek({ topic: ".." }), '"topic"'],
+    ...["pause", "resume", "release"].flatMap((type) => [
+      [`${type} of nothing`, ofPartitions(type, { partitions: [] }), '"partitions"'] as const,
+      [
+        `${type} of a partition below 0`,
+        ofPartitions(type, { partitions: [{ topic: "orders", partition: -1 }] }),
+        '"partitions.0.partition"',
+      ] as const,
+    ]),
+    // members that nobody knows
+    ["a place with two meanings", reader({ from: { offset: 5, timestamp: 5 } }), '"from.offset"'],
+    ["a reader by a shift", reader({ from: { offset: 1, shift: 5 } }), '"from.shift"'],
+    [
+      "a member of a reader's partition",
+      reader({ from: [{ ...start, generation: 1 }] }),
+      '"from.0.generation"',
+    ],
+    ["a member of a policy", subscribe({ reset: { ago: 5, missing: "latest" } }), '"reset.missing"'],
+    ["a member of seek", seek({ offset: 5 }), '"offset"'],
+    ["a member of a place", seek({ to: { shift: 5, from: 1 } }), '"to.from"'],
+    ...["pause", "resume", "release"].flatMap((type) => [
+      [`a member of ${type}`, ofPartitions(type, { topic: "orders" }), '"topic"'] as const,
+      [
+        `a member of a partition in ${type}`,
+        ofPartitions(type, { partitions: [{ topic: "orders", partition: 0, generation: 1 }] }),
+        '"partitions.0.generation"',
+      ] as const,
+    ]),
+    // members twice
+    ["a place twice", withText(reader(), '"from":"earliest"'), '"from" is there twice'],
+    ["an offset twice", '{"type":"subscribe","topics":["a"],"from":{"offset":1,"offset":2}}', '"offset"'],
+    ["a shift twice", '{"type":"seek","topic":"a","partition":0,"to":{"shift":1,"shift":2}}', '"shift"'],
+    ["partitions twice", withText(ofPartitions("pause"), '"partitions":[]'), '"partitions"'],
+  ];
+  for (const [title, text, says] of notAllowed) {
+    test(`${title}: ${titleOf(text)}`, () => {
+      const { code, message } = problemOf(parseClientFrame(text));
+      expect([code, message]).toEqual(["bad_request", expect.stringContaining(says)]);
+    });
+  }
+});
+
+// ── produce ──────────────────────────────────────────────────────────────────────────────────────────────
+
+function produce(records: string, member = '"id":3'): string {
+  return `{"type":"produce","topic":"orders",${member},"records":${records}}`;
+}
+
+function producedOf(text: string) {
+  const frame = frameOf(parseClientFrame(text));
+  if (frame.type !== "produce") throw new Error(`was taken for ${frame.type}`);
+  return frame;
+}
+
+describe("parseClientFrame() of produce", () => {
+  test("gives the topic, the id and the records", () => {
+    expect(
+      producedOf(produce('[{"key":"u1","value":{"n":1},"headers":{"a":"b"},"timestamp":5,"partition":2}]')),
+    ).toEqual({
+      type: "produce",
+      id: 3,
+      topic: "orders",
+      records: [
+        expect.objectContaining({
+          key: "u1",
+          value: '{"n":1}',
+          headers: '{"a":"b"}',
+          timestamp: 5,
+          partition: 2,
+        }),
+      ],
+    });
+  });
+
+  for (const value of [
+    "2.0",
+    "1E400",
+    "12345678901234567890",
+    '{"b":1,"a":2,"b":3}',
+    '{"__proto__":{"x":1}}',
+    '"\\u0041\\ud800"',
+    "[ 1,  2 ]",
+    "null",
+    '"]}"',
+  ]) {
+    test(`keeps a value byte for byte: ${value}`, () => {
+      const text = ` { "records" : [ {"value":1}, { "value" : ${value} } ] , "topic":"orders","type":"produce" } `;
+      expect(producedOf(text).records.map((record) => record.value)).toEqual(["1", value]);
+    });
+  }
+
+  test("keeps what is deeper than a frame may nest, inside a value", () => {
+    const value = nested(100);
+    expect(producedOf(produce(`[{"value":${value}}]`)).records[0]?.value).toBe(value);
+  });
+
+  test("reads the records whose name is written with escapes", () => {
+    const text = '{"type":"produce","topic":"orders","rec\\u006frds":[{"value":2.0}]}';
+    expect(producedOf(text).records.map(({ value }) => value)).toEqual(["2.0"]);
+  });
+
+  const refused: readonly (readonly [title: string, text: string, says: string])[] = [
+    ["no records", produce("[]"), "records"],
+    ["a topic that is no name", produce('[{"value":1}]').replace("orders", ".."), '"topic"'],
+    ["a record that is a number", produce("[1]"), "records[0]"],
+    ["a record without value", produce('[{"value":1},{"key":"a"}]'), "records[1]"],
+    ["a record's key that is a number", produce('[{"key":1,"value":1}]'), "records[0]"],
+    ["a record's partition below 0", produce('[{"partition":-1,"value":1}]'), "records[0]"],
+    ["a member of a record that nobody knows", produce('[{"value":1,"offset":5}]'), '"offset"'],
+    ["a value twice in a record", produce('[{"value":1,"value":2}]'), '"value" twice'],
+    ["a value that nests deeper than 128", produce(`[{"value":${nested(129)}}]`), "128"],
+    ["the topic twice", produce('[{"value":1}]', '"topic":"orders"'), '"topic" is there twice'],
+    ["the records twice", produce('[{"value":1}]', '"records":[{"value":2}]'), '"records" is there twice'],
+    ["the records twice, once escaped", produce('[{"value":1}]', '"rec\\u006frds":[]'), '"records"'],
+    ["the type twice", produce('[{"value":1}]', '"type":"produce"'), '"type" is there twice'],
+    ["a producer", produce('[{"value":1}]', '"producer":{"id":"p"}'), '"producer" is not built yet'],
+    ["what it expects", produce('[{"value":1}]', '"expect":[]'), '"expect" is not built yet'],
+    ["a member that nobody knows", produce('[{"value":1}]', '"partition":0'), '"partition"'],
+    ["a subscription", produce('[{"value":1}]', '"subscription":"s1"'), '"subscription"'],
+  ];
+  for (const [title, text, says] of refused) {
+    test(`refuses ${title}, and the socket lives: ${titleOf(text)}`, () => {
+      const { code, message } = problemOf(parseClientFrame(text));
+      expect([code, message]).toEqual(["bad_request", expect.stringContaining(says)]);
+    });
+  }
+
+  test("refuses a record larger than a record may be, by its own code and with the frame's id", () => {
+    const value = JSON.stringify("x".repeat(RECORD_BYTES_MAX));
+    expect(problemOf(parseClientFrame(produce(`[{"value":${value}}]`)))).toMatchObject({
+      code: "record_too_large",
+      id: 3,
+    });
+  });
+});
+
 // ── the URL ──────────────────────────────────────────────────────────────────────────────────────────────
 
 describe("parseSubscribeQuery()", () => {
@@ -451,6 +730,10 @@ describe("parseSubscribeQuery()", () => {
     ["topic=orders&group=billing&topic=refunds", { topics: ["orders", "refunds"] }],
     [`${billing}&reset=latest`, { reset: "latest" }],
     [`${billing}&reset=none&ack=manual`, { reset: "none", ack: "manual" }],
+    [`${billing}&reset=earliest&ack=none`, { reset: "earliest", ack: "none" }],
+    [`${billing}&reset=@1740830400000`, { reset: { timestamp: 1_740_830_400_000 } }],
+    [`${billing}&ackTimeoutMs=60000`, { ackTimeoutMs: 60_000 }],
+    [`${billing}&ackTimeoutMs=100`, { ackTimeoutMs: 100 }],
     [
       `${billing}&subscription=s1&instanceId=tab-7&memberId=m`,
       { subscription: "s1", instanceId: "tab-7", memberId: "m" },
@@ -466,6 +749,26 @@ describe("parseSubscribeQuery()", () => {
         type: "subscribe",
         topics: ["orders"],
         group: "billing",
+        ...frame,
+      });
+    });
+  }
+
+  const readers: readonly (readonly [query: string, frame: Partial<SubscribeFrame>])[] = [
+    ["from=earliest", { from: "earliest" }],
+    ["from=latest&ack=manual", { from: "latest", ack: "manual" }],
+    ["from=5", { from: { offset: 5 } }],
+    ["from=0&ack=none", { from: { offset: 0 }, ack: "none" }],
+    ["from=@0", { from: { timestamp: 0 } }],
+    ["from=@1740830400000", { from: { timestamp: 1_740_830_400_000 } }],
+    ["from=latest&reset=latest", { from: "latest", reset: "latest" }],
+    ["from=latest&subscription=s1&id=7", { from: "latest", subscription: "s1", id: "7" }],
+  ];
+  for (const [query, frame] of readers) {
+    test(`takes a reader: ?topic=orders&${query}`, () => {
+      expect(frameOf(parse(`topic=orders&${query}`))).toEqual({
+        type: "subscribe",
+        topics: ["orders"],
         ...frame,
       });
     });
@@ -505,10 +808,20 @@ describe("parseSubscribeQuery()", () => {
       `${billing}&sessionTimeoutMs=6000&sessionTimeoutMs=6000`,
       '"sessionTimeoutMs"',
     ],
-    ["a reader", "topic=orders", "not built yet"],
-    ["a reader with a place", "topic=orders&from=latest", "not built yet"],
-    ["at most once", `${billing}&reset=earliest&ack=none`, "not built yet"],
-    ["an ack timeout", `${billing}&ackTimeoutMs=60000`, "not built yet"],
+    ["neither a group nor a place", "topic=orders", '"group"'],
+    ["a place beside a group", `${billing}&from=latest`, '"from"'],
+    ["a place twice", "topic=orders&from=5&from=5", '"from"'],
+    ["a place that nobody knows", "topic=orders&from=newest", '"from"'],
+    ["a place that only a group has", "topic=orders&from=current", '"from"'],
+    ["a place below 0", "topic=orders&from=-1", '"from"'],
+    ["an offset as a policy", `${billing}&reset=5`, '"reset'],
+    ["a time as a policy that is none", `${billing}&reset=@now`, '"reset'],
+    ["an ack mode that nobody knows", `${billing}&ack=auto`, '"ack"'],
+    ["an ack timeout beside ack=none", `${billing}&ack=none&ackTimeoutMs=60000`, '"ackTimeoutMs"'],
+    ["an ack timeout of a reader", "topic=orders&from=latest&ackTimeoutMs=60000", '"ackTimeoutMs"'],
+    ["an ack timeout of 99 ms", `${billing}&ackTimeoutMs=99`, "100"],
+    ["an instanceId of a reader", "topic=orders&from=latest&instanceId=tab-7", '"instanceId"'],
+    ["a memberId of a reader", "topic=orders&from=latest&memberId=m", '"memberId"'],
   ];
   for (const [title, query, says] of refused) {
     test(`refuses ${title}, and the socket lives: ?${titleOf(query)}`, () => {
@@ -550,6 +863,9 @@ describe("parseClientFrame() never throws and alters nothing", () => {
     ack({ metadata: "é\u2028" }),
     '{"type":"unsubscribe","id":"u"}',
     '{"type":"pong","id":3}',
+    reader({ from: [start], reset: { outOfRange: { ago: 5 } } }),
+    seek({ id: "s", to: { shift: -5 } }),
+    ofPartitions("pause", { subscription: "s1" }),
   ];
 
   test("given any text", () => {
@@ -561,7 +877,7 @@ describe("parseClientFrame() never throws and alters nothing", () => {
   });
 
   test("given an object of a known type with any members", () => {
-    const type = fc.constantFrom("subscribe", "ack", "unsubscribe", "pong", "seek");
+    const type = fc.constantFrom("subscribe", "ack", "unsubscribe", "pong", "seek", "pause", "release");
     const memberName = fc.constantFrom(
       "id",
       "topics",
@@ -574,6 +890,10 @@ describe("parseClientFrame() never throws and alters nothing", () => {
       "subscription",
       "sessionTimeoutMs",
       "from",
+      "to",
+      "topic",
+      "partition",
+      "partitions",
       "__proto__",
       "bogus",
     );
@@ -581,6 +901,8 @@ describe("parseClientFrame() never throws and alters nothing", () => {
       fc.jsonValue(),
       fc.constant(["orders"]),
       fc.constant([ackEntry]),
+      fc.constantFrom("latest", { offset: 5 }, { ago: 5 }, { shift: -5 }, 0),
+      fc.constantFrom([start], [{ topic: "orders", partition: 0 }]),
       fc.constant("g"),
     );
     const members = fc.array(fc.tuple(memberName, value), { maxLength: 5 });

@@ -1,14 +1,20 @@
 import { describe, expect, test } from "bun:test";
 import {
+  type GainRequest,
   type GroupMember,
   type GroupPartition,
   type GroupSnapshot,
+  type Joined,
+  type JoinedPartition,
   type JoinRequest,
+  joinResult,
+  neededTimes,
+  planGain,
   planJoin,
   startOf,
 } from "../../src/core/membership.ts";
 import { Problem } from "../../src/core/problem.ts";
-import type { ResetPolicy } from "../../src/protocol/frames.ts";
+import type { ResetPolicy } from "../../src/protocol/places.ts";
 
 /** The log holds [40, 100); the group has seen the topic and its two partitions. */
 const partitionOf = (options: Partial<GroupPartition> = {}): GroupPartition => {
@@ -21,6 +27,7 @@ const partitionOf = (options: Partial<GroupPartition> = {}): GroupPartition => {
     logStartOffset: 40,
     logEndOffset: 100,
     committedOffset: 60,
+    ownerMemberId: null,
     partitionsSeen: 2,
     topicIdSeen: 7,
     ...options,
@@ -51,6 +58,7 @@ const snapshotOf = (options: Partial<GroupSnapshot> = {}): GroupSnapshot => ({
 
 const memberOf = (options: Partial<GroupMember> = {}): GroupMember => ({
   memberId: "m1",
+  membership: 1,
   instanceId: null,
   isExpired: false,
   ...options,
@@ -381,5 +389,208 @@ describe("planJoin()", () => {
       const snapshot = snapshotOf({ members: [memberOf()], partitions: [] });
       expect(problemOf(() => planJoin(requestOf(), snapshot)).code).toBe("conflict");
     });
+  });
+});
+
+describe("policies by time", () => {
+  const AGO = { ago: 60_000 };
+  const AT = { timestamp: 5 };
+  const times = new Map([[70, 77]]);
+  const byTime = { missing: AGO, outOfRange: AT };
+
+  test("give a partition without a committed offset the place that was looked up", () => {
+    const start = startOf(partitionOf({ committedOffset: null, ...NEW_TOPIC }), byTime, times);
+    expect(start).toEqual({
+      kind: "reset",
+      topic: "orders",
+      partition: 0,
+      partitionId: 70,
+      from: null,
+      to: 77,
+      policy: AGO,
+      cause: "missing: ago 60000 ms",
+    });
+  });
+
+  test("give one whose committed offset has left the log the place of the other policy", () => {
+    const start = startOf(partitionOf({ committedOffset: 39 }), byTime, times);
+    expect(start).toMatchObject({ from: 39, to: 77, policy: AT, cause: "outOfRange: timestamp 5" });
+  });
+
+  test("lead into the log, though it has moved since they were looked up", () => {
+    const partition = partitionOf({ committedOffset: null, ...NEW_TOPIC });
+    const placeAt = (offset: number) => startOf(partition, byTime, new Map([[70, offset]]));
+    expect(placeAt(39)).toMatchObject({ to: 40 });
+    expect(placeAt(101)).toMatchObject({ to: 100 });
+  });
+
+  test("do not move a group from where it stands, nor a new partition from its beginning", () => {
+    expect(startOf(partitionOf(), byTime)).toEqual({ kind: "committed" });
+    const isNew = { committedOffset: null, ...NEW_PARTITION };
+    expect(startOf(partitionOf(isNew), byTime)).toMatchObject({ to: 40, policy: "earliest" });
+  });
+
+  test("of a join are in its plan", () => {
+    const snapshot = snapshotOf({ partitions: [partitionOf({ committedOffset: null, ...NEW_TOPIC })] });
+    expect(planJoin(requestOf({ policies: byTime }), snapshot, times).resets).toMatchObject([
+      { partitionId: 70, to: 77, policy: AGO },
+    ]);
+  });
+
+  describe("neededTimes()", () => {
+    const cases: readonly [title: string, partition: Partial<GroupPartition>, place: object | undefined][] = [
+      ["missing", { committedOffset: null, ...NEW_TOPIC }, AGO],
+      ["below the log", { committedOffset: 39 }, AT],
+      ["above the log", { committedOffset: 101 }, AT],
+      ["usable", {}, undefined],
+      ["new in a topic that the group knows", { committedOffset: null, ...NEW_PARTITION }, undefined],
+      ["of a topic created again", { committedOffset: null, ...TOPIC_CREATED_AGAIN }, undefined],
+    ];
+    for (const [title, about, place] of cases) {
+      test(`of a partition that is ${title}: ${place ? JSON.stringify(place) : "none"}`, () => {
+        const partition = partitionOf(about);
+        const expected = place ? [{ partitionId: partition.partitionId, place }] : [];
+        expect<unknown>(neededTimes([partition], byTime)).toEqual(expected);
+      });
+    }
+
+    test("are none where the policies are not by time", () => {
+      const partitions = [
+        partitionOf({ committedOffset: null, ...NEW_TOPIC }),
+        partitionOf({ committedOffset: 0 }),
+      ];
+      for (const policy of ["earliest", "latest", "none"] as const)
+        expect(neededTimes(partitions, { missing: policy, outOfRange: policy })).toEqual([]);
+    });
+  });
+});
+
+describe("planGain()", () => {
+  const gainOf = (options: Partial<GainRequest> = {}): GainRequest => ({
+    group: "billing",
+    memberId: "m1",
+    membership: 1,
+    topics: ["orders"],
+    policies: { missing: "latest", outOfRange: "latest" },
+    lostPartitionIds: [],
+    ...options,
+  });
+  const own = (about: Partial<GroupPartition> = {}) => partitionOf({ ownerMemberId: "m1", ...about });
+  const grown = partitionOf({ ...NEW_PARTITION, committedOffset: null });
+  const snapshot = snapshotOf({ members: [memberOf()], partitions: [own(), grown] });
+
+  test("brings what nobody owns, from its beginning where it is new, and leaves the rest where it is", () => {
+    expect(planGain(gainOf(), snapshot)).toMatchObject({
+      memberId: "m1",
+      partitionIds: [72],
+      resets: [{ partitionId: 72, from: null, to: 40, policy: "earliest" }],
+      unplaced: [],
+      topicsSeen: [{ topic: "orders", topicId: 7, partitions: 2 }],
+    });
+  });
+
+  test("brings what the member has lost again, from its committed offset", () => {
+    expect(planGain(gainOf({ lostPartitionIds: [70] }), snapshot)).toMatchObject({
+      partitionIds: [70, 72],
+      resets: [{ partitionId: 72 }],
+    });
+  });
+
+  test("brings nothing of another member, not even what this one says it has lost", () => {
+    const others = snapshotOf({
+      members: [memberOf(), memberOf({ memberId: "m2", membership: 2 })],
+      partitions: [partitionOf({ ownerMemberId: "m2" })],
+    });
+    expect(planGain(gainOf({ lostPartitionIds: [70] }), others)?.partitionIds).toEqual([]);
+  });
+
+  test("brings no partition that is gone", () => {
+    expect(
+      planGain(
+        gainOf({ lostPartitionIds: [99] }),
+        snapshotOf({ members: [memberOf()], partitions: [own()] }),
+      ),
+    ).toMatchObject({ partitionIds: [] });
+  });
+
+  test("applies the member's policies, by time too, to what it brings and to nothing else", () => {
+    const outside = [own({ committedOffset: 0 }), own({ partition: 1, partitionId: 71, committedOffset: 0 })];
+    const policies = { missing: "none", outOfRange: { ago: 5 } } as const;
+    const lost = gainOf({ policies, lostPartitionIds: [71] });
+    const plan = planGain(
+      lost,
+      snapshotOf({ members: [memberOf()], partitions: outside }),
+      new Map([[71, 66]]),
+    );
+    expect(plan?.resets).toMatchObject([{ partitionId: 71, from: 0, to: 66, policy: { ago: 5 } }]);
+  });
+
+  test("names what the policy none leaves without a place", () => {
+    const lost = gainOf({ policies: { missing: "none", outOfRange: "none" }, lostPartitionIds: [70] });
+    const outside = snapshotOf({ members: [memberOf()], partitions: [own({ committedOffset: 0 })] });
+    expect(planGain(lost, outside)).toMatchObject({
+      resets: [],
+      unplaced: [{ partitionId: 70, code: "offset_out_of_range" }],
+    });
+  });
+
+  test.each<[string, readonly GroupMember[]]>([
+    ["has ended", []],
+    ["is another one of the same member by now", [memberOf({ membership: 2 })]],
+    ["is another member's", [memberOf({ memberId: "m2" })]],
+  ])("is nothing where the membership %s", (_, members) => {
+    expect(planGain(gainOf(), { ...snapshot, members })).toBeUndefined();
+  });
+
+  test("is still for a member whose lease has run out and whom nobody has ended", () => {
+    const members = [memberOf({ isExpired: true })];
+    expect(planGain(gainOf(), { ...snapshot, members })?.partitionIds).toEqual([72]);
+  });
+});
+
+describe("joinResult()", () => {
+  const place = { topic: "orders", partition: 0, partitionId: 70 };
+  const joinedOf = (about: Partial<JoinedPartition>): Joined => ({
+    memberId: "m1",
+    membership: 1,
+    partitions: [
+      {
+        ...place,
+        topicId: 7,
+        generation: 3,
+        committedOffset: 40,
+        metadata: null,
+        logStartOffset: 40,
+        logEndOffset: 100,
+        ...about,
+      },
+    ],
+  });
+  const planOf = (outcome: { committedOffset: number | null; policy: ResetPolicy }) => {
+    const { committedOffset, policy } = outcome;
+    const partitions = [partitionOf({ committedOffset, ...NEW_TOPIC })];
+    return planJoin(
+      requestOf({ policies: { missing: policy, outOfRange: policy } }),
+      snapshotOf({ partitions }),
+    );
+  };
+
+  test("names the policy that gave the place", () => {
+    const plan = planOf({ committedOffset: null, policy: "earliest" });
+    expect(joinResult(joinedOf({ committedOffset: 40 }), plan).resets).toMatchObject([
+      { policy: "earliest" },
+    ]);
+  });
+
+  test("names no policy where an ack came in between", () => {
+    const plan = planOf({ committedOffset: 0, policy: "earliest" });
+    expect(joinResult(joinedOf({ committedOffset: 60 }), plan).resets).toEqual([]);
+  });
+
+  test("leaves a partition without a place only while its offset is unusable", () => {
+    const plan = planOf({ committedOffset: 0, policy: "none" });
+    const unplacedAt = (committedOffset: number | null) =>
+      joinResult(joinedOf({ committedOffset }), plan).unplaced.length;
+    expect([null, 0, 39, 40, 100, 101].map(unplacedAt)).toEqual([1, 1, 1, 0, 0, 1]);
   });
 });

@@ -1,7 +1,12 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { Problem } from "../../src/core/problem.ts";
-import { type NewRecord, parseJsonProduce, parseNdjsonProduce } from "../../src/core/produce-request.ts";
+import {
+  type NewRecord,
+  parseJsonProduce,
+  parseNdjsonProduce,
+  parseRecordsArray,
+} from "../../src/core/produce-request.ts";
 import type { ErrorCode } from "../../src/protocol/codes.ts";
 import { jsonStringText, jsonText, surrounded } from "../support/json-text-arbitrary.ts";
 
@@ -135,6 +140,67 @@ test.each([
   expect([record.timestamp, record.partition]).toEqual([value, value]);
 });
 
+test.each([
+  ["", []],
+  ["AA==", [0]],
+  ["/+8=", [0xff, 0xef]],
+  [String.raw`\/\u002b8=`, [0xff, 0xef]],
+])("parseJsonProduce() decodes the bytes %j", (base64, bytes) => {
+  expect(recordOf(`{"key":"k","bytes": "${base64}" ,"timestamp":1}`)).toMatchObject({
+    key: "k",
+    value: new Uint8Array(bytes),
+    headers: null,
+    timestamp: 1,
+  });
+});
+
+test("parseJsonProduce() decodes any bytes, among values that it leaves as they came", () => {
+  const value = fc.oneof(jsonText, fc.uint8Array());
+  fc.assert(
+    fc.property(fc.array(value, { minLength: 1 }), (values) => {
+      const records = values.map((one) =>
+        typeof one === "string" ? `{"value":${one}}` : `{"bytes":"${Buffer.from(one).toString("base64")}"}`,
+      );
+      const parsed = parseJsonProduce(`{"records":[${records.join(",")}]}`);
+      expect(parsed.map((record) => record.value)).toEqual(values);
+    }),
+  );
+});
+
+// ── parseRecordsArray ────────────────────────────────────────────────────────────────────────────────────
+
+test("parseRecordsArray() gives the same records as a JSON body around the array", () => {
+  const text =
+    ' [ {"value":{ "a": 2.0 },"key":"k","headers":{"h":"1"},"timestamp":1,"partition":2}, {"bytes":"AAE="} ] ';
+  expect(parseRecordsArray(text)).toEqual(parseJsonProduce(`{"records":${text}}`));
+  expect(parseRecordsArray(text)).toHaveLength(2);
+});
+
+test.each([
+  "[]",
+  "{}",
+  "1",
+  '"[]"',
+  "null",
+  '[{"value":1,"value":2}]',
+  "[1]",
+  '[{"value":1},{"bytes":"AA"}]',
+])("parseRecordsArray() refuses %s as a JSON body with it is refused", (text) => {
+  const refusal = refusalOf(() => parseRecordsArray(text));
+  expect(refusal).toEqual(refusalOf(() => parseJsonProduce(`{"records":${text}}`)));
+  expect(refusal.code).toBe("bad_request");
+});
+
+test("parseRecordsArray() refuses a raw lone surrogate", () => {
+  expect(refusalOf(() => parseRecordsArray('[{"value":"\ud800"}]')).message).toContain("lone surrogate");
+});
+
+test("parseRecordsArray() takes 10,000 records, not 10,001", () => {
+  const array = (count: number) => `[${Array(count).fill('{"value":1}').join(",")}]`;
+  expect(parseRecordsArray(array(10_000))).toHaveLength(10_000);
+  expect(refusalOf(() => parseRecordsArray(array(10_001)))).toMatchObject({ code: "batch_too_large" });
+});
+
 // ── parseJsonProduce: what is refused ────────────────────────────────────────────────────────────────────
 
 const NOT_JSON = "Cannot produce the body: found text that is not JSON, allowed JSON";
@@ -196,11 +262,28 @@ const REFUSED_RECORDS: readonly (readonly [name: string, envelope: string, messa
     ': found neither "value" nor "bytes", allowed exactly one of them',
   ],
   ["both value and bytes", '{"value":1,"bytes":"AA=="}', ': found both "value" and "bytes"'],
+  ["value null beside bytes", '{"value":null,"bytes":"AA=="}', ': found both "value" and "bytes"'],
+  ["bytes that are null", '{"bytes":null}', ".bytes: found null, allowed string of base64"],
+  ["bytes that are a number", '{"bytes":12}', ".bytes: found number, allowed string of base64"],
+  ["bytes that are an array", '{"bytes":[0,255]}', ".bytes: found array, allowed string of base64"],
   [
-    "bytes, which is not built yet",
-    '{"bytes":"AA=="}',
-    ': found "bytes", which this version of Tidemark has not',
+    "bytes for URLs",
+    '{"bytes":"_-_-"}',
+    '.bytes: found "_-_-", allowed base64 of the standard alphabet, padded, without white space',
   ],
+  ["bytes without padding", '{"bytes":"AA"}', '.bytes: found "AA", allowed base64'],
+  ["bytes with bits behind the last", '{"bytes":"AB=="}', '.bytes: found "AB==", allowed base64'],
+  [
+    "bytes with white space",
+    String.raw`{"bytes":"AAAA\n"}`,
+    String.raw`.bytes: found "AAAA\n", allowed base64`,
+  ],
+  [
+    "bytes with NUL",
+    String.raw`{"bytes":"AAA\u0000"}`,
+    String.raw`.bytes: found "AAA\u0000", allowed base64`,
+  ],
+  ["bytes with a lone surrogate", String.raw`{"bytes":"AAA\ud800"}`, '.bytes: found "AAA'],
   ["value twice", '{"value":1,"value":2}', ': found member "value" twice, allowed once'],
   ["key twice, once escaped", String.raw`{"key":"a","value":1,"\u006bey":"a"}`, ': found member "key" twice'],
   ["bytes twice", '{"bytes":null,"bytes":null}', ': found member "bytes" twice'],
@@ -267,6 +350,7 @@ test.each(REFUSED_RECORDS)("parseJsonProduce() refuses %s and says where", (_, e
 test("parseJsonProduce() does not repeat a long name or number of the request", () => {
   const long = "9".repeat(100_000);
   const [name, number] = [`{"${long}":1}`, `{"value":1,"timestamp":${long}}`];
+  expect(problemOf(() => recordOf(`{"bytes":"${long}!"}`)).message.length).toBeLessThan(250);
   expect(problemOf(() => recordOf(name)).message.length).toBeLessThan(250);
   expect(problemOf(() => recordOf(number)).message.length).toBeLessThan(250);
 });
@@ -525,6 +609,19 @@ test("parseJsonProduce() takes key, headers and value of 1 MiB together, not one
   });
 });
 
+test("parseJsonProduce() takes key, headers and decoded bytes of 1 MiB together, not one byte more", () => {
+  const envelope = (bytes: number) => {
+    const base64 = Buffer.alloc(bytes - 'é{"h":"1"}'.length - 1).toString("base64");
+    return `{"key":"é","headers":{"h":"1"},"bytes":"${base64}"}`;
+  };
+  expect(recordOf(envelope(MIB)).bytes).toBe(MIB);
+  expect(refusalOf(() => recordOf(envelope(MIB + 1)))).toEqual({
+    code: "record_too_large",
+    message: "Cannot produce records[0]: found 1048577 bytes, allowed 1048576",
+    facts: { record: 0, found: MIB + 1, allowed: MIB },
+  });
+});
+
 test("parseNdjsonProduce() takes a line of 1 MiB, white space around it aside, not one byte more", () => {
   const line = `"${"x".repeat(MIB - 2)}"`;
   expect(only(parseNdjsonProduce(`  ${line}\r\n`, null)).bytes).toBe(MIB);
@@ -576,6 +673,17 @@ test("frameBytesMax is the text of the record with the largest integers, and a c
   );
 });
 
+test("frameBytesMax counts bytes as they stand in a frame, as base64", () => {
+  for (let count = 0; count < 10; count += 1) {
+    const base64 = Buffer.alloc(count).toString("base64");
+    const record = recordOf(`{"bytes":"${base64}","key":"k","headers":{"h":"ü"}}`);
+    const largest = Number.MAX_SAFE_INTEGER;
+    const frame = `{"offset":${largest},"timestamp":${largest},"key":"k","headers":{"h":"ü"},"bytes":"${base64}"},`;
+    expect(record.frameBytesMax).toBe(Buffer.byteLength(frame));
+    expect(record.bytes).toBe(1 + '{"h":"ü"}'.length + 1 + count);
+  }
+});
+
 /** As SQLite's json_quote may write it at worst. */
 function quoteLongest(key: string): string {
   return JSON.stringify(key).replaceAll(/\\[bfnrt]/g, "\\u00XX");
@@ -586,7 +694,10 @@ function quoteLongest(key: string): string {
 const validBody = fc
   .array(fc.tuple(jsonText, jsonStringText), { minLength: 1, maxLength: 4 })
   .map((records) =>
-    records.map(([value, text]) => `{"value":${value},"key":${text},"headers":{${text}:${text}}}`),
+    records.map(([value, text], index) => {
+      const content = index % 2 === 0 ? `"value":${value}` : '"bytes":"AAECAw=="';
+      return `{${content},"key":${text},"headers":{${text}:${text}}}`;
+    }),
   )
   .map((records) => `{"records":[${records.join(",")}]}`);
 
@@ -630,7 +741,8 @@ test("parseNdjsonProduce() of a damaged body gives records or a Problem, nothing
 
 function expectRecordsOrProblem(parse: () => readonly NewRecord[]): void {
   try {
-    for (const record of parse()) expect(() => JSON.parse(record.value)).not.toThrow();
+    for (const { value } of parse())
+      if (typeof value === "string") expect(() => JSON.parse(value)).not.toThrow();
   } catch (error) {
     expect(error).toBeInstanceOf(Problem);
   }

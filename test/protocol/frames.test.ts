@@ -55,7 +55,7 @@ describe("error codes", () => {
       const script = new SessionScript();
       const ref = script.subscribe({ id: 7, subscription: "s1" });
       const problem = new Problem(code, `why "${code}"`);
-      expect(framesOf(script.step({ type: "joinFailed", ref, problem }))).toEqual([
+      expect(framesOf(script.step({ type: "openFailed", ref, problem }))).toEqual([
         {
           type: "error",
           id: 7,
@@ -85,7 +85,7 @@ describe("a records frame", () => {
     });
     const ref = script.subscribe({ subscription: "s.1_x-", topics: ["o.r_d-1"] });
     const read = theOne(script.join(ref, joinResult({ partitions: [partition] })), "read");
-    const chunk = { ...extent, bytes: records.length, logEndOffset: 100, records };
+    const chunk = { ...extent, bytes: records.length, logStartOffset: 0, logEndOffset: 100, records };
     return theOne(script.step({ type: "chunk", ref: read.ref, chunk }), "sendText").text;
   };
 

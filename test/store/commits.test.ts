@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { type Joined, type JoinRequest, planJoin } from "../../src/core/membership.ts";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
 import type { AckRequest } from "../../src/core/session/events.ts";
-import { commitOffsets } from "../../src/store/commits.ts";
+import { commitOffsets, commitPolicy, type PolicyCommit } from "../../src/store/commits.ts";
 import { readGroup, writeJoin } from "../../src/store/groups.ts";
 import { endMembership } from "../../src/store/leases.ts";
 import { appendRecords } from "../../src/store/records.ts";
@@ -429,5 +429,105 @@ describe("the view consumer_lag", () => {
         expected,
       );
     }
+  });
+});
+
+describe("commitPolicy()", () => {
+  const history = () =>
+    rows(
+      "SELECT group_id, topic, partition, previous_offset, new_offset, cause, actor, at FROM offset_history ORDER BY history_id",
+    );
+  const generationOf = (joined: Joined) => joined.partitions[0]?.generation ?? -1;
+
+  /** A member has committed 5, and the policy wants 40 instead. */
+  async function committedFive() {
+    await topics.put("orders", 1);
+    const joined = await join();
+    await commit([ackOf(joined, 0, 5, { metadata: "five" })]);
+    const apply = (options: Partial<PolicyCommit> = {}) =>
+      queue.submit(
+        commitPolicy({
+          group: "billing",
+          partitionId: 1,
+          generation: generationOf(joined),
+          from: 5,
+          to: 40,
+          cause: "outOfRange: earliest",
+          ...options,
+        }),
+      );
+    return { joined, apply };
+  }
+
+  test("commits the place of the policy and records who, when and why", async () => {
+    const { apply } = await committedFive();
+    await database.pass(9);
+    expect(await apply()).toBe(true);
+    expect(committed()).toEqual([{ p: 1, o: 40, m: null, at: START_MS + 9 }]);
+    expect(history()).toEqual([
+      {
+        group_id: "billing",
+        topic: "orders",
+        partition: 0,
+        previous_offset: 5,
+        new_offset: 40,
+        cause: "outOfRange: earliest",
+        actor: "member m1",
+        at: START_MS + 9,
+      },
+    ]);
+  });
+
+  test("goes back as well as forward", async () => {
+    const { apply } = await committedFive();
+    expect(await apply({ to: 0 })).toBe(true);
+    expect(committed()).toMatchObject([{ o: 0 }]);
+    expect(history()).toMatchObject([{ previous_offset: 5, new_offset: 0 }]);
+  });
+
+  const refusals: readonly [title: string, options: Partial<PolicyCommit>][] = [
+    ["of an earlier generation", { generation: 1 }],
+    ["of a generation that never was", { generation: 999 }],
+    ["of another group", { group: "audit" }],
+    ["of a partition that is not there", { partitionId: 99 }],
+    ["over an offset that is not committed any more", { from: 4 }],
+  ];
+  for (const [title, options] of refusals) {
+    test(`${title} writes nothing, history included`, async () => {
+      const { apply } = await committedFive();
+      expect(await apply(options)).toBe(false);
+      expect(committed()).toMatchObject([{ o: 5, m: "five" }]);
+      expect(history()).toEqual([]);
+    });
+  }
+
+  test("after an ack has come in writes nothing over it", async () => {
+    const { joined, apply } = await committedFive();
+    const [, applied] = await Promise.all([commit([ackOf(joined, 0, 6)]), apply()]);
+    expect(applied).toBe(false);
+    expect(committed()).toMatchObject([{ o: 6 }]);
+    expect(history()).toEqual([]);
+  });
+
+  test("after the membership has ended writes nothing", async () => {
+    const { joined, apply } = await committedFive();
+    const { memberId, membership } = joined;
+    await queue.submit(endMembership({ group: "billing", memberId, membership }));
+    expect(await apply()).toBe(false);
+    expect(committed()).toMatchObject([{ o: 5 }]);
+  });
+
+  test("where nothing is committed writes nothing", async () => {
+    await topics.put("orders", 1);
+    const generation = generationOf(await join());
+    const place = { group: "billing", partitionId: 1, generation, from: 0, to: 40, cause: "why" };
+    expect(await queue.submit(commitPolicy(place))).toBe(false);
+    expect([...committed(), ...history()]).toEqual([]);
+  });
+
+  test("twice is once: the second finds another offset", async () => {
+    const { apply } = await committedFive();
+    expect(await Promise.all([apply(), apply()])).toEqual([true, false]);
+    expect(history()).toHaveLength(1);
   });
 });

@@ -1,10 +1,16 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { type Joined, type JoinRequest, planJoin } from "../../src/core/membership.ts";
+import {
+  type GainRequest,
+  type Joined,
+  type JoinRequest,
+  planGain,
+  planJoin,
+} from "../../src/core/membership.ts";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
 import type { MembershipRef } from "../../src/core/session/state.ts";
 import { commitOffsets } from "../../src/store/commits.ts";
-import { readGroup, writeJoin } from "../../src/store/groups.ts";
+import { readGroup, writeGain, writeJoin } from "../../src/store/groups.ts";
 import {
   endExpiredMemberships,
   endMembership,
@@ -665,6 +671,7 @@ describe("readGroup()", () => {
         logStartOffset: 0,
         logEndOffset: 0,
         committedOffset: null,
+        ownerMemberId: null,
         partitionsSeen: 0,
         topicIdSeen: null,
       })),
@@ -675,11 +682,144 @@ describe("readGroup()", () => {
     await topics.put("orders", 1);
     await join({ instanceId: "tab-7" });
     await database.pass(TIMEOUT_MS - 1);
-    const member = { memberId: "m1", instanceId: "tab-7" };
+    const member = { memberId: "m1", membership: 1, instanceId: "tab-7" };
     expect((await readGroup(db, "billing", ["orders"])).members).toEqual([{ ...member, isExpired: false }]);
     await database.pass(1);
     expect((await readGroup(db, "billing", ["orders"])).members).toEqual([{ ...member, isExpired: true }]);
   });
+});
+
+describe("writeGain()", () => {
+  const deleteTopic = (topicId: number) =>
+    db.write([
+      { sql: "DELETE FROM assignments" },
+      { sql: "DELETE FROM committed_offsets" },
+      { sql: "DELETE FROM partitions WHERE topic_id = :id", args: { id: topicId } },
+      { sql: "DELETE FROM topics WHERE topic_id = :id", args: { id: topicId } },
+    ]);
+  const growTo = (partition: number) =>
+    database.run("INSERT INTO partitions (topic_id, partition) VALUES (1, :partition)", { partition });
+
+  /** A gain that is planned from what the group is now, to be written now or later. */
+  async function plannedGain(joined: Joined, options: Partial<GainRequest> = {}) {
+    const asked = {
+      ...refOf(joined),
+      topics: ["orders"],
+      policies: { missing: "latest", outOfRange: "latest" },
+      lostPartitionIds: [],
+      ...options,
+    } as const;
+    const snapshot = await readGroup(db, asked.group, asked.topics);
+    const plan = planGain(asked, snapshot);
+    if (!plan) throw new Error("the membership has ended");
+    lastOp += 1;
+    return writeGain({ op: lastOp, group: asked.group, version: snapshot.version, plan });
+  }
+  const assignments = () =>
+    rows("SELECT partition_id, member_id, generation FROM assignments ORDER BY partition_id");
+
+  test("gives what has grown, committed at its beginning, and leaves the rest and the membership alone", async () => {
+    await topics.put("orders", 1);
+    await produce(3);
+    const joined = await join();
+    const member = rows("SELECT * FROM members");
+    await growTo(1);
+    const gained = await queue.submit(await plannedGain(joined));
+    expect(gained).toEqual({
+      memberId: "m1",
+      membership: joined.membership,
+      partitions: [
+        {
+          topic: "orders",
+          topicId: 1,
+          partition: 1,
+          partitionId: 2,
+          generation: 4,
+          committedOffset: 0,
+          metadata: null,
+          logStartOffset: 0,
+          logEndOffset: 0,
+        },
+      ],
+    });
+    expect(assignments()).toEqual([
+      { partition_id: 1, member_id: "m1", generation: 2 },
+      { partition_id: 2, member_id: "m1", generation: 4 },
+    ]);
+    expect(rows("SELECT * FROM members")).toEqual(member);
+    expect(rows("SELECT partitions_seen FROM group_topics")).toEqual([{ partitions_seen: 2 }]);
+    expect(rows("SELECT partition, new_offset, cause FROM offset_history").at(-1)).toEqual({
+      partition: 1,
+      new_offset: 0,
+      cause: "new partition: earliest",
+    });
+    expect(versionOf()).toBe(3);
+  });
+
+  test("gives what was lost again in a new generation, from the committed offset with its metadata", async () => {
+    await topics.put("orders", 2);
+    const joined = await join();
+    await produce(5);
+    await ack(joined, 3, "three");
+    const gained = await queue.submit(await plannedGain(joined, { lostPartitionIds: [1] }));
+    expect(gained?.partitions).toMatchObject([
+      { partitionId: 1, generation: 5, committedOffset: 3, metadata: "three" },
+    ]);
+    expect(await ack(joined, 4)).toMatchObject([{ committedOffset: 3, code: "fenced_generation" }]);
+    if (gained) expect(await ack(gained, 4)).toMatchObject([{ committedOffset: 4 }]);
+  });
+
+  test("gives generations above every earlier one, join or gain", async () => {
+    await topics.put("orders", 1);
+    const joined = await join();
+    const generations = [joined.partitions[0]?.generation ?? 0];
+    for (let times = 0; times < 3; times += 1) {
+      const gained = await queue.submit(await plannedGain(joined, { lostPartitionIds: [1] }));
+      generations.push(gained?.partitions[0]?.generation ?? 0);
+    }
+    const again = await join({ memberId: "m1" });
+    generations.push(again.partitions[0]?.generation ?? 0);
+    expect(generations).toEqual([...new Set(generations)].sort((a, b) => a - b));
+  });
+
+  const changes: readonly [title: string, change: (joined: Joined) => Promise<unknown>][] = [
+    ["was joined by somebody else", () => join({ memberId: "m1" })],
+    ["was left", (joined) => queue.submit(endMembership(refOf(joined)))],
+    ["has gained already", async (joined) => queue.submit(await plannedGain(joined))],
+    ["lost the topic that it gains", () => deleteTopic(1)],
+  ];
+  for (const [title, change] of changes) {
+    test(`of a group that ${title} in between writes nothing`, async () => {
+      await topics.put("orders", 1);
+      const joined = await join();
+      await growTo(1);
+      const gain = await plannedGain(joined);
+      await change(joined);
+      const before = dump();
+      expect(await queue.submit(gain)).toBeUndefined();
+      expect(dump()).toEqual(before);
+    });
+  }
+
+  test("writes no policy over an ack that came in between, and says where the group stands", async () => {
+    await topics.put("orders", 1);
+    await produce(9);
+    const joined = await join();
+    await database.run("UPDATE partitions SET log_start_offset = 5");
+    const gain = await plannedGain(joined, { lostPartitionIds: [1] });
+    await ack(joined, 7);
+    expect((await queue.submit(gain))?.partitions).toMatchObject([{ committedOffset: 7 }]);
+    expect(rows("SELECT new_offset FROM offset_history")).toEqual([{ new_offset: 0 }]);
+  });
+});
+
+test("writeJoin() of a group's first member to a topic that was deleted in between writes nothing", async () => {
+  await topics.put("orders", 1);
+  const { operation } = await planned();
+  await db.write([{ sql: "DELETE FROM partitions" }, { sql: "DELETE FROM topics" }]);
+  const before = dump();
+  expect(await queue.submit(operation)).toBeUndefined();
+  expect(dump()).toEqual(before);
 });
 
 test("joins, ends and expiries in any order leave one owner a partition, only of members that are there", async () => {

@@ -20,6 +20,7 @@ const STABLE_TABLES = [
   "members",
   "offset_history",
   "partitions",
+  "purges",
   "records",
   "sequence",
   "tidemark_migrations",
@@ -36,7 +37,7 @@ const STABLE_VIEWS = [
   "topic_records",
 ];
 
-const ALL_VERSIONS = [{ version: 1 }, { version: 2 }];
+const ALL_VERSIONS = [{ version: 1 }, { version: 2 }, { version: 3 }];
 const ISO_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
 
 let files = 0;
@@ -83,7 +84,7 @@ describe("migrate()", () => {
     await withDb(path, async (db) => {
       expect(await schemaVersion(db)).toBe(0);
       await migrate(db);
-      expect(await schemaVersion(db)).toBe(2);
+      expect(await schemaVersion(db)).toBe(3);
     });
     expect(namesOf(path, "table")).toEqual(STABLE_TABLES);
     expect(namesOf(path, "view")).toEqual(STABLE_VIEWS);
@@ -137,6 +138,7 @@ describe("migrate()", () => {
     expect(stockRows(path, "SELECT version, applied_at FROM tidemark_migrations")).toEqual([
       { version: 1, applied_at: expect.stringMatching(ISO_TIME) },
       { version: 2, applied_at: expect.stringMatching(ISO_TIME) },
+      { version: 3, applied_at: expect.stringMatching(ISO_TIME) },
     ]);
   });
 
@@ -144,8 +146,8 @@ describe("migrate()", () => {
     const path = newPath();
     const [first, second] = [await openEmbeddedDb(path), await openEmbeddedDb(path)];
     await Promise.all([migrate(first), migrate(second)]);
-    expect(await schemaVersion(first)).toBe(2);
-    expect(await schemaVersion(second)).toBe(2);
+    expect(await schemaVersion(first)).toBe(3);
+    expect(await schemaVersion(second)).toBe(3);
     expect(stockRows(path, "SELECT version FROM tidemark_migrations")).toEqual(ALL_VERSIONS);
     expect(stockRows(path, "SELECT last FROM sequence")).toEqual([{ last: 0 }]);
     await first.close();
@@ -216,7 +218,7 @@ describe("migrate()", () => {
       await failureOf(migrate(db));
       await db.script("DROP TABLE members;");
       await migrate(db);
-      expect(await schemaVersion(db)).toBe(2);
+      expect(await schemaVersion(db)).toBe(3);
     });
     expect(namesOf(path, "table")).toEqual(STABLE_TABLES);
   });
@@ -229,7 +231,7 @@ describe("migrate()", () => {
       const before = stockRows(path, "SELECT name, sql FROM sqlite_schema");
       const failure = await failureOf(migrate(db));
       expect(failure.failure).toBe("rejected");
-      expect(failure.message).toMatch(/schema version 17\b.*this server knows 2\b/);
+      expect(failure.message).toMatch(/schema version 17\b.*this server knows 3\b/);
       expect(stockRows(path, "SELECT name, sql FROM sqlite_schema")).toEqual(before);
     });
     expect(stockRows(path, "SELECT version FROM tidemark_migrations")).toEqual([

@@ -12,6 +12,7 @@ import {
 } from "../../src/store/records.ts";
 import { type Topic, Topics } from "../../src/store/topics.ts";
 import { openQueue, openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";
+import { jsonText } from "../support/json-text-arbitrary.ts";
 
 const database = await openTestDatabase();
 const queue = openQueue(database.db);
@@ -159,6 +160,37 @@ describe("appendRecords()", () => {
     ]);
   });
 
+  test("stores bytes as a BLOB, among values that stay text", async () => {
+    const topic = await createTopic();
+    const all = Uint8Array.from({ length: 256 }, (_, byte) => byte);
+    await appendTo(
+      topic,
+      records(
+        `{"key":"k","headers":{"h":"1"},"timestamp":7,${bytesMember(all)}}`,
+        '{"value":null}',
+        '{"bytes":""}',
+        '{"value":""}',
+      ),
+    );
+    const sql = `SELECT key, timestamp, headers, hex(value) AS hex, typeof(value) AS type FROM records ORDER BY offset`;
+    const plain = { key: null, timestamp: START_MS, headers: null };
+    expect(await database.rows(sql)).toEqual([
+      { key: "k", timestamp: 7, headers: '{"h":"1"}', hex: all.toHex().toUpperCase(), type: "blob" },
+      { ...plain, hex: "6E756C6C", type: "text" },
+      { ...plain, hex: "", type: "blob" },
+      { ...plain, hex: "2222", type: "text" },
+    ]);
+    expect(dump().partitions).toMatchObject([{ records: 4, bytes: 1 + 9 + 256 + 4 + 0 + 2 }]);
+  });
+
+  test("asks for hex only where a batch has bytes", async () => {
+    const topic = await createTopic();
+    const sqlOf = (list: readonly NewRecord[]) =>
+      appendRecords(topic, [{ partition: 0, records: list }]).statements[0]?.sql;
+    expect(sqlOf(values("1", "2"))).not.toContain("unhex");
+    expect(sqlOf(records('{"value":1}', '{"bytes":"AA=="}'))).toContain("unhex");
+  });
+
   test("settles to undefined and writes nothing where the topic is gone", async () => {
     const topic = await createTopic(2);
     await database.db.write([{ sql: "DELETE FROM partitions" }, { sql: "DELETE FROM topics" }]);
@@ -225,8 +257,14 @@ const read = (request: Partial<ReadRequest> = {}) =>
 function frameText(record: NewRecord, offset: number): string {
   const key = record.key === null ? "" : `,"key":${JSON.stringify(record.key)}`;
   const headers = record.headers === null ? "" : `,"headers":${record.headers}`;
-  return `{"offset":${offset},"timestamp":${record.timestamp ?? START_MS}${key}${headers},"value":${record.value}}`;
+  return `{"offset":${offset},"timestamp":${record.timestamp ?? START_MS}${key}${headers},${valueMember(record)}}`;
 }
+
+function valueMember({ value }: NewRecord): string {
+  return typeof value === "string" ? `"value":${value}` : bytesMember(value);
+}
+
+const bytesMember = (bytes: Uint8Array) => `"bytes":"${Buffer.from(bytes).toString("base64")}"`;
 
 const frameTexts = (list: readonly NewRecord[], first = 0) =>
   list.map((record, index) => frameText(record, first + index)).join(",");
@@ -453,14 +491,188 @@ describe("readChunk() with large records", () => {
   });
 });
 
+describe("readChunk() of records with bytes", () => {
+  const EVERY_BYTE = Uint8Array.from({ length: 256 }, (_, byte) => byte);
+  const LARGEST = Uint8Array.from({ length: RECORD_BYTES_MAX }, (_, n) => (n * 31 + (n >> 8)) & 0xff);
+  /** No UTF-8: as text it would end the process. */
+  const NOT_UTF8 = [
+    Uint8Array.of(0x80),
+    Uint8Array.of(0xff, 0xfe),
+    Uint8Array.of(0xed, 0xa0, 0x80),
+    Uint8Array.of(0xc3),
+    Uint8Array.of(0, 0, 0),
+  ];
+
+  test("delivers all of them as base64, with key, headers and timestamp", async () => {
+    const topic = await createTopic();
+    const all = [new Uint8Array(), EVERY_BYTE, ...NOT_UTF8];
+    await appendTo(
+      topic,
+      records(
+        ...all.map((bytes) => `{"key":"ü\\n","timestamp":1,"headers":{"h": "1"},${bytesMember(bytes)}}`),
+      ),
+    );
+    const text = all
+      .map(
+        (bytes, offset) =>
+          `{"offset":${offset},"timestamp":1,"key":"ü\\n","headers":{"h": "1"},${bytesMember(bytes)}}`,
+      )
+      .join(",");
+    expect(await read()).toEqual({
+      records: text,
+      count: all.length,
+      bytes: Buffer.byteLength(text),
+      next: all.length,
+      logStartOffset: 0,
+      logEndOffset: all.length,
+    });
+  });
+
+  test("delivers values between them byte for byte", async () => {
+    const topic = await createTopic();
+    const list = records(
+      '{"value":2.0}',
+      '{"bytes":"gA=="}',
+      '{"value":{ "a" : "ü" }}',
+      '{"bytes":"/w=="}',
+      '{"value":"\\ud800"}',
+    );
+    await appendTo(topic, list);
+    expect((await read())?.records).toBe(frameTexts(list));
+    expect((await read({ from: 1, recordsMax: 3 }))?.records).toBe(frameTexts(list.slice(1, 4), 1));
+    expect(await read({ from: 1, recordsMax: 3 })).toMatchObject({ count: 3, next: 4, logEndOffset: 5 });
+  });
+
+  test("brings the largest that is allowed alone, and says before how much room it needs", async () => {
+    const topic = await createTopic();
+    const list = records('{"value":0}', `{${bytesMember(LARGEST)}}`, '{"value":2}');
+    await appendTo(topic, list);
+    expect(await read()).toMatchObject({ records: frameTexts(list.slice(0, 1)), next: 1 });
+    const text = frameTexts(list.slice(1, 2), 1);
+    const refused = await read({ from: 1 });
+    expect(refused).toMatchObject({ count: 0, next: 1 });
+    const needed = refused?.firstRecordBytes ?? 0;
+    expect(needed).toBeGreaterThanOrEqual(text.length);
+    expect(needed).toBeLessThanOrEqual(text.length + MEASURED_TOO_MUCH);
+    const lone = await read({ from: 1, loneRecordBytesMax: needed });
+    expect(lone).toMatchObject({ count: 1, bytes: text.length, next: 2 });
+    expect(lone?.records === text).toBe(true);
+    expect(await read({ from: 2 })).toMatchObject({ count: 1, next: 3 });
+  });
+
+  test("takes as many as fit the bytes as base64, never more", async () => {
+    const topic = await createTopic();
+    await appendTo(
+      topic,
+      records(...Array.from({ length: 20 }, () => `{${bytesMember(LARGEST.slice(0, 9_000))}}`)),
+    );
+    for (const bytesMax of [12_100, 24_000, 24_200, 60_000, 120_000]) {
+      const chunk = await read({ bytesMax });
+      expect(chunk?.bytes).toBe(Buffer.byteLength(chunk?.records ?? ""));
+      expect(chunk?.bytes).toBeLessThanOrEqual(bytesMax);
+      expect(chunk?.count).toBe(Math.floor(bytesMax / (12_000 + MEASURED_TOO_MUCH + '""'.length)));
+    }
+  });
+
+  test("costs one query more where there are some, and none where the run has none", async () => {
+    const topic = await createTopic();
+    await appendTo(topic, records('{"value":0}', '{"bytes":"AA=="}', '{"value":2}'));
+    const watched = new WatchedDb(database.db);
+    const request = { partitionId: 1, ...ALL };
+    expect(await readChunk(watched, { ...request, recordsMax: 1 })).toMatchObject({ count: 1 });
+    expect(watched.reads).toHaveLength(1);
+    expect(await readChunk(watched, { ...request, from: 2 })).toMatchObject({ count: 1 });
+    expect(watched.reads).toHaveLength(2);
+    expect(await readChunk(watched, request)).toMatchObject({ count: 3 });
+    expect(watched.reads).toHaveLength(4);
+  });
+
+  test.each([
+    { what: "the first: no other comes in its place", where: "offset = 0", left: [1, 2], next: 3 },
+    { what: "all that were seen: the next come, measured anew", where: "offset < 3", left: [3, 4], next: 5 },
+  ])("are as they are when some go in between, $what", async ({ where, left, next }) => {
+    const topic = await createTopic();
+    await appendTo(
+      topic,
+      records('{"value":0}', '{"bytes":"AA=="}', '{"value":2}', '{"value":3}', '{"value":4}'),
+    );
+    const watched = new WatchedDb(database.db);
+    watched.onRead = async () => {
+      if (watched.reads.length !== 2) return;
+      await database.run(`DELETE FROM records WHERE ${where}`);
+      await database.run("UPDATE partitions SET log_start_offset = 1");
+    };
+    const chunk = await readChunk(watched, { partitionId: 1, ...ALL, recordsMax: 3 });
+    expect(chunk).toMatchObject({ count: left.length, next, logStartOffset: 1, logEndOffset: 5 });
+    const delivered: { offset: number }[] = JSON.parse(`[${chunk?.records}]`);
+    expect(delivered.map(({ offset }) => offset)).toEqual([...left]);
+  });
+
+  test("gives undefined where the partition goes while they are read", async () => {
+    const topic = await createTopic();
+    await appendTo(topic, records('{"bytes":"AA=="}'));
+    const watched = new WatchedDb(database.db);
+    watched.onRead = async () => {
+      if (watched.reads.length === 2) await database.run("DELETE FROM partitions");
+    };
+    expect(await readChunk(watched, { partitionId: 1, ...ALL })).toBeUndefined();
+  });
+});
+
+test("readChunk() gives back all that was appended, JSON or bytes, in order, in chunks of any limits", async () => {
+  const member = fc.oneof(
+    jsonText.map((value) => `"value":${value}`),
+    fc.uint8Array({ maxLength: 40 }).map(bytesMember),
+    fc.integer({ min: 0, max: 3_000 }).map((length) => bytesMember(new Uint8Array(length).fill(0xff))),
+  );
+  const text = fc
+    .string({ unit: "grapheme", maxLength: 10 })
+    .filter((s) => s.isWellFormed() && !s.includes("\0"));
+  const envelope = fc.tuple(fc.option(text), fc.option(text)).map(([key, header]) => {
+    const keyText = key === null ? "" : `"key":${JSON.stringify(key)},`;
+    return header === null ? keyText : `${keyText}"headers":{"h":${JSON.stringify(header)}},`;
+  });
+  const batch = fc.array(fc.tuple(envelope, member), { minLength: 1, maxLength: 6 });
+  const limits = fc.record({
+    recordsMax: fc.integer({ min: 1, max: 20 }),
+    bytesMax: fc.oneof(fc.integer({ min: 1, max: 8_000 }), fc.constant(CHUNK_BYTES_MAX)),
+  });
+  await fc.assert(
+    fc.asyncProperty(fc.array(batch, { minLength: 1, maxLength: 4 }), limits, async (batches, limit) => {
+      await database.empty();
+      const topic = await createTopic();
+      for (const list of batches)
+        await appendTo(topic, records(...list.map(([head, value]) => `{${head}${value}}`)));
+      const expected = batches
+        .flat()
+        .map(([head, value], offset) => `{"offset":${offset},"timestamp":${START_MS},${head}${value}}`);
+      const chunks: Chunk[] = [];
+      for (let from = 0; from < expected.length; from = chunks.at(-1)?.next ?? 0) {
+        const chunk = await read({ from, ...limit, loneRecordBytesMax: Number.MAX_SAFE_INTEGER });
+        if (!chunk || chunk.next <= from) throw new Error(`nothing from ${from}: ${JSON.stringify(chunk)}`);
+        expect(chunk.bytes).toBe(Buffer.byteLength(chunk.records));
+        if (chunk.count > 1) expect(chunk.bytes).toBeLessThanOrEqual(limit.bytesMax);
+        expect(chunk.count).toBeLessThanOrEqual(limit.recordsMax);
+        chunks.push(chunk);
+      }
+      expect(chunks.map((chunk) => chunk.records).join(",")).toBe(expected.join(","));
+    }),
+    { numRuns: 100 },
+  );
+}, 60_000);
+
 test("readChunk() brings what a reader of the stored records would, within every limit", async () => {
   const text = fc
     .string({ unit: "grapheme", maxLength: 30 })
     .filter((s) => s.isWellFormed() && !s.includes("\0"));
-  const value = fc.oneof(
+  const json = fc.oneof(
     fc.json({ maxDepth: 3 }),
     fc.integer({ min: 2, max: 3_000 }).map((length) => JSON.stringify("x".repeat(length))),
     fc.constantFrom("2.0", "1E400", "-0", '{ "a" : 1 }', '"\\ud800"', "null"),
+  );
+  const value = fc.oneof(
+    { weight: 3, arbitrary: json.map((text) => `"value":${text}`) },
+    { weight: 1, arbitrary: fc.uint8Array({ maxLength: 2_000 }).map(bytesMember) },
   );
   const record = fc
     .record({
@@ -469,9 +681,9 @@ test("readChunk() brings what a reader of the stored records would, within every
       header: fc.option(text),
       timestamp: fc.option(fc.nat(), { nil: undefined }),
     })
-    .map(({ value: valueText, key, header, timestamp }) => {
+    .map(({ value: member, key, header, timestamp }) => {
       const headers = header === null ? undefined : { h: header };
-      return `${JSON.stringify({ key, headers, timestamp }).slice(0, -1)},"value":${valueText}}`;
+      return `${JSON.stringify({ key, headers, timestamp }).slice(0, -1)},${member}}`;
     });
   const request = fc.record({
     from: fc.nat({ max: 12 }),
@@ -585,6 +797,22 @@ describe("the view topic_records", () => {
       ["payments", 0, 0, null, null, "[1]", null],
     ];
     expect(rowsOf("SELECT * FROM topic_records ORDER BY topic, partition, offset")).toEqual(expected);
+  });
+});
+
+describe("the views", () => {
+  test("show records with bytes as BLOBs to stock SQLite, and count them", async () => {
+    const topic = await createTopic();
+    await appendTo(topic, records('{"bytes":"AP+A"}', '{"value":1,"timestamp":5}', '{"bytes":""}'));
+    expect(
+      rowsOf("SELECT offset, hex(value), typeof(value), length(value) FROM topic_records ORDER BY offset"),
+    ).toEqual([
+      [0, "00FF80", "blob", 3],
+      [1, "31", "text", 1],
+      [2, "", "blob", 0],
+    ]);
+    const iso = new Date(START_MS).toISOString();
+    expect(rowsOf("SELECT records, bytes, last_timestamp FROM partition_stats")).toEqual([[3, 4, iso]]);
   });
 });
 

@@ -1,8 +1,10 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { Problem } from "../../src/core/problem.ts";
+import type { TopicChange } from "../../src/core/session/events.ts";
 import { TOPIC_PARTITIONS_MAX, TOPICS_MAX } from "../../src/protocol/limits.ts";
+import { DbError } from "../../src/store/db.ts";
 import { Topics } from "../../src/store/topics.ts";
-import { openQueue, openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";
+import { failing, openQueue, openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";
 
 const database = await openTestDatabase();
 afterAll(() => database.close());
@@ -82,17 +84,51 @@ describe("Topics.put()", () => {
     expect(dump()).toEqual(before);
   });
 
-  test.each([
-    { asked: 2, what: "fewer partitions as a conflict", code: "conflict" },
-    { asked: 4, what: "more partitions as not built yet", code: "bad_request" },
-  ])("refuses $what, says what it found, and changes nothing", async ({ asked, code }) => {
+  test.each([1, 2])(
+    "refuses fewer partitions, says what it found, and changes nothing (%p)",
+    async (asked) => {
+      const { topics } = openTopics();
+      await topics.put("orders", 3);
+      const before = dump();
+      const problem = await problemOf(topics.put("orders", asked));
+      expect(problem).toMatchObject({ code: "conflict", facts: { found: 3, asked } });
+      expect(problem.message).toContain(`topic "orders" ${asked} partitions: it has 3`);
+      expect(dump()).toEqual(before);
+    },
+  );
+
+  test("adds the partitions that are missing, and leaves those that are there as they are", async () => {
     const { topics } = openTopics();
-    await topics.put("orders", 3);
-    const before = dump();
-    const problem = await problemOf(topics.put("orders", asked));
-    expect(problem).toMatchObject({ code, facts: { found: 3, asked } });
-    expect(problem.message).toContain(`topic "orders" ${asked} partitions: it has 3`);
-    expect(dump()).toEqual(before);
+    await topics.put("orders", 2);
+    await topics.put("other", 1);
+    await database.run("UPDATE partitions SET log_end_offset = 7, records = 7 WHERE partition_id = 2");
+    const grown = await topics.put("orders", 5);
+    expect(grown).toMatchObject({ topicId: 1, partitionCount: 5, createdAt: START_MS, isNew: false });
+    expect(grown.partitions.map(({ partition, records }) => [partition, records])).toEqual([
+      [0, 0],
+      [1, 7],
+      [2, 0],
+      [3, 0],
+      [4, 0],
+    ]);
+    expect(dump().topics).toMatchObject([{ partition_count: 5 }, { topic: "other", partition_count: 1 }]);
+    expect(await topics.find("orders")).toMatchObject({ partitionIds: [1, 2, 4, 5, 6] });
+    expect(await topics.find("other")).toMatchObject({ partitionIds: [3] });
+  });
+
+  test("of many counts at once gives the highest, each partition once", async () => {
+    const { topics } = openTopics();
+    const other = openTopics().topics;
+    const counts = [3, 7, 1, 5, 7, 2];
+    const outcomes = await Promise.allSettled(
+      counts.map((count, index) => (index % 2 === 0 ? topics : other).put("orders", count)),
+    );
+    for (const outcome of outcomes) {
+      if (outcome.status === "rejected") expect(outcome.reason).toMatchObject({ code: "conflict" });
+    }
+    expect(dump().topics).toMatchObject([{ partition_count: 7 }]);
+    expect(dump().partitions.map(({ partition }) => partition)).toEqual([0, 1, 2, 3, 4, 5, 6]);
+    expect(outcomes.filter(({ status }) => status === "fulfilled").length).toBeGreaterThanOrEqual(2);
   });
 
   test("of the same topic twice at once creates it once", async () => {
@@ -182,6 +218,111 @@ describe("Topics.find()", () => {
     expect(await topics.find("orders")).toBeUndefined();
     await openTopics().topics.put("orders", 1);
     expect(await topics.find("orders")).toMatchObject({ topicId: 1 });
+  });
+});
+
+describe("Topics' memory", () => {
+  test("is of the topic as it is after growth, deletion and creation anew", async () => {
+    const { topics } = openTopics();
+    await topics.put("orders", 1);
+    expect(await topics.find("orders")).toMatchObject({ topicId: 1, partitionIds: [1] });
+    await topics.put("orders", 3);
+    expect(await topics.find("orders")).toMatchObject({ topicId: 1, partitionIds: [1, 2, 3] });
+    await topics.delete("orders");
+    expect(await topics.find("orders")).toBeUndefined();
+    await topics.put("orders", 2);
+    expect(await topics.find("orders")).toMatchObject({ partitionIds: [4, 5] });
+  });
+
+  test("does not keep what was read before a change that ends first", async () => {
+    const { db, topics } = openTopics();
+    await topics.put("orders", 1);
+    let isReading: (() => void) | undefined;
+    const reading = new Promise<void>((resolve) => {
+      isReading = resolve;
+    });
+    const read = db.read.bind(db);
+    db.read = async (statement) => {
+      const rows = await read(statement);
+      db.read = read;
+      isReading?.();
+      await topics.delete("orders"); // while the reader still holds the old rows
+      return rows;
+    };
+    const found = topics.find("orders");
+    await reading;
+    expect(await found).toMatchObject({ topicId: 1 });
+    expect(await topics.find("orders")).toBeUndefined();
+  });
+
+  test("lets go of a topic that somebody found gone, and of no newer one", async () => {
+    const { db, topics } = openTopics();
+    await topics.put("orders", 1);
+    const old = await topics.require("orders");
+    const other = openTopics().topics; // as another process has it
+    await other.delete("orders");
+    await other.put("orders", 1);
+    expect(await topics.find("orders")).toEqual(old);
+    topics.forget(old);
+    expect(await topics.find("orders")).toMatchObject({ topicId: 2 });
+    const reads = db.reads.length;
+    topics.forget(old);
+    expect(await topics.find("orders")).toMatchObject({ topicId: 2 });
+    expect(db.reads.length).toBe(reads);
+  });
+
+  test("lets go of a topic whose change has an unknown outcome", async () => {
+    const { db, topics } = openTopics();
+    await topics.put("orders", 1);
+    await topics.require("orders");
+    const write = db.write.bind(db);
+    db.write = async (statements) => {
+      await write(statements);
+      db.write = write;
+      throw new DbError("unknown", "scripted");
+    };
+    expect(await problemOf(topics.delete("orders"))).toMatchObject({ code: "outcome_unknown" });
+    expect(await topics.find("orders")).toBeUndefined();
+  });
+});
+
+describe("Topics.onChange()", () => {
+  test("tells of what is durable: created, grown, deleted, and which partitions came or went", async () => {
+    const { topics } = openTopics({ createsOnFirstUse: true });
+    const told: TopicChange[] = [];
+    topics.onChange((change) => {
+      const rows = stockRows(database.path, "SELECT partition_id FROM partitions ORDER BY partition_id");
+      const isThere = change.partitionIds.every((id) => rows.some(({ partition_id }) => partition_id === id));
+      expect(isThere).toBe(change.change !== "deleted");
+      told.push(change);
+    });
+    await topics.put("orders", 2);
+    await topics.put("orders", 2);
+    await topics.put("orders", undefined);
+    await topics.put("orders", 4);
+    await problemOf(topics.put("orders", 1));
+    await topics.require("first-use");
+    await topics.delete("orders");
+    await problemOf(topics.delete("orders"));
+    expect(told).toEqual([
+      { topic: "orders", change: "created", partitionIds: [1, 2] },
+      { topic: "orders", change: "grown", partitionIds: [3, 4] },
+      { topic: "first-use", change: "created", partitionIds: [5] },
+      { topic: "orders", change: "deleted", partitionIds: [1, 2, 3, 4] },
+    ]);
+  });
+
+  test("tells nothing of a change that was refused or failed", async () => {
+    const { db, topics } = openTopics();
+    const told: TopicChange[] = [];
+    topics.onChange((change) => told.push(change));
+    db.onWrite = failing(new DbError("full", "scripted"));
+    expect(await problemOf(topics.put("orders", 2))).toMatchObject({ code: "storage_full" });
+    expect(await problemOf(topics.delete("orders"))).toMatchObject({
+      code: "unknown_topic",
+      facts: { topic: "orders" },
+    });
+    expect(told).toEqual([]);
   });
 });
 

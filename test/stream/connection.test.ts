@@ -635,7 +635,7 @@ describe("a socket that closes", () => {
     expect(time.pendingDelaysMs).toEqual([]);
     await produce([0]);
     await time.advance(60_000);
-    expect(watched.reads.filter(isChunkRead)).toHaveLength(1); // of before
+    expect(watched.reads.filter(isChunkRead)).toHaveLength(0);
     expect(client.take()).toEqual([]);
   });
 
@@ -1048,15 +1048,18 @@ describe("a server that stops", () => {
     };
     const waiting = await join({ group: "waiting", instanceId: "tab-7" });
     client.ack([ackOf(firstRecords(frames))]);
-    await stop();
+    const stopped = stop();
     await time.settle();
-    expect(client.take()).toMatchObject([{ type: "draining", retryAfterMs: 500 }]);
+    expect(client.take()).toMatchObject([{ type: "draining", retryAfterMs: 500 }, { type: "acked" }]);
+    expect([client.closed?.code, waiting.client.closed]).toEqual([4000, undefined]); // one has records in hand
+    await time.advance(2_000);
+    await stopped;
     for (const one of [client, waiting.client]) expect(one.closed).toMatchObject({ code: 4000 });
     expect(committedAtClose).toEqual([1]);
     expect(rows("SELECT group_id FROM members")).toEqual([{ group_id: "waiting" }]);
   });
 
-  test("waits a second for a client that does not answer the close, and no longer", async () => {
+  test("waits two seconds for acks and one for a client that does not answer the close, and no longer", async () => {
     const { join, time, stop } = startServer();
     const { client } = await join();
     client.port.close = () => {};
@@ -1064,7 +1067,7 @@ describe("a server that stops", () => {
     const stopped = stop().then(() => {
       isStopped = true;
     });
-    await time.advance(999);
+    await time.advance(2_999);
     expect(isStopped).toBe(false);
     await time.advance(1);
     await stopped;
@@ -1083,6 +1086,266 @@ describe("a server that stops", () => {
     const back = await next.join({ group: "b", instanceId: "tab-7" });
     expect(back.partitions[0]?.generation).toBeGreaterThan(partitions[0]?.generation ?? 0);
   });
+});
+
+// ── readers, positions, at most once, produce, stalls ────────────────────────────────────────────────────
+
+describe("a reader", () => {
+  test("gets everything from its place on, needs no acks, and writes nothing", async () => {
+    const { connect, produce, time, watched } = startServer();
+    await produce(numbers(0, 3));
+    const writes = watched.writes.length;
+    const client = await connect();
+    client.say({ type: "subscribe", topics: ["orders"], from: { offset: 1 }, window: { records: 1 } });
+    await time.settle();
+    const frames = client.take();
+    expect(frames[0]).not.toHaveProperty("memberId");
+    expect(frames[1]).toMatchObject({
+      type: "assigned",
+      partitions: [{ generation: 1, position: 1, committedOffset: null }],
+    });
+    expect(theRecords(frames).flatMap(({ records }) => records)).toEqual([record(1), record(2)]);
+    expect(watched.writes).toHaveLength(writes);
+    await produce(numbers(3, 9));
+    await time.settle();
+    expect(client.takeOnly("records").flatMap(({ records }) => records)).toEqual(
+      numbers(3, 9).map((n) => record(n)),
+    );
+    expect(rows("SELECT * FROM members")).toEqual([]);
+  });
+
+  test("that does not read holds no more than its window, and gets the rest when it reads again", async () => {
+    const { connect, produce, time } = startServer();
+    await produce(numbers(0, 10));
+    const client = await connect();
+    client.isReading = false;
+    client.say({ type: "subscribe", topics: ["orders"], from: "earliest", window: { records: 4 } });
+    await time.settle();
+    expect(client.takeOnly("records").flatMap(({ records }) => records)).toHaveLength(4);
+    client.readAgain();
+    await time.settle();
+    expect(client.takeOnly("records").flatMap(({ records }) => records)).toHaveLength(6);
+  });
+
+  test("of a topic that is created on its first use gets what comes", async () => {
+    const { connect, produce, time } = startServer();
+    const client = await connect("?topic=orders&from=latest");
+    await time.settle();
+    expect(client.takeTypes()).toEqual(["subscribed", "assigned"]);
+    await produce([0]);
+    await time.settle();
+    expect(firstRecords(client.take()).records).toEqual([record(0)]);
+  });
+
+  test("is told which partition an offset does not lie in, and its name stays free", async () => {
+    const { connect, produce, time } = startServer();
+    await produce([0]);
+    const client = await connect("?topic=orders&from=2&id=1");
+    await time.settle();
+    expect(client.take()).toMatchObject([
+      {
+        type: "error",
+        id: "1",
+        code: "offset_out_of_range",
+        message: expect.stringContaining('"orders" partition 0'),
+      },
+    ]);
+    client.say({ type: "subscribe", topics: ["orders"], from: { ago: 0 } });
+    await time.settle();
+    expect(client.takeTypes()).toEqual(["subscribed", "assigned", "records"]);
+  });
+});
+
+describe("seeks", () => {
+  test("are answered in their order, and records follow from the last place only", async () => {
+    const { join, produce, time } = startServer();
+    await produce(numbers(0, 10));
+    const { client } = await join();
+    client.take();
+    const places = [{ offset: 3 }, { ago: 0 }, "earliest", { shift: 8 }] as const;
+    for (const [id, to] of places.entries())
+      client.say({ type: "seek", id, topic: "orders", partition: 0, to });
+    await time.settle();
+    const frames = client.take();
+    const answers = frames.filter((frame): frame is FrameOf<"assigned"> => frame.type === "assigned");
+    expect(answers.map(({ id, partitions }) => [id, partitions[0]?.position])).toEqual([
+      [0, 3],
+      [1, 0],
+      [2, 0],
+      [3, 8],
+    ]);
+    const last = frames.lastIndexOf(answers.at(-1) as ServerFrame);
+    expect(theRecords(frames.slice(last)).flatMap(({ records }) => records)).toEqual([record(8), record(9)]);
+    expect(committed()).toEqual([0]);
+  });
+
+  test("that cannot be looked up are errors, and the next one is answered", async () => {
+    const { join, produce, time, watched } = startServer();
+    await produce([0]);
+    const { client } = await join();
+    client.take();
+    watched.onRead = failing(new DbError("io", "1"));
+    for (const id of [1, 2]) client.say({ type: "seek", id, topic: "orders", partition: 0, to: "earliest" });
+    await time.settle();
+    expect(client.take()).toMatchObject([
+      { type: "error", id: 1, code: "unavailable" },
+      { type: "assigned", id: 2 },
+      { type: "records" },
+    ]);
+  });
+});
+
+describe("a group at most once", () => {
+  test("has committed what it is sent before it is sent", async () => {
+    const { join, produce, time, watched } = startServer();
+    await produce(numbers(0, 4));
+    let committedBefore: unknown;
+    const { client, frames } = await join({ ack: "none", window: { records: 4 } });
+    expect(theRecords(frames).map(({ next }) => next)).toEqual([2, 4]);
+    expect(committed()).toEqual([4]);
+    watched.onWrite = async (statements) => {
+      if (statements.some(({ sql }) => sql.includes("INSERT INTO committed_offsets")))
+        committedBefore = client.take().length;
+    };
+    await produce([4]);
+    await time.settle();
+    expect([committedBefore, client.takeOnly("records").map(({ next }) => next)]).toEqual([0, [5]]);
+  });
+
+  test("gets a frame a second later when it could not be committed, and nothing twice", async () => {
+    const { join, produce, time, watched, log } = startServer();
+    const { client } = await join({ ack: "none" });
+    await produce([0]);
+    watched.onWrite = failing(new DbError("io", "1"));
+    await time.settle();
+    expect([client.take(), committed()]).toEqual([[], [0]]);
+    await time.advance(1_000);
+    expect(client.takeOnly("records").flatMap(({ records }) => records)).toEqual([record(0)]);
+    expect([committed(), log.includes("commit before sending failed")]).toEqual([[1], true]);
+  });
+
+  test("is sent nothing any more when another process has its partition", async () => {
+    const time = new FakeTime((ms) => database.pass(ms));
+    const { join, produce } = startServer({ time });
+    const other = startServer({ db: second, ids: "other", time });
+    const { client, subscribed } = await join({ ack: "none" });
+    const taken = await other.join({ memberId: String(subscribed.memberId), ack: "none" });
+    await produce([0]);
+    await time.advance(200);
+    expect(theRecords(client.take())).toEqual([]);
+    expect(taken.client.takeOnly("records").flatMap(({ records }) => records)).toEqual([record(0)]);
+  });
+});
+
+describe("produce over the socket", () => {
+  test("appends in the order of the frames, though a topic comes into being on the way", async () => {
+    const { connect, time } = startServer();
+    const client = await connect();
+    for (const id of [0, 1, 2])
+      client.say({ type: "produce", id, topic: "orders", records: [{ value: id }] });
+    await time.settle();
+    expect(client.take()).toEqual(
+      [0, 1, 2].map((id) => ({ type: "produced", id, runs: [{ partition: 0, offset: id, count: 1 }] })),
+    );
+    expect(rows("SELECT value FROM records ORDER BY offset")).toEqual(
+      ["0", "1", "2"].map((value) => ({ value })),
+    );
+  });
+
+  test("reaches a subscription of the same socket", async () => {
+    const { join, time } = startServer();
+    const { client } = await join();
+    client.say({ type: "produce", id: 1, topic: "orders", records: [{ key: "k", value: { n: 1 } }] });
+    await time.settle();
+    expect(client.take()).toMatchObject([
+      { type: "produced", id: 1 },
+      { type: "records", records: [{ offset: 0, key: "k", value: { n: 1 } }] },
+    ]);
+  });
+
+  test("that is refused does not hold up the next", async () => {
+    const { connect, time } = startServer();
+    const client = await connect();
+    client.say({ type: "produce", id: 1, topic: "orders", records: [{ value: 1, partition: 5 }] });
+    client.say({ type: "produce", id: 2, topic: "orders", records: [{ value: 2 }] });
+    await time.settle();
+    expect(client.take()).toMatchObject([
+      { type: "error", id: 1, code: "unknown_partition" },
+      { type: "produced", id: 2, runs: [{ offset: 0 }] },
+    ]);
+  });
+});
+
+describe("a consumer that acknowledges nothing in time", () => {
+  test("loses the partition, gets it back in a new generation, and all that it has not acknowledged again", async () => {
+    const { join, produce, time } = startServer();
+    await produce(numbers(0, 4));
+    const { client, partitions, frames } = await join({ ackTimeoutMs: 2_000 });
+    const first = firstRecords(frames);
+    await time.advance(1_500);
+    client.ack([{ ...ackOf(first), offset: 1 }]);
+    await time.advance(1_999);
+    expect(client.takeTypes()).toEqual(["acked"]);
+    await time.advance(1);
+    const [revoked, assigned, ...rest] = client.take();
+    const { generation } = partitions[0] ?? {};
+    expect(revoked).toMatchObject({
+      type: "revoked",
+      partitions: [{ topic: "orders", partition: 0, generation }],
+      reason: "stalled",
+      deadlineMs: 0,
+    });
+    expect(assigned).toMatchObject({ type: "assigned", partitions: [{ position: 1, committedOffset: 1 }] });
+    const again = firstRecords(rest);
+    expect(again.generation).toBeGreaterThan(Number(generation));
+    expect(again.records).toEqual(numbers(1, 4).map((n) => record(n)));
+    client.ack([ackOf(first)], { id: 1 });
+    client.ack([ackOf(again)], { id: 2 });
+    await time.settle();
+    expect(client.take()).toMatchObject([
+      { type: "acked", id: 1, offsets: [{ offset: 1, code: "fenced_generation" }] },
+      { type: "acked", id: 2, offsets: [{ offset: 4 }] },
+    ]);
+  });
+
+  test("gets it back when the database can write again", async () => {
+    const { join, produce, time, watched } = startServer();
+    await produce([0]);
+    const { client } = await join({ ackTimeoutMs: 2_000 });
+    watched.onWrite = failing(new DbError("io", "1"));
+    await time.advance(2_000);
+    expect(client.takeTypes()).toEqual(["revoked"]);
+    await time.advance(1_000);
+    expect(client.takeTypes()).toEqual(["assigned", "records"]);
+  });
+});
+
+describe("a consumer whose position has left the log", () => {
+  const trimTo = (offset: number) =>
+    database.db.write([
+      { sql: "DELETE FROM records WHERE offset < :offset", args: { offset } },
+      { sql: "UPDATE partitions SET log_start_offset = :offset", args: { offset } },
+    ]);
+
+  for (const [reset, position, expected] of [
+    ["earliest", 7, [7]],
+    ["latest", 10, [10]],
+    ["none", null, [2]],
+  ] as const) {
+    test(`goes on by its policy ${reset}, which is committed where the offset is of no use`, async () => {
+      const { join, produce, time } = startServer();
+      await produce(numbers(0, 10));
+      const { client, frames } = await join({ reset: { outOfRange: reset }, window: { records: 4 } });
+      expect(theRecords(frames).map(({ next }) => next)).toEqual([2, 4]);
+      await trimTo(7);
+      client.ack([{ ...ackOf(firstRecords(frames)), offset: 2 }]);
+      await time.settle();
+      const [acked, assigned] = client.take();
+      expect([acked?.type, assigned?.type]).toEqual(["acked", "assigned"]);
+      expect(assigned).toMatchObject({ partitions: [{ position, logStartOffset: 7, logEndOffset: 10 }] });
+      expect(committed()).toEqual([...expected]);
+    });
+  }
 });
 
 // ── whatever happens: I4, I5 and I6 ──────────────────────────────────────────────────────────────────────

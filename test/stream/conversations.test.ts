@@ -38,6 +38,10 @@ async function newTopic({ partitionCount = 1, records = 0, valueBytes = 0 } = {}
 async function produce(topic: string, count: number, { partition = 0, valueBytes = 0 } = {}): Promise<void> {
   const value = "x".repeat(Math.max(0, valueBytes - 2));
   const records = Array.from({ length: count }, () => ({ value, partition }));
+  await produceRecords(topic, records);
+}
+
+async function produceRecords(topic: string, records: readonly unknown[]): Promise<void> {
   const body = JSON.stringify({ records });
   const response = await fetch(`${server.url}/v1/topics/${topic}/records`, { method: "POST", body });
   expect(response.status).toBe(200);
@@ -178,15 +182,15 @@ describe("subscribe", () => {
   });
 
   test.each([
-    ["?topic=a", "without a group"],
+    ["?topic=a", 'give "group"'],
     ["?group=g", "topics"],
     ["?topic=a&group=g&group=h", '"group"'],
     ["?topic=a&group=g&type=ack", '"type"'],
     ["?topics=a&group=g", '"topics"'],
     ["?topic=a&group=g&windows=5", '"windows"'],
-    ["?topic=a&group=g&ack=none", '"none" is not built yet'],
+    ["?topic=a&group=g&ack=auto", '"ack"'],
     ["?topic=a&group=g&reset=first", '"reset"'],
-    ["?topic=a&group=g&from=earliest", '"from" is not built yet'],
+    ["?topic=a&group=g&from=earliest", '"from" is for readers'],
     ["?topic=a%20b&group=g", '"topics.0"'],
     ["?topic=a&group=..", '"group"'],
     ["?topic=a&group=g&sessionTimeoutMs=5999", "6000 to 300000"],
@@ -315,6 +319,68 @@ describe("records", () => {
     expect(sizes.at(-2)?.[0]).toBe(1);
     expect(sizes.at(-2)?.[1]).toBeGreaterThan(MIB);
     expect(sizes.at(-1)?.[0]).toBe(2);
+    await client.close();
+  });
+
+  test("with bytes come as base64 among values, in order, and are acknowledged like them", async () => {
+    const topic = await newTopic();
+    const everyByte = Uint8Array.from({ length: 256 }, (_, byte) => byte).toBase64();
+    const produced = [
+      { value: 0, timestamp: 1 },
+      { bytes: everyByte, timestamp: 2, key: "k", headers: { h: "1" } },
+      { bytes: "", timestamp: 3 },
+      { value: "AA==", timestamp: 4 },
+      { bytes: "gA==", timestamp: 5 },
+    ];
+    await produceRecords(topic, produced);
+    const { client } = await subscribe({ topics: [topic] });
+    const frame = await client.expect("records");
+    expect(frame.records as readonly unknown[]).toEqual(
+      produced.map((record, offset) => ({ offset, ...record })),
+    );
+    expect([frame.next, frame.logEndOffset]).toEqual([5, 5]);
+    client.send({ type: "ack", offsets: [ackOf(frame)] });
+    expect((await client.expect("acked")).offsets).toEqual([{ topic, partition: 0, offset: 5 }]);
+    await client.close();
+  });
+
+  test("with bytes stay within a frame's 256 KiB as base64, and a larger one comes alone", async () => {
+    const topic = await newTopic();
+    const bytes = (length: number) => new Uint8Array(length).fill(0xff).toBase64();
+    for (const lengths of [Array(12).fill(45 * KIB), [MIB], [1, 2]])
+      await produceRecords(
+        topic,
+        lengths.map((length) => ({ bytes: bytes(length) })),
+      );
+    const { client } = await subscribe({ topics: [topic], window: { bytes: 4 * MIB } });
+    const sizes: [records: number, bytes: number][] = [];
+    for (let next = 0; next < 15; ) {
+      const text = await client.nextText();
+      const frame = JSON.parse(text);
+      next = frame.next;
+      sizes.push([frame.records.length, Buffer.byteLength(text)]);
+    }
+    expect(sizes.map(([count]) => count)).toEqual([4, 4, 4, 1, 2]);
+    expect(sizes.slice(0, 3).every(([, size]) => size <= 256 * KIB + 300)).toBe(true);
+    expect(sizes[3]?.[1]).toBeGreaterThan(bytes(MIB).length);
+    await client.close();
+  });
+
+  test("with bytes that no window holds are sent alone, once nothing is unacknowledged", async () => {
+    const topic = await newTopic({ records: 1 });
+    const largest = new Uint8Array(MIB).fill(0x80).toBase64();
+    await produceRecords(topic, [{ bytes: largest }, { value: 2 }]);
+    const { client } = await subscribe({ topics: [topic], window: { bytes: 64 * KIB } });
+    const first = await client.expect("records");
+    expect(offsetsOf([first])).toEqual([0]);
+    expect(await client.untilAnswered()).toEqual([]);
+    client.send({ type: "ack", offsets: [ackOf(first)] });
+    await client.expect("acked");
+    const text = await client.nextText();
+    expect(text.includes(`"bytes":"${largest}"}],"next":2`)).toBe(true);
+    client.send({ type: "ack", offsets: [ackOf(JSON.parse(text))] });
+    await client.expect("acked");
+    expect(offsetsOf([await client.expect("records")])).toEqual([2]);
     await client.close();
   });
 });
@@ -1023,28 +1089,16 @@ describe("a bad frame", () => {
 describe("a frame that is understood and not taken leaves the socket alive:", () => {
   const FRAMES: readonly [name: string, frame: Record<string, unknown>, why: string][] = [
     ["auth, not built yet", { type: "auth", token: "t" }, "not built yet"],
-    ["release, not built yet", { type: "release", partitions: [] }, "not built yet"],
-    ["seek, not built yet", { type: "seek", topic: "a", partition: 0, to: "earliest" }, "not built yet"],
-    ["pause, not built yet", { type: "pause", partitions: [] }, "not built yet"],
-    ["resume, not built yet", { type: "resume", partitions: [] }, "not built yet"],
-    ["produce, not built yet", { type: "produce", topic: "a", records: [] }, "not built yet"],
     ["transact, not built yet", { type: "transact", appends: [] }, "not built yet"],
-    ["a reader, not built yet", { type: "subscribe", topics: ["a"] }, "without a group"],
+    ["neither a group nor a place", { type: "subscribe", topics: ["a"] }, 'give "group"'],
+    ["a place for a group", { type: "subscribe", topics: ["a"], group: "g", from: "latest" }, "for readers"],
     [
-      "from, not built yet",
-      { type: "subscribe", topics: ["a"], group: "g", from: "latest" },
-      '"from" is not built yet',
+      "an ack timeout of a reader",
+      { type: "subscribe", topics: ["a"], from: "latest", ackTimeoutMs: 1_000 },
+      '"ackTimeoutMs"',
     ],
-    [
-      "ackTimeoutMs, not built yet",
-      { type: "subscribe", topics: ["a"], group: "g", ackTimeoutMs: 1 },
-      '"ackTimeoutMs" is not built yet',
-    ],
-    [
-      "ack none, not built yet",
-      { type: "subscribe", topics: ["a"], group: "g", ack: "none" },
-      '"none" is not built yet',
-    ],
+    ["no records", { type: "produce", topic: "a", records: [] }, "records"],
+    ["no partitions", { type: "pause", partitions: [] }, '"partitions"'],
     ["an unknown member", { type: "subscribe", topics: ["a"], group: "g", colour: "red" }, '"colour"'],
     [
       "an unknown member of the window",

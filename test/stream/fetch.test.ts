@@ -25,7 +25,7 @@ async function setUp() {
   const fetch = (request: Partial<FetchRequest> = {}) => {
     const { signal } = new AbortController();
     const defaults = { partitionId: 1, recordsMax: 500, bytesMax: 1_000_000, waitMs: 0, signal };
-    return fetches.fetch({ from: "earliest", ...defaults, ...request });
+    return fetches.fetch({ topic: "orders", from: "earliest", ...defaults, ...request });
   };
   await append(
     topic,
@@ -95,9 +95,7 @@ describe("Fetches.fetch() starts", () => {
   test("nowhere where the partition is gone", async () => {
     const { fetch } = await setUp();
     for (const from of ["earliest", { timestamp: 0 }] as const)
-      expect(await fetch({ from, partitionId: 9 }).catch((error) => error)).toMatchObject({
-        code: "unknown_partition",
-      });
+      expect(await fetch({ from, partitionId: 9, waitMs: 1_000 })).toBeUndefined();
   });
 });
 
@@ -228,4 +226,55 @@ describe("Fetches.stop()", () => {
     expect(await fetch({ from: "latest", waitMs: 30_000 })).toMatchObject({ count: 0 });
     expect(time.pendingDelaysMs).toEqual([]);
   });
+});
+
+describe("Fetches.fetch() of a topic that is deleted", () => {
+  async function deleteOrders(): Promise<void> {
+    await new Topics({ db: database.db, queue, createsOnFirstUse: false }).delete("orders");
+  }
+
+  test("during its wait ends at once as unknown_topic, and names it", async () => {
+    const { fetch, wakeUps, time } = await setUp();
+    const waiting = ["latest" as const, { offset: 10 }, { timestamp: 99_999 }].map((from) =>
+      watch(fetch({ from, waitMs: 30_000 })),
+    );
+    await time.settle();
+    await deleteOrders();
+    wakeUps.notifyGone([1]);
+    await time.settle();
+    expect(time.nowMs()).toBe(0);
+    for (const { error } of waiting)
+      expect(error).toMatchObject({ code: "unknown_topic", facts: { topic: "orders" } });
+    expect(time.pendingDelaysMs).toEqual([]);
+  });
+
+  test("by another process ends the wait with the next poll", async () => {
+    const { fetch, time } = await setUp();
+    const waiting = watch(fetch({ from: "latest", waitMs: 30_000 }));
+    await time.settle();
+    await deleteOrders();
+    await time.advance(100);
+    expect(waiting.error).toMatchObject({ code: "unknown_topic" });
+  });
+
+  test("before it is undefined, even with a wait", async () => {
+    const { fetch } = await setUp();
+    await deleteOrders();
+    expect(await fetch({ waitMs: 30_000 })).toBeUndefined();
+  });
+});
+
+test("Fetches.fetch() whose time is over during its read asks for no time in the past", async () => {
+  const { fetch, watched, time } = await setUp();
+  let readMs = 0;
+  const now = time.nowMs.bind(time);
+  time.nowMs = () => now() + readMs;
+  watched.onRead = () => {
+    readMs += 3;
+  };
+  const waiting = watch(fetch({ from: "latest", waitMs: 5 }));
+  await time.settle();
+  expect(time.pendingDelaysMs).toEqual([10, 0]); // a poll, and the end of the wait
+  await time.advance(0);
+  expect(waiting.value).toMatchObject({ count: 0, next: 10 });
 });

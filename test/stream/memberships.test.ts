@@ -1,9 +1,11 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
-import type { JoinRequest, JoinResult } from "../../src/core/membership.ts";
+import type { GainRequest, JoinRequest, JoinResult } from "../../src/core/membership.ts";
 import { Problem } from "../../src/core/problem.ts";
+import { parseJsonProduce } from "../../src/core/produce-request.ts";
 import type { MembershipRef } from "../../src/core/session/state.ts";
 import { commitOffsets } from "../../src/store/commits.ts";
 import { type Db, DbError } from "../../src/store/db.ts";
+import { appendRecords } from "../../src/store/records.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { WriteQueue } from "../../src/store/write-queue.ts";
 import { Memberships } from "../../src/stream/memberships.ts";
@@ -453,6 +455,117 @@ describe("Memberships.detach()", () => {
     expect(await members()).toHaveLength(1);
     await time.advance(1_000);
     expect(await members()).toEqual([]);
+  });
+});
+
+describe("Memberships.gain()", () => {
+  const gainOf = (result: JoinResult, options: Partial<GainRequest> = {}): GainRequest => ({
+    ...refOf(result),
+    topics: ["orders"],
+    policies: { missing: "latest", outOfRange: "latest" },
+    lostPartitionIds: [],
+    ...options,
+  });
+  const growTo = (partition: number) =>
+    database.run("INSERT INTO partitions (topic_id, partition) VALUES (1, :partition)", { partition });
+
+  test("brings what the topic has grown by, from its beginning", async () => {
+    const { join, memberships, told } = startServer();
+    const joined = await join();
+    await growTo(1);
+    expect(await memberships.gain(gainOf(joined))).toMatchObject({
+      memberId: joined.memberId,
+      membership: joined.membership,
+      partitions: [{ partition: 1, generation: 4, committedOffset: 0 }],
+      resets: [{ partition: 1, from: null, to: 0, policy: "earliest" }],
+      unplaced: [],
+    });
+    expect(told).toEqual([]);
+  });
+
+  test("brings what was lost again, in a new generation", async () => {
+    const { join, memberships } = startServer();
+    const joined = await join();
+    const gained = await memberships.gain(gainOf(joined, { lostPartitionIds: [1] }));
+    expect(gained?.partitions).toMatchObject([{ partitionId: 1, committedOffset: 0 }]);
+    expect(gained?.partitions[0]?.generation).toBeGreaterThan(joined.partitions[0]?.generation ?? 0);
+  });
+
+  test("writes nothing where there is nothing, nor where the membership has ended", async () => {
+    const { join, memberships, watched } = startServer();
+    const joined = await join();
+    const before = watched.writes.length;
+    expect(await memberships.gain(gainOf(joined))).toBeUndefined();
+    expect(watched.writes).toHaveLength(before);
+    await memberships.leave(refOf(joined));
+    await growTo(1);
+    expect(await memberships.gain(gainOf(joined, { lostPartitionIds: [1] }))).toBeUndefined();
+    expect(await database.rows("SELECT * FROM assignments")).toEqual([]);
+  });
+
+  test("creates no topic", async () => {
+    const { join, memberships } = startServer();
+    const joined = await join();
+    expect(await memberships.gain(gainOf(joined, { topics: ["orders", "refunds"] }))).toBeUndefined();
+    expect(await database.rows("SELECT topic FROM topics")).toEqual([{ topic: "orders" }]);
+  });
+
+  test("plans again where another process has changed the group in between", async () => {
+    const { join, memberships, watched } = startServer();
+    const other = startServer({ db: second, ids: "other" });
+    const joined = await join();
+    await growTo(1);
+    const before = watched.writes.length;
+    watched.onWrite = async () => {
+      watched.onWrite = undefined;
+      await other.memberships.gain(gainOf(joined));
+    };
+    expect(await memberships.gain(gainOf(joined, { lostPartitionIds: [1] }))).toMatchObject({
+      partitions: [{ partitionId: 1 }], // the other one was given by the other process
+    });
+    expect(watched.writes.length - before).toBe(2);
+  });
+
+  test("finds what a policy by time needs", async () => {
+    const { join, memberships } = startServer();
+    const joined = await join({ policies: { missing: "none", outOfRange: "none" } });
+    await database.run("UPDATE partitions SET log_start_offset = 5, log_end_offset = 9");
+    await database.run("INSERT INTO committed_offsets VALUES ('billing', 1, 3, NULL, 0)");
+    const policies = { missing: "none", outOfRange: { ago: 5 } } as const;
+    const gained = await memberships.gain(gainOf(joined, { policies, lostPartitionIds: [1] }));
+    expect(gained).toMatchObject({
+      partitions: [{ committedOffset: 9 }], // nothing in the log is as young
+      resets: [{ from: 3, to: 9, policy: { ago: 5 } }],
+    });
+  });
+
+  test("waits for its turn behind what the group is doing", async () => {
+    const { join, memberships } = startServer();
+    const joined = await join();
+    await growTo(1);
+    const done: string[] = [];
+    await Promise.all([
+      memberships.leave(refOf(joined)).then(() => done.push("left")),
+      memberships.gain(gainOf(joined)).then((gained) => done.push(`gained ${gained}`)),
+    ]);
+    expect(done).toEqual(["left", "gained undefined"]);
+  });
+});
+
+describe("Memberships.join() with a policy by time", () => {
+  test("starts where the time is, on the database's clock, and records why", async () => {
+    const { join, topics, queue } = startServer();
+    const records = [3_000, 2_000, 1_000].map((agoMs) => ({ value: 1, timestamp: START_MS - agoMs }));
+    const list = parseJsonProduce(JSON.stringify({ records }));
+    await queue.submit(appendRecords(await topics.require("orders"), [{ partition: 0, records: list }]));
+    const result = await join({ policies: { missing: { ago: 2_500 }, outOfRange: "none" } });
+    expect(result).toMatchObject({
+      partitions: [{ committedOffset: 1 }],
+      resets: [{ from: null, to: 1, policy: { ago: 2_500 } }],
+    });
+    expect(await database.rows("SELECT cause FROM offset_history")).toEqual([
+      { cause: "missing: ago 2500 ms" },
+    ]);
   });
 });
 

@@ -131,6 +131,61 @@ describe("WakeUps.wait()", () => {
   });
 });
 
+describe("WakeUps.notifyGone()", () => {
+  test("wakes all who wait there, once, whatever their position, and nobody else", async () => {
+    const { wakeUps, woken, wait, time } = await setUp();
+    for (const [name, partitionId, position] of [
+      ["a", 1, 0],
+      ["b", 1, 1_000],
+      ["c", 2, 0],
+      ["d", 3, 0],
+    ] as const)
+      wait(name, partitionId, position);
+    wakeUps.notifyGone([1, 2, 99]);
+    wakeUps.notifyGone([1]);
+    expect(woken).toEqual(["a", "b", "c"]);
+    await time.advance(1_000);
+    expect(woken).toEqual(["a", "b", "c"]);
+  });
+
+  test("forgets what it knows of the partition", async () => {
+    const { wakeUps, woken, wait, time } = await setUp();
+    wakeUps.notify(1, 5);
+    wakeUps.notifyGone([1]);
+    wait("a", 1, 0);
+    await time.settle();
+    expect(woken).toEqual([]);
+  });
+
+  test("comes to an end where who is woken waits again at once", async () => {
+    const { wakeUps } = await setUp();
+    let wakes = 0;
+    const waitAgain = (): void =>
+      void wakeUps.wait(1, 0, () => {
+        wakes += 1;
+        if (wakes < 10) waitAgain();
+      });
+    for (let waiter = 0; waiter < 3; waiter += 1) waitAgain();
+    wakeUps.notifyGone([1]);
+    expect(wakes).toBe(3);
+  });
+
+  test("is what a poll does with a partition that another process has deleted", async () => {
+    const { woken, wait, time, log } = await setUp();
+    wait("a", 1, 0);
+    wait("b", 2, 0);
+    await time.advance(10);
+    const elsewhere = new Topics({ db: database.db, queue: otherQueue, createsOnFirstUse: false });
+    await elsewhere.delete("a");
+    await time.advance(100);
+    expect(woken).toEqual(["a"]);
+    wait("too late", 1, 0);
+    await time.advance(100);
+    expect(woken).toEqual(["a", "too late"]);
+    expect(log).toEqual([]);
+  });
+});
+
 describe("WakeUps' polling", () => {
   test("does not happen while nobody waits", async () => {
     const { watched, time, wait, wakeUps } = await setUp();

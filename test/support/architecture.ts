@@ -50,7 +50,7 @@ const AREAS: Readonly<Record<string, Area>> = {
   "src/core": { imports: PROTOCOL },
   "src/store": { imports: CORE, packages: ["@libsql/client", "valibot"], readsMigrations: true },
   "src/stream": { imports: STORE },
-  "src/http": { imports: STREAM, packages: ["hono", "valibot"] },
+  "src/http": { imports: STREAM, packages: ["hono", "hono-openapi", "valibot", "@valibot/to-json-schema"] },
   "src/runtimes": {
     imports: HTTP,
     packages: ["hono", "@libsql/client", "valibot", "bun", "bun:", "node:", "cloudflare:"],

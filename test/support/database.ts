@@ -69,6 +69,7 @@ const TABLES = [
   "members",
   "group_topics",
   "groups",
+  "purges",
   "time_index",
   "records",
   "partitions",

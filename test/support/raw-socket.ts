@@ -47,6 +47,11 @@ export class RawSocket {
     await this.#closed;
     return readFrames(this.#received);
   }
+
+  /** Drops the connection, and all that was sent and not read. */
+  close(): void {
+    this.#socket.destroy();
+  }
 }
 
 /** A masked client frame; a mask of zeros leaves the payload as it is. */

@@ -1,11 +1,13 @@
 // A session driven by hand: a test says what happens to it and reads what it wants done, line by line.
 
+import type { CheckedFrame } from "../../src/core/client-frame.ts";
 import type { JoinedPartition, JoinResult } from "../../src/core/membership.ts";
-import type { AckOutcome, SessionEffect, SessionEvent } from "../../src/core/session/events.ts";
+import type { ReaderPartition } from "../../src/core/readers.ts";
+import type { AckOutcome, LocatedFacts, SessionEffect, SessionEvent } from "../../src/core/session/events.ts";
 import { createSession, type Session, type SubscriptionRef } from "../../src/core/session/state.ts";
 import { stepSession } from "../../src/core/session/step.ts";
 import type { ChunkExtent, ReadRequest } from "../../src/core/session/window.ts";
-import type { AckEntry, ClientFrame, ServerFrame, SubscribeFrame } from "../../src/protocol/frames.ts";
+import type { AckEntry, SeekFrame, ServerFrame, SubscribeFrame } from "../../src/protocol/frames.ts";
 
 export type EffectOf<T extends SessionEffect["type"]> = Extract<SessionEffect, { type: T }>;
 type Effects = readonly SessionEffect[];
@@ -25,7 +27,7 @@ export class SessionScript {
     return this;
   }
 
-  receive(frame: ClientFrame): Effects {
+  receive(frame: CheckedFrame): Effects {
     return this.step({ type: "frame", frame });
   }
 
@@ -45,6 +47,13 @@ export class SessionScript {
     return { ref, effects: this.join(ref, { partitions }) };
   }
 
+  /** A reader of "orders" with these partitions. */
+  read(options: Partial<SubscribeFrame> = {}, partitions: readonly ReaderPartition[] = [readerPartition()]) {
+    const frame: SubscribeFrame = { type: "subscribe", topics: ["orders"], from: "earliest", ...options };
+    const { ref } = theOne(this.receive(frame), "openReader");
+    return { ref, effects: this.step({ type: "readerOpened", ref, partitions }) };
+  }
+
   /** What a read brought: `count` records, or what else is said. */
   answer(read: EffectOf<"read">, extent: Partial<ChunkExtent> & { readonly logEndOffset: number }): Effects {
     return this.step({ type: "chunk", ref: read.ref, chunk: chunkOf(read.request, extent) });
@@ -60,11 +69,28 @@ export class SessionScript {
     return this.step({ type: "committed", ref, id, acks, outcomes });
   }
 
+  /** What was found for a seek: the log holds [0, 1000000) and nothing is committed, or what else is said. */
+  locate({ seek }: EffectOf<"locate">, found: Partial<LocatedFacts> = {}): Effects {
+    return this.step({ type: "located", seek, outcome: { ...NOTHING_COMMITTED, ...found } });
+  }
+
+  /** A seek and what was found for it, one after the other. */
+  seekAndLocate(frame: Omit<SeekFrame, "type">, found: Partial<LocatedFacts> = {}): Effects {
+    return this.locate(theOne(this.receive({ type: "seek", ...frame }), "locate"), found);
+  }
+
   /** An ack and its commit, one after the other. */
   ackAndCommit(offsets: readonly AckEntry[], about: { id?: number; subscription?: string } = {}): Effects {
     return this.commit(theOne(this.ack(offsets, about), "commit"));
   }
 }
+
+const NOTHING_COMMITTED: LocatedFacts = {
+  logStartOffset: 0,
+  logEndOffset: 1_000_000,
+  committedOffset: null,
+  metadata: null,
+};
 
 export function acceptedOutcomes({ acks }: EffectOf<"commit">): readonly AckOutcome[] {
   return acks.map(({ offset, refusal }) => ({ committedOffset: refusal ? null : offset, code: refusal }));
@@ -80,6 +106,20 @@ export function joinedPartition(options: Partial<JoinedPartition> = {}): JoinedP
     generation: 3,
     committedOffset: 0,
     metadata: null,
+    logStartOffset: 0,
+    logEndOffset: 1_000_000,
+    ...options,
+  };
+}
+
+export function readerPartition(options: Partial<ReaderPartition> = {}): ReaderPartition {
+  const { partition = 0 } = options;
+  return {
+    topic: "orders",
+    topicId: 7,
+    partition,
+    partitionId: 70 + partition,
+    position: 0,
     logStartOffset: 0,
     logEndOffset: 1_000_000,
     ...options,
@@ -104,7 +144,14 @@ export function chunkOf(
 ): ChunkExtent & { readonly records: string } {
   const { count = 0 } = extent;
   const records = Array.from({ length: count }, (_, index) => recordText(from + index));
-  return { count, bytes: count * 100, next: from + count, ...extent, records: records.join(",") };
+  return {
+    count,
+    bytes: count * 100,
+    next: from + count,
+    logStartOffset: 0,
+    ...extent,
+    records: records.join(","),
+  };
 }
 
 function recordText(offset: number): string {
@@ -136,8 +183,22 @@ function lineOf(effect: SessionEffect): string {
       return `read ${effect.ref.partitionKey} from ${effect.request.from}`;
     case "wait":
       return `wait ${effect.ref.partitionKey} at ${effect.position}`;
+    case "openReader":
+      return `open reader for ${refText(effect.ref)}`;
+    case "gain":
+      return `gain ${effect.member.group} ${effect.member.memberId}${effect.lostPartitionIds.map((id) => ` lost ${id}`).join("")}`;
+    case "gainReader":
+      return `gain for ${refText(effect.ref)}`;
     case "stopWaiting":
-      return `stop waiting ${refText(effect.ref)}`;
+      return `stop waiting ${effect.partitionKey ?? refText(effect.ref)}`;
+    case "commitAhead":
+      return `commit ahead ${effect.group} ${ackText(effect.ack)}`;
+    case "reposition":
+      return `reposition ${effect.ref.partitionKey}`;
+    case "locate":
+      return `locate ${effect.seek.topic}/${effect.seek.partition}`;
+    case "produce":
+      return `produce ${effect.records.length} to ${effect.topic}`;
     case "commit":
       return `commit ${effect.group} ${effect.acks.map(ackText).join(", ")}`;
     case "setAlarm":
@@ -192,7 +253,7 @@ export function theOne<T extends SessionEffect["type"]>(effects: Effects, type: 
 /** A partition's records by their sizes; it reads as store/records.ts does. */
 export function readSizes(sizes: readonly number[], request: ReadRequest): ChunkExtent {
   const { from, recordsMax, bytesMax, loneRecordBytesMax } = request;
-  const nothing = { count: 0, bytes: 0, next: from, logEndOffset: sizes.length };
+  const nothing = { count: 0, bytes: 0, next: from, logStartOffset: 0, logEndOffset: sizes.length };
   const [first] = sizes.slice(from, from + 1);
   if (first === undefined) return nothing;
   if (first > bytesMax && first > loneRecordBytesMax) return { ...nothing, firstRecordBytes: first };
@@ -203,5 +264,5 @@ export function readSizes(sizes: readonly number[], request: ReadRequest): Chunk
     count += 1;
     bytes += size;
   }
-  return { count, bytes, next: from + count, logEndOffset: sizes.length };
+  return { ...nothing, count, bytes, next: from + count };
 }

@@ -1,26 +1,31 @@
 // Acks: judged by what the session knows, committed by what the database knows, answered when durable.
 
 import type { ErrorCode } from "../../protocol/codes.ts";
-import type { AckEntry, AckFrame } from "../../protocol/frames.ts";
+import type { AckEntry, AckFrame, FrameId } from "../../protocol/frames.ts";
 import { ACK_ENTRIES_WAITING_MAX } from "../../protocol/limits.ts";
 import { Problem } from "../problem.ts";
 import { DEFAULT_SUBSCRIPTION, errorFrame, unknownSubscription } from "./answers.ts";
-import type { AckRequest, SessionEffect, SessionEvent } from "./events.ts";
-import { find, partitionKey, refOf, type Session, type Subscription } from "./state.ts";
+import type { AckOutcome, AckRequest, SessionEffect, SessionEvent, Surroundings } from "./events.ts";
+import { find, findOpen, partitionKey, refOf, type Session, type Subscription } from "./state.ts";
 import { freeAcked, type PartitionDelivery } from "./window.ts";
 
-export function handleAck(session: Session, frame: AckFrame): readonly SessionEffect[] {
+export function handleAck(session: Session, frame: AckFrame, around: Surroundings): readonly SessionEffect[] {
   const name = frame.subscription ?? DEFAULT_SUBSCRIPTION;
-  const subscription = session.subscriptions.get(name);
-  if (!subscription?.member || subscription.leaving) {
-    return [errorFrame(unknownSubscription(name), { name, id: frame.id })];
-  }
-  if (session.ackEntriesWaiting + frame.offsets.length > ACK_ENTRIES_WAITING_MAX) {
-    return [errorFrame(tooManyWaiting(session), { name, id: frame.id })];
+  const { id } = frame;
+  const subscription = findOpen(session, name);
+  if (!subscription) return [errorFrame(unknownSubscription(name), { name, id })];
+  const { waiting } = session;
+  if (waiting.ackEntries + frame.offsets.length > ACK_ENTRIES_WAITING_MAX) {
+    return [errorFrame(tooManyWaiting(waiting.ackEntries), { name, id })];
   }
   const acks = foldAccepted(frame.offsets.map((entry) => judgeAck(subscription, entry)));
-  session.ackEntriesWaiting += acks.length;
-  return [{ type: "commit", ref: refOf(subscription), group: subscription.group, id: frame.id, acks }];
+  const ref = refOf(subscription);
+  if (subscription.source.kind === "reader") {
+    const outcomes = acks.map(({ refusal }) => ({ committedOffset: null, code: refusal }));
+    return [answer(subscription, { name, id, acks, outcomes }, around)];
+  }
+  waiting.ackEntries += acks.length;
+  return [{ type: "commit", ref, group: subscription.source.group, id, acks }];
 }
 
 /** What this session knows; the database judges the generation again, in the write. */
@@ -51,30 +56,46 @@ function foldAccepted(acks: readonly AckRequest[]): readonly AckRequest[] {
 export function handleCommitted(
   session: Session,
   { ref, id, acks, outcomes }: Extract<SessionEvent, { type: "committed" }>,
+  around: Surroundings,
 ): readonly SessionEffect[] {
-  session.ackEntriesWaiting -= acks.length;
-  const subscription = find(session, ref);
+  session.waiting.ackEntries -= acks.length;
+  return [answer(find(session, ref), { name: ref.name, id, acks, outcomes }, around)];
+}
+
+interface JudgedAcks {
+  readonly name: string;
+  readonly id: FrameId | undefined;
+  readonly acks: readonly AckRequest[];
+  readonly outcomes: readonly AckOutcome[];
+}
+
+/** Frees the window of what was accepted, where the subscription is still there. */
+function answer(
+  subscription: Subscription | undefined,
+  { name, id, acks, outcomes }: JudgedAcks,
+  { nowMs }: Surroundings,
+): SessionEffect {
   const offsets = acks.map(({ topic, partition, generation, offset }, index) => {
     const { committedOffset = null, code } = outcomes[index] ?? {};
     const owned = subscription?.partitions.get(partitionKey(topic, partition));
     const isAccepted = code === undefined && owned?.generation === generation;
-    if (subscription && owned && isAccepted) freeAcked(subscription.delivery, owned, offset);
+    if (subscription && owned && isAccepted) freeAcked(subscription.delivery, owned, { offset, nowMs });
     return { topic, partition, offset: committedOffset, code };
   });
-  return [{ type: "send", frame: { type: "acked", id, subscription: ref.name, offsets } }];
+  return { type: "send", frame: { type: "acked", id, subscription: name, offsets } };
 }
 
-export function handleFailed(
+export function handleCommitFailed(
   session: Session,
-  { ref, id, acks, problem }: Extract<SessionEvent, { type: "failed" }>,
+  { ref, id, acks, problem }: Extract<SessionEvent, { type: "commitFailed" }>,
 ): readonly SessionEffect[] {
-  session.ackEntriesWaiting -= acks.length;
+  session.waiting.ackEntries -= acks.length;
   return [errorFrame(problem, { name: ref.name, id })];
 }
 
-function tooManyWaiting({ ackEntriesWaiting }: Session): Problem {
+function tooManyWaiting(found: number): Problem {
   return new Problem(
     "rate_limited",
-    `${ackEntriesWaiting} entries of acks are waiting for the disk, at most ${ACK_ENTRIES_WAITING_MAX} may: wait for \`acked\``,
+    `${found} entries of acks are waiting for the disk, at most ${ACK_ENTRIES_WAITING_MAX} may: wait for \`acked\``,
   );
 }

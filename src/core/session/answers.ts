@@ -5,6 +5,11 @@ import type { SessionEffect } from "./events.ts";
 /** Of a frame that names no subscription. */
 export const DEFAULT_SUBSCRIPTION = "default";
 
+/** Where the client's frame had an id; who gave none wants no answer. */
+export function ok(id: FrameId | undefined): readonly SessionEffect[] {
+  return id === undefined ? [] : [{ type: "send", frame: { type: "ok", id } }];
+}
+
 export function unsubscribed({ name, id }: { name: string; id: FrameId | undefined }): SessionEffect {
   return { type: "send", frame: { type: "unsubscribed", id, subscription: name } };
 }
@@ -15,7 +20,12 @@ export function unknownSubscription(name: string): Problem {
 
 export function errorFrame(
   problem: Problem,
-  about: { name?: string; id?: FrameId | undefined; topic?: string; partition?: number },
+  about: {
+    readonly name?: string;
+    readonly id?: FrameId | undefined;
+    readonly topic?: string;
+    readonly partition?: number;
+  },
 ): SessionEffect {
   const frame: ErrorFrame = {
     type: "error",

@@ -1,19 +1,36 @@
 // What happens to a session, and what it wants done: the whole of what the step and its driver say to each other.
 
 import type { ErrorCode } from "../../protocol/codes.ts";
-import type { ClientFrame, FrameId, ServerFrame } from "../../protocol/frames.ts";
+import type { FrameId, Run, ServerFrame } from "../../protocol/frames.ts";
+import type { Place, ResetPolicies, ResetPolicy } from "../../protocol/places.ts";
+import type { CheckedFrame } from "../client-frame.ts";
 import type { JoinRequest, JoinResult } from "../membership.ts";
+import type { PlaceFacts } from "../places.ts";
 import type { Problem } from "../problem.ts";
+import type { NewRecord } from "../produce-request.ts";
+import type { ReaderPartition, ReaderRequest } from "../readers.ts";
 import type { MembershipRef, PartitionRef, SubscriptionRef } from "./state.ts";
 import type { ChunkExtent, ReadRequest } from "./window.ts";
 
 export type SessionEvent =
   | { readonly type: "opened" }
-  | { readonly type: "frame"; readonly frame: ClientFrame }
+  | { readonly type: "frame"; readonly frame: CheckedFrame }
   | { readonly type: "badFrame"; readonly problem: Problem; readonly id: FrameId | undefined }
   | { readonly type: "pong" }
   | { readonly type: "joined"; readonly ref: SubscriptionRef; readonly result: JoinResult }
-  | { readonly type: "joinFailed"; readonly ref: SubscriptionRef; readonly problem: Problem }
+  | {
+      readonly type: "readerOpened";
+      readonly ref: SubscriptionRef;
+      readonly partitions: readonly ReaderPartition[];
+    }
+  | { readonly type: "openFailed"; readonly ref: SubscriptionRef; readonly problem: Problem }
+  /** Undefined: the membership has ended, or there was nothing to gain. */
+  | { readonly type: "gained"; readonly ref: SubscriptionRef; readonly result: JoinResult | undefined }
+  | {
+      readonly type: "readerGained";
+      readonly ref: SubscriptionRef;
+      readonly partitions: readonly ReaderPartition[];
+    }
   | {
       readonly type: "left";
       readonly name: string;
@@ -22,12 +39,26 @@ export type SessionEvent =
     }
   /** `replaced`: somebody took the membership over. `expired`: its lease ran out. */
   | { readonly type: "ended"; readonly ref: SubscriptionRef; readonly reason: "replaced" | "expired" }
+  | ({ readonly type: "topicChanged" } & TopicChange)
+  | { readonly type: "chunk"; readonly ref: PartitionRef; readonly chunk: TextChunk }
+  /** Its end is committed: it may be sent. */
   | {
-      readonly type: "chunk";
+      readonly type: "committedAhead";
       readonly ref: PartitionRef;
-      readonly chunk: ChunkExtent & { readonly records: string };
+      readonly chunk: TextChunk;
+      readonly isFenced: boolean;
     }
+  /** It may be committed or not: it is read and committed again. */
+  | { readonly type: "commitAheadFailed"; readonly ref: PartitionRef }
+  /** The partition is no more: word of the deleted topic follows. */
+  | { readonly type: "readGone"; readonly ref: PartitionRef }
   | { readonly type: "grown"; readonly ref: PartitionRef }
+  | { readonly type: "repositioned"; readonly ref: PartitionRef; readonly to: Reposition }
+  | {
+      readonly type: "located";
+      readonly seek: Seek;
+      readonly outcome: LocatedFacts | { readonly problem: Problem };
+    }
   | {
       readonly type: "committed";
       readonly ref: SubscriptionRef;
@@ -36,26 +67,49 @@ export type SessionEvent =
       readonly outcomes: readonly AckOutcome[];
     }
   | {
-      readonly type: "failed";
+      readonly type: "commitFailed";
       readonly ref: SubscriptionRef;
       readonly id: FrameId | undefined;
       readonly acks: readonly AckRequest[];
       readonly problem: Problem;
     }
+  | {
+      readonly type: "produced";
+      readonly id: FrameId | undefined;
+      readonly outcome: { readonly runs: readonly Run[] } | { readonly problem: Problem };
+    }
   | { readonly type: "drained" }
   | { readonly type: "alarm" }
   | { readonly type: "draining"; readonly retryAfterMs: number }
+  /** Who has not finished by now is closed all the same. */
+  | { readonly type: "drainOverdue" }
   | { readonly type: "closed" };
 
 export type SessionEffect =
   | { readonly type: "send"; readonly frame: ServerFrame }
-  | { readonly type: "sendText"; readonly text: string }
+  /** `tellsTaken`: a `drained` event is wanted when the socket has taken it. */
+  | { readonly type: "sendText"; readonly text: string; readonly tellsTaken: boolean }
   /** The frame, and the protocol's own ping where the runtime has one: either answer is a sign of life. */
   | { readonly type: "ping" }
   | {
       readonly type: "join";
       readonly ref: SubscriptionRef;
       readonly request: Omit<JoinRequest, "newMemberId">;
+    }
+  | { readonly type: "openReader"; readonly ref: SubscriptionRef; readonly request: ReaderRequest }
+  | {
+      readonly type: "gain";
+      readonly ref: SubscriptionRef;
+      readonly member: MembershipRef;
+      readonly topics: readonly string[];
+      readonly policies: ResetPolicies;
+      readonly lostPartitionIds: readonly number[];
+    }
+  | {
+      readonly type: "gainReader";
+      readonly ref: SubscriptionRef;
+      readonly request: ReaderRequest;
+      readonly knownPartitionIds: ReadonlySet<number>;
     }
   /** With an answer, a `left` event is wanted when it is durable. */
   | { readonly type: "leave"; readonly member: MembershipRef; readonly answer?: UnsubscribeAnswer }
@@ -69,13 +123,30 @@ export type SessionEffect =
       readonly partitionId: number;
       readonly position: number;
     }
-  | { readonly type: "stopWaiting"; readonly ref: SubscriptionRef }
+  /** Of one partition, or of all. */
+  | { readonly type: "stopWaiting"; readonly ref: SubscriptionRef; readonly partitionKey?: string }
+  /** At most once: the end of the chunk is committed before it is sent. */
+  | {
+      readonly type: "commitAhead";
+      readonly ref: PartitionRef;
+      readonly group: string;
+      readonly ack: AckRequest;
+      readonly chunk: TextChunk;
+    }
+  | { readonly type: "reposition"; readonly ref: PartitionRef; readonly request: RepositionRequest }
+  | { readonly type: "locate"; readonly seek: Seek }
   | {
       readonly type: "commit";
       readonly ref: SubscriptionRef;
       readonly group: string;
       readonly id: FrameId | undefined;
       readonly acks: readonly AckRequest[];
+    }
+  | {
+      readonly type: "produce";
+      readonly id: FrameId | undefined;
+      readonly topic: string;
+      readonly records: readonly NewRecord[];
     }
   /** Replaces the alarm that was set before. */
   | { readonly type: "setAlarm"; readonly delayMs: number }
@@ -84,6 +155,48 @@ export type SessionEffect =
 interface UnsubscribeAnswer {
   readonly name: string;
   readonly id: FrameId | undefined;
+}
+
+export type TextChunk = ChunkExtent & { readonly records: string };
+
+export interface TopicChange {
+  readonly topic: string;
+  readonly change: "created" | "grown" | "deleted";
+  /** Those that came or went. */
+  readonly partitionIds: readonly number[];
+}
+
+/** A seek that was taken and is not answered yet. */
+export interface Seek {
+  readonly ref: SubscriptionRef;
+  readonly id: FrameId | undefined;
+  readonly topic: string;
+  readonly partition: number;
+  readonly generation: number;
+  readonly partitionId: number;
+  readonly group: string | undefined;
+  readonly place: Place;
+}
+
+export interface LocatedFacts extends PlaceFacts {
+  readonly metadata: string | null;
+}
+
+/** A live position that has left the log. */
+export interface RepositionRequest {
+  readonly partitionId: number;
+  readonly topic: string;
+  readonly partition: number;
+  readonly generation: number;
+  /** Undefined for a reader. */
+  readonly member: MembershipRef | undefined;
+  readonly policy: ResetPolicy;
+}
+
+/** What the policy made of it. */
+export interface Reposition extends LocatedFacts {
+  readonly position: number | null;
+  readonly policy: ResetPolicy;
 }
 
 /** What the step may know of the outside. */

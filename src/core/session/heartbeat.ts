@@ -1,4 +1,5 @@
-// Signs of life: who is heard of keeps its leases, who is silent is asked, who stays silent is given up.
+// Time in a session: signs of life, and the one alarm for everything that is due later. Who is heard of keeps its
+// leases, who is silent is asked, who stays silent is given up.
 
 import { CLOSE_CODES } from "../../protocol/codes.ts";
 import {
@@ -6,9 +7,9 @@ import {
   PINGS_UNANSWERED_MAX,
   SESSION_TIMEOUT_DEFAULT_MS,
 } from "../../protocol/limits.ts";
-import { handleEnded } from "./endings.ts";
+import { handleEnded, revokeStalled } from "./endings.ts";
 import type { SessionEffect, Surroundings } from "./events.ts";
-import { membershipOf, refOf, type Session, type Subscription } from "./state.ts";
+import { memberOf, refOf, type Session, type Subscription } from "./state.ts";
 
 export function noteLife(session: Session, { nowMs }: Surroundings): void {
   session.lastSeenAtMs = nowMs;
@@ -17,39 +18,70 @@ export function noteLife(session: Session, { nowMs }: Surroundings): void {
 }
 
 export function handleAlarm(session: Session, around: Surroundings): readonly SessionEffect[] {
+  session.alarmAtMs = undefined;
+  const stalled = revokeStalled(session, around);
+  const isDue = around.nowMs >= session.heartbeatAtMs;
+  return [
+    ...stalled,
+    ...(isDue ? lookAtSilence(session, around) : []),
+    ...alarmBy(session, around, Math.min(session.heartbeatAtMs, nextStallAtMs(session))),
+  ];
+}
+
+function lookAtSilence(session: Session, around: Surroundings): readonly SessionEffect[] {
   const silentMs = around.nowMs - session.lastSeenAtMs;
   const renewed = session.isHeard ? renewals(session) : [];
   session.isHeard = false;
-  if (silentMs < heartbeatMs(session)) return [...renewed, nextAlarm(session, around)];
+  const isSilent = silentMs >= heartbeatMs(session);
   const expired = [...session.subscriptions.values()].filter(
-    ({ sessionTimeoutMs }) => silentMs >= sessionTimeoutMs,
+    ({ sessionTimeoutMs }) => isSilent && silentMs >= sessionTimeoutMs,
   );
   const effects = [...renewed, ...expired.flatMap((subscription) => expire(session, subscription))];
+  session.heartbeatAtMs = heartbeatDueAtMs(session, around);
+  if (!isSilent) return effects;
   if (session.pingsUnanswered >= PINGS_UNANSWERED_MAX) {
+    session.heartbeatAtMs = Number.POSITIVE_INFINITY;
     return [...effects, { type: "close", code: CLOSE_CODES.heartbeatMissed, reason: "heartbeat missed" }];
   }
   session.pingsUnanswered += 1;
-  return [...effects, { type: "ping" }, nextAlarm(session, around)];
+  return [...effects, { type: "ping" }];
 }
 
 function renewals(session: Session): readonly SessionEffect[] {
   return [...session.subscriptions.values()].flatMap((subscription): SessionEffect[] => {
-    const { member } = subscription;
-    return member ? [{ type: "renew", member: membershipOf(subscription, member) }] : [];
+    const member = memberOf(subscription);
+    return member ? [{ type: "renew", member }] : [];
   });
 }
 
 function expire(session: Session, subscription: Subscription): readonly SessionEffect[] {
-  if (!subscription.member) return [];
-  const member = membershipOf(subscription, subscription.member);
+  const member = memberOf(subscription);
+  if (!member) return [];
   return [{ type: "leave", member }, ...handleEnded(session, refOf(subscription), "expired")];
 }
 
-/** Due a heartbeat after the client was last heard of, or after now if it is silent already. */
-export function nextAlarm(session: Session, { nowMs }: Surroundings): SessionEffect {
+/** There are more subscriptions than before. Never later than it was: who subscribes often would put off renewals. */
+export function noteHeartbeat(session: Session, around: Surroundings): readonly SessionEffect[] {
+  session.heartbeatAtMs = Math.min(session.heartbeatAtMs, heartbeatDueAtMs(session, around));
+  return alarmBy(session, around, session.heartbeatAtMs);
+}
+
+/** One that goes off before it is needed finds nothing due and sets the next. */
+export function alarmBy(
+  session: Session,
+  { nowMs }: Surroundings,
+  dueAtMs: number,
+): readonly SessionEffect[] {
+  if (dueAtMs >= (session.alarmAtMs ?? Number.POSITIVE_INFINITY)) return [];
+  session.alarmAtMs = dueAtMs;
+  return [{ type: "setAlarm", delayMs: Math.max(0, dueAtMs - nowMs) }];
+}
+
+/** A heartbeat after the client was last heard of, or after now if it is silent already. */
+function heartbeatDueAtMs(session: Session, { nowMs }: Surroundings): number {
   const heartbeat = heartbeatMs(session);
-  const silentMs = nowMs - session.lastSeenAtMs;
-  return { type: "setAlarm", delayMs: silentMs < heartbeat ? heartbeat - silentMs : heartbeat };
+  const isSilent = nowMs - session.lastSeenAtMs >= heartbeat;
+  return (isSilent ? nowMs : session.lastSeenAtMs) + heartbeat;
 }
 
 function heartbeatMs({ subscriptions }: Session): number {
@@ -59,4 +91,14 @@ function heartbeatMs({ subscriptions }: Session): number {
 
 export function heartbeatOf(sessionTimeoutMs: number): number {
   return Math.floor(sessionTimeoutMs / HEARTBEATS_PER_SESSION_TIMEOUT);
+}
+
+function nextStallAtMs({ subscriptions }: Session): number {
+  let nextAtMs = Number.POSITIVE_INFINITY;
+  for (const { ackTimeoutMs, partitions } of subscriptions.values()) {
+    if (ackTimeoutMs === undefined) continue;
+    for (const { unackedSinceMs } of partitions.values())
+      if (unackedSinceMs !== undefined) nextAtMs = Math.min(nextAtMs, unackedSinceMs + ackTimeoutMs);
+  }
+  return nextAtMs;
 }

@@ -1,26 +1,22 @@
 // The loop of a partition: read from my position; when there is nothing, wait until it has grown; read again.
 
 import { SOCKET_BUFFER_BYTES_MAX, SOCKET_WINDOW_BYTES_MAX } from "../../protocol/limits.ts";
-import type { SessionEffect, SessionEvent, Surroundings } from "./events.ts";
+import type { SessionEffect, SessionEvent, Surroundings, TextChunk } from "./events.ts";
+import { alarmBy } from "./heartbeat.ts";
 import {
   find,
   findPartition,
+  memberOf,
   type PartitionRef,
   partitionRef,
   type Session,
   type Subscription,
 } from "./state.ts";
-import {
-  type ChunkExtent,
-  endRead,
-  nextRead,
-  type PartitionDelivery,
-  type SocketRoom,
-  takeChunk,
-} from "./window.ts";
+import { endRead, freeAll, nextRead, type PartitionDelivery, type SocketRoom, takeChunk } from "./window.ts";
 
 export function readMore(session: Session, around: Surroundings): readonly SessionEffect[] {
-  if (session.isClosed || isFull(around)) return []; // `drained` comes
+  // `drained` comes when the socket is full no more.
+  if (session.isClosed || session.isDraining || isFull(around)) return [];
   const effects: SessionEffect[] = [];
   for (const subscription of [...session.subscriptions.values()]) {
     const read = subscription.leaving ? undefined : nextRead(subscription.delivery, roomOf(session));
@@ -44,20 +40,117 @@ export function handleChunk(
 ): readonly SessionEffect[] {
   const subscription = find(session, ref);
   if (!subscription) return [];
-  const { name, delivery } = subscription;
-  const partition = findPartition(subscription, ref);
-  if (!partition || isFull(around)) {
-    endRead(delivery, partition); // it was lost, or it is read again when the socket has drained
+  const partition = session.isDraining ? undefined : wantedPartition(session, ref, around);
+  if (!partition) return endReading(session, ref);
+  if (isOutside(partition, chunk)) return reposition(subscription, partition);
+  const { source, ack } = subscription;
+  if (ack === "none" && source.kind === "group" && chunk.count > 0) {
+    session.waiting.commitsAhead += 1;
+    return [{ type: "commitAhead", ref, group: source.group, ack: endOf(partition, chunk), chunk }];
+  }
+  return deliver(session, { subscription, partition, chunk }, around);
+}
+
+/**
+ * At most once: from here on the records count as processed, whatever becomes of them. So they are sent though the
+ * server is about to stop: nobody else will.
+ */
+export function handleCommittedAhead(
+  session: Session,
+  { ref, chunk, isFenced }: Extract<SessionEvent, { type: "committedAhead" }>,
+  around: Surroundings,
+): readonly SessionEffect[] {
+  session.waiting.commitsAhead -= 1;
+  const subscription = find(session, ref);
+  const partition = subscription && findPartition(subscription, ref);
+  if (subscription && partition && isFenced) {
+    partition.phase = "halted"; // somebody else has it: word of that follows
+    endRead(subscription.delivery, partition);
     return [];
   }
-  const hasRecords = takeChunk(delivery, partition, chunk);
+  // What cannot be sent now was not sent before either: it is read and committed again, to the same end.
+  if (!subscription || !wantedPartition(session, ref, around)) return endReading(session, ref);
+  return partition ? deliver(session, { subscription, partition, chunk }, around) : [];
+}
+
+export function handleCommitAheadFailed(session: Session, ref: PartitionRef): readonly SessionEffect[] {
+  session.waiting.commitsAhead -= 1;
+  return endReading(session, ref);
+}
+
+/** Undefined where what was read must not be sent: the position is void, or the client or its socket takes no more. */
+function wantedPartition(
+  session: Session,
+  ref: PartitionRef,
+  around: Surroundings,
+): PartitionDelivery | undefined {
+  const subscription = find(session, ref);
+  const partition = subscription && findPartition(subscription, ref);
+  return partition?.isPaused || isFull(around) ? undefined : partition;
+}
+
+/** The read is over and brought nothing: the partition, where it is still there, is read again when it may be. */
+function endReading(session: Session, ref: PartitionRef): readonly SessionEffect[] {
+  const subscription = find(session, ref);
+  if (subscription) endRead(subscription.delivery, findPartition(subscription, ref));
+  return [];
+}
+
+export function handleReadGone(session: Session, ref: PartitionRef): readonly SessionEffect[] {
+  const subscription = find(session, ref);
+  const partition = subscription && findPartition(subscription, ref);
+  if (partition) partition.phase = "halted";
+  return endReading(session, ref);
+}
+
+function deliver(
+  session: Session,
+  delivered: { subscription: Subscription; partition: PartitionDelivery; chunk: TextChunk },
+  around: Surroundings,
+): readonly SessionEffect[] {
+  const { subscription, partition, chunk } = delivered;
+  const { name, delivery, ack, ackTimeoutMs } = subscription;
+  const { nowMs } = around;
   const effects: SessionEffect[] = [];
-  if (hasRecords) effects.push({ type: "sendText", text: recordsFrameText(name, partition, chunk) });
-  if (partition.phase === "waiting") {
-    effects.push({ type: "wait", ref, partitionId: partition.partitionId, position: chunk.next });
+  if (takeChunk(delivery, partition, { chunk, nowMs })) {
+    const text = recordsFrameText(name, partition, chunk);
+    effects.push({ type: "sendText", text, tellsTaken: ack === "none" });
   }
+  if (partition.phase === "waiting") {
+    const { partitionId } = partition;
+    const ref = partitionRef(subscription, partition);
+    effects.push({ type: "wait", ref, partitionId, position: chunk.next });
+  }
+  if (ackTimeoutMs !== undefined) effects.push(...alarmBy(session, around, nowMs + ackTimeoutMs));
   return effects;
 }
+
+/** Without acks a frame leaves the window when the socket has taken its bytes. */
+export function freeTaken(session: Session, { bufferedBytes }: Surroundings): void {
+  if (bufferedBytes > 0) return;
+  for (const { ack, delivery } of session.subscriptions.values()) {
+    if (ack !== "none" || delivery.unackedRecords === 0) continue;
+    for (const partition of delivery.turns) freeAll(delivery, partition);
+  }
+}
+
+// ── positions that have left the log ─────────────────────────────────────────────────────────────────────
+
+function isOutside({ position }: PartitionDelivery, { logStartOffset, logEndOffset }: TextChunk): boolean {
+  return position !== null && (position < logStartOffset || position > logEndOffset);
+}
+
+function reposition(subscription: Subscription, partition: PartitionDelivery): readonly SessionEffect[] {
+  endRead(subscription.delivery, partition);
+  partition.phase = "halted";
+  const { partitionId, topic, partition: number, generation } = partition;
+  const member = memberOf(subscription);
+  const policy = subscription.policies.outOfRange;
+  const request = { partitionId, topic, partition: number, generation, member, policy };
+  return [{ type: "reposition", ref: partitionRef(subscription, partition), request }];
+}
+
+// ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 function isFull({ bufferedBytes }: Surroundings): boolean {
   return bufferedBytes >= SOCKET_BUFFER_BYTES_MAX;
@@ -69,11 +162,15 @@ function roomOf({ subscriptions }: Session): SocketRoom {
   return { bytes: SOCKET_WINDOW_BYTES_MAX - taken, isEmpty: taken === 0 };
 }
 
+function endOf({ topic, partition, generation }: PartitionDelivery, { next }: TextChunk) {
+  return { topic, partition, generation, offset: next, metadata: null, refusal: undefined };
+}
+
 /** A RecordsFrame; the text of its records is shared by all who read the same chunk. */
 function recordsFrameText(
   subscription: string,
   { generation, topic, partition }: PartitionDelivery,
-  { records, next, logEndOffset }: ChunkExtent & { readonly records: string },
+  { records, next, logEndOffset }: TextChunk,
 ): string {
   return `{"type":"records","subscription":"${subscription}","generation":${generation},"topic":"${topic}","partition":${partition},"records":[${records}],"next":${next},"logEndOffset":${logEndOffset}}`;
 }

@@ -1,6 +1,8 @@
 // What a session remembers: its subscriptions, their partitions, and when the client was last heard of.
 
-import type { Durability, FrameId, UnsubscribeFrame } from "../../protocol/frames.ts";
+import type { AckMode, Durability, FrameId, UnsubscribeFrame } from "../../protocol/frames.ts";
+import type { ResetPolicies } from "../../protocol/places.ts";
+import type { ReaderRequest } from "../readers.ts";
 import type { Delivery, PartitionDelivery } from "./window.ts";
 
 export interface Session {
@@ -10,10 +12,22 @@ export interface Session {
   lastSerial: number;
   lastSeenAtMs: number;
   pingsUnanswered: number;
-  /** Entries of acks that were not answered yet. */
-  ackEntriesWaiting: number;
+  /** When the alarm that is set goes off; undefined while none is. */
+  alarmAtMs: number | undefined;
+  /** When the client's silence is looked at next; never before the opening and after the last ping. */
+  heartbeatAtMs: number;
+  /** What was asked for and not answered yet. */
+  readonly waiting: {
+    ackEntries: number;
+    commitsAhead: number;
+    seeks: number;
+    produces: number;
+    leaves: number;
+  };
   /** The client was heard of since its leases were renewed. */
   isHeard: boolean;
+  /** The server is about to close the socket: nothing new begins. */
+  isDraining: boolean;
   /** The socket is gone; joins that are still on their way are let go when they arrive. */
   isClosed: boolean;
 }
@@ -21,17 +35,42 @@ export interface Session {
 export interface Subscription {
   readonly name: string;
   readonly serial: number;
+  readonly subscribeId: FrameId | undefined;
+  readonly topics: readonly string[];
+  readonly source: GroupSource | ReaderSource;
+  readonly policies: ResetPolicies;
+  readonly ack: AckMode;
+  readonly ackTimeoutMs: number | undefined;
+  readonly sessionTimeoutMs: number;
+  readonly delivery: Delivery;
+  readonly partitions: Map<string, PartitionDelivery>;
+  /** `subscribed` was sent. */
+  isOpen: boolean;
+  /** An unsubscribe that came before that. */
+  leaving: UnsubscribeFrame | undefined;
+  /** A topic of it has grown or come into being before that. */
+  isStale: boolean;
+  /** Gains that are under way. */
+  gains: number;
+  /** Partitions of deleted topics: what is under way may still bring them. */
+  readonly gonePartitionIds: Set<number>;
+}
+
+export interface GroupSource {
+  readonly kind: "group";
   readonly group: string;
   /** Has an instanceId: the membership outlives the socket. */
   readonly isStatic: boolean;
-  readonly sessionTimeoutMs: number;
-  readonly subscribeId: FrameId | undefined;
-  readonly delivery: Delivery;
-  readonly partitions: Map<string, PartitionDelivery>;
   /** Undefined while joining. */
-  member: { readonly memberId: string; readonly membership: number } | undefined;
-  /** An unsubscribe that came while joining. */
-  leaving: UnsubscribeFrame | undefined;
+  member: MembershipRef | undefined;
+}
+
+/** Without a group: nothing is owned, nothing is committed. */
+export interface ReaderSource {
+  readonly kind: "reader";
+  readonly from: ReaderRequest["from"];
+  /** Counts the partitions that it got, so that an `ack` for one that is gone frees nothing of another. */
+  lastGeneration: number;
 }
 
 /** Names a subscription for as long as it lives. */
@@ -40,10 +79,11 @@ export interface SubscriptionRef {
   readonly serial: number;
 }
 
-/** Names one ownership of a partition by a subscription. */
+/** Names one `assigned` of a partition by a subscription. */
 export interface PartitionRef extends SubscriptionRef {
   readonly partitionKey: string;
   readonly generation: number;
+  readonly run: number;
 }
 
 export interface MembershipRef {
@@ -59,8 +99,11 @@ export function createSession(options: { durability: Durability; nowMs: number }
     lastSerial: 0,
     lastSeenAtMs: options.nowMs,
     pingsUnanswered: 0,
-    ackEntriesWaiting: 0,
+    alarmAtMs: undefined,
+    heartbeatAtMs: Number.POSITIVE_INFINITY,
+    waiting: { ackEntries: 0, commitsAhead: 0, seeks: 0, produces: 0, leaves: 0 },
     isHeard: false,
+    isDraining: false,
     isClosed: false,
   };
 }
@@ -70,30 +113,37 @@ export function find(session: Session, { name, serial }: SubscriptionRef): Subsc
   return subscription?.serial === serial ? subscription : undefined;
 }
 
-export function findPartition(
-  { partitions }: Subscription,
-  { partitionKey, generation }: PartitionRef,
-): PartitionDelivery | undefined {
-  const partition = partitions.get(partitionKey);
-  return partition?.generation === generation ? partition : undefined;
+/** Undefined where the client has no subscription of that name, or is already leaving it. */
+export function findOpen(session: Session, name: string): Subscription | undefined {
+  const subscription = session.subscriptions.get(name);
+  return subscription?.isOpen && !subscription.leaving ? subscription : undefined;
 }
 
-export function refOf({ name, serial }: Subscription): SubscriptionRef {
+export function findPartition(
+  { partitions }: Subscription,
+  { partitionKey, generation, run }: PartitionRef,
+): PartitionDelivery | undefined {
+  const partition = partitions.get(partitionKey);
+  return partition?.generation === generation && partition.run === run ? partition : undefined;
+}
+
+export function refOf({ name, serial }: SubscriptionRef): SubscriptionRef {
   return { name, serial };
 }
 
 export function partitionRef(
   subscription: Subscription,
-  { topic, partition, generation }: PartitionDelivery,
+  { topic, partition, generation, run }: PartitionDelivery,
 ): PartitionRef {
-  return { ...refOf(subscription), partitionKey: partitionKey(topic, partition), generation };
+  return { ...refOf(subscription), partitionKey: partitionKey(topic, partition), generation, run };
 }
 
-export function membershipOf(
-  { group }: Subscription,
-  member: { memberId: string; membership: number },
-): MembershipRef {
-  return { group, memberId: member.memberId, membership: member.membership };
+export function memberOf({ source }: Subscription): MembershipRef | undefined {
+  return source.kind === "group" ? source.member : undefined;
+}
+
+export function groupOf({ source }: Subscription): string | undefined {
+  return source.kind === "group" ? source.group : undefined;
 }
 
 /** A topic's name has no slash. */

@@ -3,32 +3,53 @@
 // events. The step owns the session and changes it in place; the same events at the same times give the same effects.
 
 import { CLOSE_CODES } from "../../protocol/codes.ts";
-import type { ClientFrame, FrameId } from "../../protocol/frames.ts";
+import type { FrameId } from "../../protocol/frames.ts";
+import type { CheckedFrame } from "../client-frame.ts";
 import type { Problem } from "../problem.ts";
-import { handleAck, handleCommitted, handleFailed } from "./acks.ts";
-import { errorFrame, unsubscribed } from "./answers.ts";
-import { handleClosed, handleEnded } from "./endings.ts";
+import { handleAck, handleCommitFailed, handleCommitted } from "./acks.ts";
+import { errorFrame, ok } from "./answers.ts";
+import { handleGained, handleReaderGained, handleRepositioned } from "./assigned.ts";
+import { closeWhenFinished, handleDraining, handleDrainOverdue } from "./draining.ts";
+import { handleClosed, handleEnded, handleTopicChanged } from "./endings.ts";
 import type { SessionEffect, SessionEvent, Surroundings } from "./events.ts";
-import { handleAlarm, nextAlarm, noteLife } from "./heartbeat.ts";
-import { handleChunk, handleGrown, readMore } from "./records.ts";
+import { handleAlarm, noteHeartbeat, noteLife } from "./heartbeat.ts";
+import { handleLocated, handlePause, handleRelease, handleSeek } from "./positions.ts";
+import { handleProduce, handleProduced } from "./produces.ts";
+import {
+  freeTaken,
+  handleChunk,
+  handleCommitAheadFailed,
+  handleCommittedAhead,
+  handleGrown,
+  handleReadGone,
+  readMore,
+} from "./records.ts";
 import type { Session } from "./state.ts";
-import { handleJoined, handleJoinFailed, handleSubscribe, handleUnsubscribe } from "./subscribe.ts";
+import {
+  handleJoined,
+  handleLeft,
+  handleOpenFailed,
+  handleReaderOpened,
+  handleSubscribe,
+  handleUnsubscribe,
+} from "./subscribe.ts";
 
 export function stepSession(
   session: Session,
   event: SessionEvent,
   around: Surroundings,
 ): readonly SessionEffect[] {
+  freeTaken(session, around);
   const effects = [...handleEvent(session, event, around)];
   // Answers and control frames are out: what the windows have left now goes to records.
-  effects.push(...readMore(session, around));
+  effects.push(...readMore(session, around), ...closeWhenFinished(session));
   return effects;
 }
 
 function handleEvent(session: Session, event: SessionEvent, around: Surroundings): readonly SessionEffect[] {
   switch (event.type) {
     case "opened":
-      return [nextAlarm(session, around)];
+      return noteHeartbeat(session, around);
     case "frame":
       noteLife(session, around);
       return handleFrame(session, event.frame, around);
@@ -40,44 +61,72 @@ function handleEvent(session: Session, event: SessionEvent, around: Surroundings
       return [];
     case "joined":
       return handleJoined(session, event.ref, event.result);
-    case "joinFailed":
-      return handleJoinFailed(session, event.ref, event.problem);
+    case "readerOpened":
+      return handleReaderOpened(session, event.ref, event.partitions);
+    case "openFailed":
+      return handleOpenFailed(session, event.ref, event.problem);
+    case "gained":
+      return handleGained(session, event);
+    case "readerGained":
+      return handleReaderGained(session, event.ref, event.partitions);
     case "left":
-      return [event.problem ? errorFrame(event.problem, event) : unsubscribed(event)];
+      return handleLeft(session, event);
     case "ended":
       return handleEnded(session, event.ref, event.reason);
+    case "topicChanged":
+      return handleTopicChanged(session, event);
     case "chunk":
       return handleChunk(session, event, around);
+    case "committedAhead":
+      return handleCommittedAhead(session, event, around);
+    case "commitAheadFailed":
+      return handleCommitAheadFailed(session, event.ref);
+    case "readGone":
+      return handleReadGone(session, event.ref);
     case "grown":
       return handleGrown(session, event.ref);
+    case "repositioned":
+      return handleRepositioned(session, event);
+    case "located":
+      return handleLocated(session, event);
     case "committed":
-      return handleCommitted(session, event);
-    case "failed":
-      return handleFailed(session, event);
+      return handleCommitted(session, event, around);
+    case "commitFailed":
+      return handleCommitFailed(session, event);
+    case "produced":
+      return handleProduced(session, event);
     case "drained":
       return [];
     case "alarm":
       return handleAlarm(session, around);
     case "draining":
-      return [
-        { type: "send", frame: { type: "draining", retryAfterMs: event.retryAfterMs } },
-        { type: "close", code: CLOSE_CODES.draining, reason: "draining" },
-      ];
+      return handleDraining(session, event.retryAfterMs);
+    case "drainOverdue":
+      return handleDrainOverdue(session);
     case "closed":
       return handleClosed(session);
   }
 }
 
-function handleFrame(session: Session, frame: ClientFrame, around: Surroundings): readonly SessionEffect[] {
+function handleFrame(session: Session, frame: CheckedFrame, around: Surroundings): readonly SessionEffect[] {
   switch (frame.type) {
     case "subscribe":
       return handleSubscribe(session, frame, around);
     case "ack":
-      return handleAck(session, frame);
+      return handleAck(session, frame, around);
+    case "seek":
+      return handleSeek(session, frame);
+    case "pause":
+    case "resume":
+      return handlePause(session, frame);
+    case "release":
+      return handleRelease(session, frame);
+    case "produce":
+      return handleProduce(session, frame);
     case "unsubscribe":
       return handleUnsubscribe(session, frame);
     case "pong":
-      return frame.id === undefined ? [] : [{ type: "send", frame: { type: "ok", id: frame.id } }];
+      return ok(frame.id);
   }
 }
 

@@ -1,28 +1,23 @@
-// The client's side of a subscription: subscribe, what the join brings, unsubscribe.
+// The client's side of a subscription: subscribe, what opening it brings, unsubscribe.
 
-import type { ResetPolicies, ServerFrame, SubscribeFrame, UnsubscribeFrame } from "../../protocol/frames.ts";
+import type { AckMode, SubscribeFrame, UnsubscribeFrame } from "../../protocol/frames.ts";
 import {
   SESSION_TIMEOUT_DEFAULT_MS,
   SUBSCRIPTIONS_PER_SOCKET_MAX,
   WINDOW_BYTES_DEFAULT,
   WINDOW_RECORDS_DEFAULT,
 } from "../../protocol/limits.ts";
-import type { JoinedPartition, JoinResult } from "../membership.ts";
+import type { ResetPolicies } from "../../protocol/places.ts";
+import type { JoinResult } from "../membership.ts";
 import { Problem } from "../problem.ts";
+import type { ReaderPartition } from "../readers.ts";
 import { DEFAULT_SUBSCRIPTION, errorFrame, unknownSubscription, unsubscribed } from "./answers.ts";
+import { assignJoined, assignRead, gainMore } from "./assigned.ts";
 import { letGo } from "./endings.ts";
-import type { SessionEffect, Surroundings } from "./events.ts";
-import { heartbeatOf, nextAlarm } from "./heartbeat.ts";
-import {
-  find,
-  membershipOf,
-  partitionKey,
-  refOf,
-  type Session,
-  type Subscription,
-  type SubscriptionRef,
-} from "./state.ts";
-import { createDelivery, type PartitionDelivery } from "./window.ts";
+import type { SessionEffect, SessionEvent, Surroundings } from "./events.ts";
+import { heartbeatOf, noteHeartbeat } from "./heartbeat.ts";
+import { find, memberOf, refOf, type Session, type Subscription, type SubscriptionRef } from "./state.ts";
+import { createDelivery } from "./window.ts";
 
 export function handleSubscribe(
   session: Session,
@@ -35,20 +30,11 @@ export function handleSubscribe(
   session.lastSerial += 1;
   const subscription = createSubscription(name, session.lastSerial, frame);
   session.subscriptions.set(name, subscription);
-  const { group, sessionTimeoutMs } = subscription;
-  const { topics, memberId, instanceId } = frame;
-  const request = {
-    group,
-    topics,
-    memberId,
-    instanceId,
-    sessionTimeoutMs,
-    policies: policiesOf(frame.reset),
-  };
-  return [{ type: "join", ref: refOf(subscription), request }, nextAlarm(session, around)];
+  return [openingOf(subscription, frame), ...noteHeartbeat(session, around)];
 }
 
 function refuseSubscribe(session: Session, name: string): Problem | undefined {
+  if (session.isDraining) return new Problem("unavailable", "The server is stopping: reconnect");
   if (session.subscriptions.has(name)) {
     return new Problem(
       "conflict",
@@ -68,23 +54,52 @@ function createSubscription(name: string, serial: number, frame: SubscribeFrame)
   return {
     name,
     serial,
-    group: frame.group,
-    isStatic: frame.instanceId !== undefined,
-    sessionTimeoutMs: frame.sessionTimeoutMs ?? SESSION_TIMEOUT_DEFAULT_MS,
     subscribeId: frame.id,
+    topics: frame.topics,
+    source: sourceOf(frame),
+    policies: policiesOf(frame.reset),
+    ack: frame.ack ?? defaultAck(frame),
+    ackTimeoutMs: frame.ackTimeoutMs,
+    sessionTimeoutMs: frame.sessionTimeoutMs ?? SESSION_TIMEOUT_DEFAULT_MS,
     delivery: createDelivery({
       records: frame.window?.records ?? WINDOW_RECORDS_DEFAULT,
       bytes: frame.window?.bytes ?? WINDOW_BYTES_DEFAULT,
     }),
     partitions: new Map(),
-    member: undefined,
+    isOpen: false,
     leaving: undefined,
+    isStale: false,
+    gains: 0,
+    gonePartitionIds: new Set(),
   };
 }
 
+function sourceOf({ group, from = "earliest", instanceId }: SubscribeFrame): Subscription["source"] {
+  if (group === undefined) return { kind: "reader", from, lastGeneration: 0 };
+  return { kind: "group", group, isStatic: instanceId !== undefined, member: undefined };
+}
+
+/** A reader has nothing to commit: unless it wants to hold the records back, it acknowledges nothing. */
+function defaultAck({ group }: SubscribeFrame): AckMode {
+  return group === undefined ? "none" : "manual";
+}
+
 function policiesOf(reset: SubscribeFrame["reset"]): ResetPolicies {
-  if (typeof reset === "string") return { missing: reset, outOfRange: reset };
-  return { missing: reset?.missing ?? "earliest", outOfRange: reset?.outOfRange ?? "earliest" };
+  if (reset === undefined) return { missing: "earliest", outOfRange: "earliest" };
+  if (typeof reset === "string" || "timestamp" in reset || "ago" in reset)
+    return { missing: reset, outOfRange: reset };
+  return { missing: reset.missing ?? "earliest", outOfRange: reset.outOfRange ?? "earliest" };
+}
+
+function openingOf(
+  { source, topics, policies, sessionTimeoutMs, ...subscription }: Subscription,
+  { memberId, instanceId }: SubscribeFrame,
+): SessionEffect {
+  const ref = refOf(subscription);
+  if (source.kind === "reader") return { type: "openReader", ref, request: { topics, from: source.from } };
+  const { group } = source;
+  const request = { group, topics, memberId, instanceId, sessionTimeoutMs, policies };
+  return { type: "join", ref, request };
 }
 
 export function handleJoined(
@@ -93,75 +108,58 @@ export function handleJoined(
   result: JoinResult,
 ): readonly SessionEffect[] {
   const subscription = find(session, ref);
-  if (!subscription) return [];
-  const { name, sessionTimeoutMs, subscribeId: id } = subscription;
-  subscription.member = { memberId: result.memberId, membership: result.membership };
-  if (session.isClosed) return [letGo(subscription, subscription.member)];
-  const unplacedIds = new Set(result.unplaced.map(({ partitionId }) => partitionId));
-  for (const partition of result.partitions) {
-    addPartition(
-      subscription,
-      partition,
-      unplacedIds.has(partition.partitionId) ? null : partition.committedOffset,
-    );
-  }
-  const subscribed: ServerFrame = {
-    type: "subscribed",
-    id,
-    subscription: name,
-    memberId: result.memberId,
-    heartbeatMs: heartbeatOf(sessionTimeoutMs),
-    sessionTimeoutMs,
-    durability: session.durability,
-  };
+  if (subscription?.source.kind !== "group") return [];
+  const { source } = subscription;
+  const { memberId, membership } = result;
+  source.member = { group: source.group, memberId, membership };
+  if (session.isClosed) return [letGo(subscription, source)];
   return [
-    { type: "send", frame: subscribed },
-    { type: "send", frame: assignedFrame(subscription, result) },
-    ...result.unplaced.map((unplaced) =>
-      errorFrame(new Problem(unplaced.code, unplaced.message), { name, ...unplaced }),
-    ),
-    ...(subscription.leaving ? handleUnsubscribe(session, subscription.leaving) : []),
+    ...open(session, subscription, memberId),
+    ...assignJoined(subscription, result),
+    ...afterOpening(session, subscription),
   ];
 }
 
-function addPartition(subscription: Subscription, joined: JoinedPartition, position: number | null): void {
-  const { topic, partition, partitionId, generation } = joined;
-  const added: PartitionDelivery = {
-    topic,
-    partition,
-    partitionId,
-    generation,
-    position,
-    furthest: position ?? -1,
-    sent: [],
-    phase: "ready",
-    nextRecordBytes: 0,
-  };
-  subscription.partitions.set(partitionKey(topic, partition), added);
-  if (position !== null) subscription.delivery.turns.push(added);
+export function handleReaderOpened(
+  session: Session,
+  ref: SubscriptionRef,
+  partitions: readonly ReaderPartition[],
+): readonly SessionEffect[] {
+  const subscription = find(session, ref);
+  if (!subscription || session.isClosed) return [];
+  return [
+    ...open(session, subscription),
+    ...assignRead(subscription, partitions),
+    ...afterOpening(session, subscription),
+  ];
 }
 
-function assignedFrame(subscription: Subscription, { partitions, resets }: JoinResult): ServerFrame {
-  const policyByPartition = new Map(resets.map(({ partitionId, policy }) => [partitionId, policy]));
-  return {
-    type: "assigned",
-    subscription: subscription.name,
-    partitions: partitions.map((joined) => ({
-      topic: joined.topic,
-      topicId: joined.topicId,
-      partition: joined.partition,
-      generation: joined.generation,
-      position: subscription.partitions.get(partitionKey(joined.topic, joined.partition))?.position ?? null,
-      committedOffset: joined.committedOffset,
-      metadata: joined.metadata ?? undefined,
-      logStartOffset: joined.logStartOffset,
-      logEndOffset: joined.logEndOffset,
-      reset: policyByPartition.get(joined.partitionId),
-    })),
-  };
+function open(session: Session, subscription: Subscription, memberId?: string): readonly SessionEffect[] {
+  const { name, sessionTimeoutMs, subscribeId: id } = subscription;
+  subscription.isOpen = true;
+  return [
+    {
+      type: "send",
+      frame: {
+        type: "subscribed",
+        id,
+        subscription: name,
+        memberId,
+        heartbeatMs: heartbeatOf(sessionTimeoutMs),
+        sessionTimeoutMs,
+        durability: session.durability,
+      },
+    },
+  ];
 }
 
-export function handleJoinFailed(
+/** What came while it was opening. */
+function afterOpening(session: Session, subscription: Subscription): readonly SessionEffect[] {
+  if (subscription.leaving) return handleUnsubscribe(session, subscription.leaving);
+  return subscription.isStale ? [gainMore(subscription)] : [];
+}
+
+export function handleOpenFailed(
   session: Session,
   ref: SubscriptionRef,
   problem: Problem,
@@ -180,17 +178,24 @@ export function handleUnsubscribe(session: Session, frame: UnsubscribeFrame): re
   if (!subscription || (subscription.leaving && subscription.leaving !== frame)) {
     return [errorFrame(unknownSubscription(name), { name, id: frame.id })];
   }
-  if (!subscription.member) {
+  if (!subscription.isOpen) {
     subscription.leaving = frame;
     return [];
   }
   session.subscriptions.delete(name);
+  const answer = { name, id: frame.id };
+  const member = memberOf(subscription);
+  if (member) session.waiting.leaves += 1;
   return [
     { type: "stopWaiting", ref: refOf(subscription) },
-    {
-      type: "leave",
-      member: membershipOf(subscription, subscription.member),
-      answer: { name, id: frame.id },
-    },
+    member ? { type: "leave", member, answer } : unsubscribed(answer),
   ];
+}
+
+export function handleLeft(
+  session: Session,
+  { name, id, problem }: Extract<SessionEvent, { type: "left" }>,
+): readonly SessionEffect[] {
+  session.waiting.leaves -= 1;
+  return [problem ? errorFrame(problem, { name, id }) : unsubscribed({ name, id })];
 }

@@ -12,12 +12,13 @@ export interface Delivery {
   unackedBytes: number;
   /** What the read that is under way may bring; 0 while there is none. One read at a time. */
   reservedBytes: number;
-  /** In the order in which they take turns: the first was served longest ago. */
+  /** All partitions, in the order in which they take turns: the first was served longest ago. */
   readonly turns: PartitionDelivery[];
 }
 
 export interface PartitionDelivery {
   readonly topic: string;
+  readonly topicId: number;
   readonly partition: number;
   readonly partitionId: number;
   readonly generation: number;
@@ -27,8 +28,14 @@ export interface PartitionDelivery {
   furthest: number;
   /** Sent and not acknowledged, in offset order. */
   readonly sent: SentChunk[];
-  /** `waiting`: at the log end, until the partition grows. */
-  phase: "ready" | "reading" | "waiting";
+  /** `waiting`: at the log end, until the partition grows. `halted`: without a place, or while one is found. */
+  phase: "ready" | "reading" | "waiting" | "halted";
+  /** By the client. */
+  isPaused: boolean;
+  /** New with every `assigned`: what was read or waited for before it is void. */
+  run: number;
+  /** Since when nothing of it was acknowledged; undefined while everything is. */
+  unackedSinceMs: number | undefined;
   /** Set when the next record did not fit what the windows had left: the room that it needs. */
   nextRecordBytes: number;
 }
@@ -56,6 +63,7 @@ export interface ChunkExtent {
   readonly bytes: number;
   /** The offset after the last record; `from` when there is none. */
   readonly next: number;
+  readonly logStartOffset: number;
   readonly logEndOffset: number;
   /** Set where nothing came because the first record is larger than `bytesMax`: its size. */
   readonly firstRecordBytes?: number;
@@ -72,6 +80,44 @@ export function createDelivery(window: Window): Delivery {
   return { window, unackedRecords: 0, unackedBytes: 0, reservedBytes: 0, turns: [] };
 }
 
+/** The partition takes turns with the others from now on. */
+export function addPartition(
+  delivery: Delivery,
+  added: Pick<
+    PartitionDelivery,
+    "topic" | "topicId" | "partition" | "partitionId" | "generation" | "position"
+  >,
+): PartitionDelivery {
+  const partition: PartitionDelivery = {
+    ...added,
+    furthest: added.position ?? -1,
+    sent: [],
+    phase: added.position === null ? "halted" : "ready",
+    isPaused: false,
+    run: 0,
+    unackedSinceMs: undefined,
+    nextRecordBytes: 0,
+  };
+  delivery.turns.push(partition);
+  return partition;
+}
+
+/** The partition is lost: what it held of the window is free. A read of it that is under way still ends. */
+export function dropPartition(delivery: Delivery, partition: PartitionDelivery): void {
+  freeAll(delivery, partition);
+  delivery.turns.splice(delivery.turns.indexOf(partition), 1);
+}
+
+/** All before is void: records follow from the position, where there is one. */
+export function moveTo(delivery: Delivery, partition: PartitionDelivery, position: number | null): void {
+  freeAll(delivery, partition);
+  partition.run += 1;
+  partition.position = position;
+  partition.furthest = Math.max(partition.furthest, position ?? -1);
+  partition.nextRecordBytes = 0;
+  partition.phase = position === null ? "halted" : "ready";
+}
+
 /** The partition whose turn it is, and how much of it: undefined while there is no room or nothing to read. */
 export function nextRead(
   delivery: Delivery,
@@ -81,7 +127,7 @@ export function nextRead(
   const recordsLeft = window.records - unackedRecords;
   const bytesLeft = Math.min(window.bytes - unackedBytes, room.bytes);
   if (reservedBytes > 0 || recordsLeft <= 0 || bytesLeft <= 0) return undefined;
-  const index = turns.findIndex(({ phase }) => phase === "ready");
+  const index = turns.findIndex(({ phase, isPaused }) => phase === "ready" && !isPaused);
   const partition = turns[index];
   if (!partition || partition.position === null) return undefined;
   const { nextRecordBytes } = partition;
@@ -109,14 +155,19 @@ function roomForOne({ unackedRecords }: Delivery, room: SocketRoom, bytesLeft: n
   return unackedRecords === 0 ? room.bytes : bytesLeft;
 }
 
-/** Accounts for what a read brought. Returns whether there is something to send. */
-export function takeChunk(delivery: Delivery, partition: PartitionDelivery, chunk: ChunkExtent): boolean {
+/** Accounts for what a read brought and is sent now. Returns whether there is something to send. */
+export function takeChunk(
+  delivery: Delivery,
+  partition: PartitionDelivery,
+  { chunk, nowMs }: { readonly chunk: ChunkExtent; readonly nowMs: number },
+): boolean {
   endRead(delivery, partition);
   if (chunk.next >= chunk.logEndOffset) partition.phase = "waiting";
   partition.nextRecordBytes = chunk.firstRecordBytes ?? 0;
   partition.position = chunk.next;
   if (chunk.count === 0) return false;
   partition.furthest = Math.max(partition.furthest, chunk.next);
+  partition.unackedSinceMs ??= nowMs;
   partition.sent.push({ next: chunk.next, unackedRecords: chunk.count, bytes: chunk.bytes });
   delivery.unackedRecords += chunk.count;
   delivery.unackedBytes += chunk.bytes;
@@ -126,17 +177,29 @@ export function takeChunk(delivery: Delivery, partition: PartitionDelivery, chun
 /** The read is over, whatever it brought; the partition may be read again. */
 export function endRead(delivery: Delivery, partition: PartitionDelivery | undefined): void {
   delivery.reservedBytes = 0;
-  if (partition) partition.phase = "ready";
+  if (partition?.phase === "reading") partition.phase = "ready";
+}
+
+/** Everything of the partition that is out leaves the window. */
+export function freeAll(delivery: Delivery, partition: PartitionDelivery): void {
+  freeAcked(delivery, partition, { offset: Number.MAX_SAFE_INTEGER, nowMs: 0 });
 }
 
 /** Frees what an accepted ack covers: every record below `offset`. */
-export function freeAcked(delivery: Delivery, partition: PartitionDelivery, offset: number): void {
+export function freeAcked(
+  delivery: Delivery,
+  partition: PartitionDelivery,
+  { offset, nowMs }: { readonly offset: number; readonly nowMs: number },
+): void {
+  const unackedBefore = delivery.unackedRecords;
   for (let oldest = partition.sent[0]; oldest && oldest.next <= offset; oldest = partition.sent[0]) {
     partition.sent.shift();
     delivery.unackedRecords -= oldest.unackedRecords;
     delivery.unackedBytes -= oldest.bytes;
   }
   freeInside(delivery, partition.sent[0], offset);
+  if (partition.sent.length === 0) partition.unackedSinceMs = undefined;
+  else if (delivery.unackedRecords < unackedBefore) partition.unackedSinceMs = nowMs;
 }
 
 /**

@@ -7,6 +7,7 @@ import {
   framesOf,
   joinedPartition,
   lines,
+  readerPartition,
   SessionScript,
   theOne,
 } from "../../support/session-script.ts";
@@ -79,7 +80,7 @@ describe("an ack", () => {
     const script = sentTwenty();
     const { ref, id, acks } = theOne(script.ack([entry(50)], { id: 2 }), "commit");
     const problem = new Problem("unavailable", "The disk does not answer");
-    const effects = script.step({ type: "failed", ref, id, acks, problem });
+    const effects = script.step({ type: "commitFailed", ref, id, acks, problem });
     expect(framesOf(effects)).toEqual([
       {
         type: "error",
@@ -387,5 +388,66 @@ describe("an ack of no subscription", () => {
     ]);
     const commit = theOne(script.ack([entry(0)], { subscription: "s2" }), "commit");
     expect(lines([commit])).toEqual(["commit audit orders/0=0 (fenced_generation)"]);
+  });
+});
+
+describe("an ack of a reader", () => {
+  const fromReader = (offset: number, about: Partial<AckEntry> = {}) =>
+    entry(offset, { generation: 1, ...about });
+
+  /** Ten of twenty records are out; two partitions are in generations 1 and 2. */
+  function sentTen() {
+    const script = new SessionScript();
+    const partitions = [readerPartition(), readerPartition({ partition: 1 })];
+    const { effects } = script.read({ ack: "manual", window: { records: 20 } }, partitions);
+    const full = script.answer(theOne(effects, "read"), { count: 10, logEndOffset: 10 });
+    return { script, full };
+  }
+
+  test("frees the window and commits nothing: it is answered at once, with no offset", () => {
+    const { script, full } = sentTen();
+    script.answer(theOne(full, "read"), { count: 10, logEndOffset: 100 });
+    const effects = script.ack([fromReader(5)], { id: 2 });
+    expect(lines(effects)).toEqual(["send acked", "read orders/1 from 10"]);
+    expect(framesOf(effects)).toEqual([
+      {
+        type: "acked",
+        id: 2,
+        subscription: "default",
+        offsets: [{ topic: "orders", partition: 0, offset: null }],
+      },
+    ]);
+    expect(theOne(effects, "read").request.recordsMax).toBe(5);
+    expect(script.session.waiting.ackEntries).toBe(0);
+  });
+
+  test("is judged as any other, entry by entry, and the accepted ones count", () => {
+    const { script } = sentTen();
+    const effects = script.ack([
+      fromReader(11),
+      fromReader(4),
+      fromReader(1, { generation: 2 }),
+      fromReader(0, { partition: 1, generation: 2 }),
+      fromReader(0, { partition: 2 }),
+    ]);
+    expect(framesOf(effects)).toMatchObject([
+      {
+        offsets: [
+          { partition: 0, offset: null, code: "offset_out_of_range" },
+          { partition: 0, offset: null },
+          { partition: 0, offset: null, code: "fenced_generation" },
+          { partition: 1, offset: null },
+          { partition: 2, offset: null, code: "fenced_generation" },
+        ],
+      },
+    ]);
+    expect(script.session.subscriptions.get("default")?.delivery.unackedRecords).toBe(6);
+  });
+
+  test("that acknowledges nothing by default is answered all the same", () => {
+    const script = new SessionScript();
+    const { effects } = script.read();
+    script.answer(theOne(effects, "read"), { count: 3, logEndOffset: 3 });
+    expect(framesOf(script.ack([fromReader(3)], { id: 1 }))).toMatchObject([{ type: "acked", id: 1 }]);
   });
 });

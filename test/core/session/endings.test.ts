@@ -6,6 +6,7 @@ import {
   framesOf,
   joinedPartition,
   lines,
+  readerPartition,
   SessionScript,
   theOne,
 } from "../../support/session-script.ts";
@@ -28,7 +29,7 @@ describe("a membership that somebody took over", () => {
     script.step({ type: "ended", ref, reason: "replaced" });
     expect(lines(script.ack([entry]))).toEqual(["send error unknown_subscription"]);
     expect(lines(script.answer(theOne(effects, "read"), { count: 1, logEndOffset: 9 }))).toEqual([]);
-    const partition = { ...ref, partitionKey: "orders/0", generation: 3 };
+    const partition = { ...ref, partitionKey: "orders/0", generation: 3, run: 0 };
     expect(lines(script.step({ type: "grown", ref: partition }))).toEqual([]);
   });
 
@@ -137,7 +138,7 @@ describe("a socket that closed", () => {
       ...script.answer(theOne(effects, "read"), { count: 1, logEndOffset: 9 }),
       ...script.commit(commit),
       ...script.step({ type: "drained" }),
-      ...script.step({ type: "grown", ref: { ...ref, partitionKey: "orders/0", generation: 3 } }),
+      ...script.step({ type: "grown", ref: { ...ref, partitionKey: "orders/0", generation: 3, run: 0 } }),
       ...script.step({ type: "ended", ref, reason: "replaced" }),
     ];
     const kinds = new Set(late.map(({ type }) => type));
@@ -191,7 +192,7 @@ describe("a socket that closed", () => {
     const ref = script.subscribe();
     script.step(closed);
     const problem = new Problem("unknown_topic", "There is no such topic");
-    const effects = script.step({ type: "joinFailed", ref, problem });
+    const effects = script.step({ type: "openFailed", ref, problem });
     expect(effects.filter(({ type }) => type !== "send")).toEqual([]);
   });
 
@@ -207,5 +208,304 @@ describe("a socket that closed", () => {
     const { ref } = script.open();
     script.step({ type: "ended", ref, reason: "replaced" });
     expect(lines(script.step(closed))).toEqual([]);
+  });
+});
+
+describe("a reader whose socket closed", () => {
+  test("waits and reads no more; nobody is told", () => {
+    const script = new SessionScript();
+    const { effects } = script.read();
+    expect(lines(script.step(closed))).toEqual(["stop waiting default#1"]);
+    expect(lines(script.answer(theOne(effects, "read"), { count: 1, logEndOffset: 9 }))).toEqual([]);
+  });
+
+  test("while it opens does nothing when it has opened", () => {
+    const script = new SessionScript();
+    const frame = { type: "subscribe", topics: ["orders"], from: "latest" } as const;
+    const { ref } = theOne(script.receive(frame), "openReader");
+    script.step(closed);
+    expect(lines(script.step({ type: "readerOpened", ref, partitions: [readerPartition()] }))).toEqual([]);
+  });
+});
+
+describe("a topic that is deleted", () => {
+  const deleted = (...partitionIds: readonly number[]) =>
+    ({ type: "topicChanged", topic: "orders", change: "deleted", partitionIds }) as const;
+
+  test("takes its partitions along, and the subscription lives on with the others", () => {
+    const script = new SessionScript();
+    const refunds = joinedPartition({ topic: "refunds", topicId: 8, partitionId: 80, generation: 5 });
+    const partitions = [joinedPartition(), joinedPartition({ partition: 1, generation: 4 }), refunds];
+    const { effects } = script.open({ topics: ["orders", "refunds"] }, partitions);
+    const ending = script.step(deleted(70, 71));
+    expect(lines(ending)).toEqual(["stop waiting orders/0", "stop waiting orders/1", "send revoked"]);
+    expect(framesOf(ending)).toEqual([
+      {
+        type: "revoked",
+        subscription: "default",
+        partitions: [
+          { topic: "orders", partition: 0, generation: 3 },
+          { topic: "orders", partition: 1, generation: 4 },
+        ],
+        reason: "topic_deleted",
+        deadlineMs: 0,
+      },
+    ]);
+    const late = script.answer(theOne(effects, "read"), { count: 1, logEndOffset: 9 });
+    expect(lines(late)).toEqual(["read refunds/0 from 0"]);
+  });
+
+  test("frees what its partitions held of the window", () => {
+    const script = new SessionScript();
+    const refunds = joinedPartition({ topic: "refunds", topicId: 8, partitionId: 80, generation: 5 });
+    const options = { topics: ["orders", "refunds"], window: { records: 2 } };
+    const { effects } = script.open(options, [joinedPartition(), refunds]);
+    const second = script.answer(theOne(effects, "read"), { count: 1, logEndOffset: 9 });
+    const full = script.answer(theOne(second, "read"), { count: 1, logEndOffset: 9 });
+    expect(all(full, "read")).toEqual([]);
+    expect(theOne(script.step(deleted(70)), "read").request).toMatchObject({
+      partitionId: 80,
+      recordsMax: 1,
+    });
+  });
+
+  test("fences acks, and answers those that were on their way", () => {
+    const script = new SessionScript();
+    script.open();
+    const commit = theOne(script.ack([entry], { id: 8 }), "commit");
+    script.step(deleted(70));
+    expect(lines(script.ack([entry]))).toEqual(["commit billing orders/0=0 (fenced_generation)"]);
+    const answer = script.commit(commit, [{ committedOffset: null, code: "unknown_topic" }]);
+    expect(framesOf(answer)).toMatchObject([{ type: "acked", id: 8, offsets: [{ code: "unknown_topic" }] }]);
+  });
+
+  test("tells a reader as well, with its own generations", () => {
+    const script = new SessionScript();
+    script.read();
+    expect(framesOf(script.step(deleted(70)))).toMatchObject([
+      { type: "revoked", partitions: [{ topic: "orders", partition: 0, generation: 1 }] },
+    ]);
+  });
+
+  test("says nothing to who has none of these partitions", () => {
+    const script = new SessionScript();
+    script.open({ subscription: "s1" }, [joinedPartition({ partitionId: 90 })]);
+    script.open({ subscription: "s2", topics: ["refunds"] }, [joinedPartition({ topic: "refunds" })]);
+    expect(lines(script.step(deleted(70)))).toEqual([]);
+  });
+
+  test("while a member joins is not assigned when it has joined", () => {
+    const script = new SessionScript();
+    const ref = script.subscribe({ reset: "none" });
+    expect(lines(script.step(deleted(70)))).toEqual([]);
+    const unplaced = [
+      {
+        partitionId: 70,
+        topic: "orders",
+        partition: 0,
+        code: "no_committed_offset",
+        message: "why",
+      } as const,
+    ];
+    const effects = script.join(ref, { unplaced });
+    expect(framesOf(effects)).toMatchObject([{ type: "subscribed" }, { type: "assigned", partitions: [] }]);
+    expect(lines(effects)).toEqual(["send subscribed", "send assigned"]);
+  });
+
+  test("while a reader opens is not assigned when it has opened", () => {
+    const script = new SessionScript();
+    const frame = { type: "subscribe", topics: ["orders"], from: "latest" } as const;
+    const { ref } = theOne(script.receive(frame), "openReader");
+    script.step(deleted(70));
+    const partitions = [readerPartition(), readerPartition({ partition: 1 })];
+    const effects = script.step({ type: "readerOpened", ref, partitions });
+    expect(framesOf(effects)[1]).toMatchObject({ type: "assigned", partitions: [{ partition: 1 }] });
+    expect(lines(effects)).toEqual(["send subscribed", "send assigned", "read orders/1 from 0"]);
+  });
+
+  test("whose read says first that it is gone is read no more, and word of it follows", () => {
+    const script = new SessionScript();
+    const { effects } = script.open({}, [
+      joinedPartition(),
+      joinedPartition({ partition: 1, generation: 4 }),
+    ]);
+    const gone = script.step({ type: "readGone", ref: theOne(effects, "read").ref });
+    expect(lines(gone)).toEqual(["read orders/1 from 0"]);
+    const next = script.answer(theOne(gone, "read"), { count: 1, logEndOffset: 1 });
+    expect(lines(next)).toEqual(["send records orders/1 to 1", "wait orders/1 at 1"]);
+    expect(lines(script.step(deleted(70)))).toEqual(["stop waiting orders/0", "send revoked"]);
+  });
+});
+
+describe("a topic that is created or grows", () => {
+  for (const change of ["created", "grown"] as const) {
+    const changed = { type: "topicChanged", topic: "orders", change, partitionIds: [71] } as const;
+
+    test(`(${change}) while a member joins is asked for when it has joined, once`, () => {
+      const script = new SessionScript();
+      const ref = script.subscribe();
+      expect(lines(script.step(changed))).toEqual([]);
+      expect(lines(script.step(changed))).toEqual([]);
+      expect(lines(script.join(ref))).toEqual([
+        "send subscribed",
+        "send assigned",
+        "gain billing m1",
+        "read orders/0 from 0",
+      ]);
+      expect(lines(script.step({ type: "gained", ref, result: undefined }))).toEqual([]);
+    });
+
+    test(`(${change}) while a reader opens is asked for when it has opened`, () => {
+      const script = new SessionScript();
+      const frame = { type: "subscribe", topics: ["orders"], from: "latest" } as const;
+      const { ref } = theOne(script.receive(frame), "openReader");
+      script.step(changed);
+      const effects = script.step({ type: "readerOpened", ref, partitions: [readerPartition()] });
+      expect(all(effects, "gainReader")).toMatchObject([{ ref, knownPartitionIds: new Set([70]) }]);
+    });
+
+    test(`(${change}) while a member joins that has left already is not asked for`, () => {
+      const script = new SessionScript();
+      const ref = script.subscribe();
+      script.step(changed);
+      script.receive({ type: "unsubscribe" });
+      expect(all(script.join(ref), "gain")).toEqual([]);
+    });
+  }
+});
+
+describe("a partition that stays unacknowledged", () => {
+  const acknowledged = (offset: number, about: { partition?: number; generation?: number } = {}) => ({
+    ...entry,
+    offset,
+    ...about,
+  });
+  const alarm: SessionEvent = { type: "alarm" };
+
+  /** At 0 ms ten records of each of two partitions are out, to be acknowledged within a second. */
+  function sentTwenty() {
+    const script = new SessionScript();
+    script.step({ type: "opened" });
+    const partitions = [joinedPartition(), joinedPartition({ partition: 1, generation: 4 })];
+    const { effects } = script.open({ ackTimeoutMs: 1_000, window: { records: 20 } }, partitions);
+    const second = script.answer(theOne(effects, "read"), { count: 10, logEndOffset: 100 });
+    const full = script.answer(theOne(second, "read"), { count: 10, logEndOffset: 100 });
+    return { script, second, full };
+  }
+
+  test("sets the alarm for when it is due, once for all that is sent before", () => {
+    const { second, full } = sentTwenty();
+    expect(theOne(second, "setAlarm").delayMs).toBe(1_000);
+    expect(all(full, "setAlarm")).toEqual([]);
+  });
+
+  test("sets no alarm without an ack timeout", () => {
+    const script = new SessionScript();
+    script.step({ type: "opened" });
+    const { effects } = script.open();
+    expect(all(script.answer(theOne(effects, "read"), { count: 1, logEndOffset: 9 }), "setAlarm")).toEqual(
+      [],
+    );
+  });
+
+  test("is revoked as stalled, at once, and asked for anew", () => {
+    const { script } = sentTwenty();
+    script.at(500).ackAndCommit([acknowledged(10, { partition: 1, generation: 4 })]);
+    const stalled = script.at(1_000).step(alarm);
+    expect(lines(stalled)).toEqual([
+      "stop waiting orders/0",
+      "send revoked",
+      "gain billing m1 lost 70",
+      "alarm in 14000",
+    ]);
+    expect(framesOf(stalled)).toEqual([
+      {
+        type: "revoked",
+        subscription: "default",
+        partitions: [{ topic: "orders", partition: 0, generation: 3 }],
+        reason: "stalled",
+        deadlineMs: 0,
+      },
+    ]);
+  });
+
+  test("is not revoked a moment too early; the alarm is set for the rest", () => {
+    const { script } = sentTwenty();
+    expect(lines(script.at(999).step(alarm))).toEqual(["alarm in 1"]);
+  });
+
+  test("is given more time by progress, and by nothing else", () => {
+    const { script } = sentTwenty();
+    script.at(600).ackAndCommit([acknowledged(4), acknowledged(4, { partition: 1, generation: 4 })]);
+    expect(lines(script.at(1_000).step(alarm))).toEqual(["alarm in 600"]);
+    // The first goes on; the second says again what it has said.
+    script.at(1_500).ackAndCommit([acknowledged(5), acknowledged(4, { partition: 1, generation: 4 })]);
+    const stalled = script.at(1_600).step(alarm);
+    expect(theOne(stalled, "gain").lostPartitionIds).toEqual([71]);
+    expect(theOne(stalled, "setAlarm").delayMs).toBe(900);
+  });
+
+  test("that is acknowledged begins anew with the next records that are sent", () => {
+    const { script } = sentTwenty();
+    const acks = [acknowledged(10), acknowledged(10, { partition: 1, generation: 4 })];
+    const read = theOne(script.at(900).ackAndCommit(acks), "read");
+    expect(lines(script.at(1_000).step(alarm))).toEqual(["alarm in 14000"]);
+    const sent = script.at(5_000).answer(read, { count: 1, logEndOffset: 100 });
+    expect(theOne(sent, "setAlarm").delayMs).toBe(1_000);
+  });
+
+  test("frees its share of the window, and what is read of it is not sent", () => {
+    const { script } = sentTwenty();
+    script.at(500).ackAndCommit([acknowledged(10, { partition: 1, generation: 4 })]);
+    const stalled = script.at(1_000).step(alarm);
+    expect(script.session.subscriptions.get("default")?.delivery.unackedRecords).toBe(0);
+    expect(framesOf(stalled)).toHaveLength(1);
+  });
+
+  test("is fenced until it is assigned again, in a new generation, from what is committed", () => {
+    const { script } = sentTwenty();
+    script.at(500).ackAndCommit([acknowledged(10, { partition: 1, generation: 4 })]);
+    const gain = theOne(script.at(1_000).step(alarm), "gain");
+    const refusalOf = (generation: number) =>
+      theOne(script.ack([acknowledged(10, { generation })]), "commit").acks[0]?.refusal;
+    expect(refusalOf(3)).toBe("fenced_generation");
+    const partitions = [joinedPartition({ generation: 9, committedOffset: 4 })];
+    const result = { memberId: "m1", membership: 1, partitions, resets: [], unplaced: [] };
+    const assigned = script.step({ type: "gained", ref: gain.ref, result });
+    expect(framesOf(assigned)).toMatchObject([
+      { type: "assigned", partitions: [{ partition: 0, generation: 9, position: 4, committedOffset: 4 }] },
+    ]);
+    expect([refusalOf(3), refusalOf(9)]).toEqual(["fenced_generation", "offset_out_of_range"]);
+  });
+
+  test("answers with what is durable an ack that was on its way, and frees nothing of what came after", () => {
+    const { script } = sentTwenty();
+    const commit = theOne(script.ack([acknowledged(10)], { id: 8 }), "commit");
+    const gain = theOne(script.at(1_000).step(alarm), "gain");
+    expect(gain.lostPartitionIds).toEqual([70, 71]);
+    expect(framesOf(script.commit(commit))).toMatchObject([
+      { type: "acked", id: 8, offsets: [{ partition: 0, offset: 10 }] },
+    ]);
+  });
+
+  test("does not move the heartbeat", () => {
+    const { script } = sentTwenty();
+    const at: number[] = [];
+    let dueAtMs = 1_000;
+    while (dueAtMs <= 60_000) {
+      const effects = script.at(dueAtMs).step(alarm);
+      if (all(effects, "ping").length > 0) at.push(dueAtMs);
+      dueAtMs += theOne(effects, "setAlarm").delayMs;
+      if (at.length === 3) break;
+    }
+    expect(at).toEqual([15_000, 30_000, 45_000]);
+  });
+
+  test("of another subscription stalls on its own time", () => {
+    const { script } = sentTwenty();
+    const other = script.open({ subscription: "s2", group: "audit", ackTimeoutMs: 5_000 });
+    script.answer(theOne(other.effects, "read"), { count: 1, logEndOffset: 1 });
+    expect(all(script.at(1_000).step(alarm), "gain").map(({ ref }) => ref.name)).toEqual(["default"]);
+    expect(all(script.at(5_000).step(alarm), "gain").map(({ ref }) => ref.name)).toEqual(["s2"]);
   });
 });

@@ -311,3 +311,35 @@ describe("the heartbeat", () => {
     expect(clockwork.timesOf("leave")).toEqual([]);
   });
 });
+
+test("a client that subscribes again and again does not put off the renewal of its leases", () => {
+  const clockwork = start(45_000);
+  for (let atMs = 10_000; atMs <= 120_000; atMs += 10_000) {
+    clockwork.runUntil(atMs);
+    const about = { subscription: "passing", topics: ["orders"], group: "passing" };
+    clockwork.step({ type: "frame", frame: { type: "subscribe", ...about } });
+    const problem = new Problem("conflict", "There is a member");
+    const ref = { name: "passing", serial: clockwork.script.session.lastSerial };
+    clockwork.step({ type: "openFailed", ref, problem });
+  }
+  const renewals = [0, ...clockwork.timesOf("renew"), 120_000];
+  const gapsMs = renewals.slice(1).map((atMs, index) => atMs - Number(renewals[index]));
+  expect(Math.max(...gapsMs)).toBeLessThan(45_000);
+});
+
+test("a reader keeps the socket's heartbeat by its own session timeout, and has no lease to lose", () => {
+  const clockwork = new Clockwork();
+  clockwork.step({ type: "opened" });
+  const frame = { type: "subscribe", topics: ["orders"], from: "latest", sessionTimeoutMs: 6_000 } as const;
+  clockwork.step({ type: "frame", frame });
+  const ref = { name: "default", serial: 1 };
+  clockwork.step({ type: "readerOpened", ref, partitions: [] });
+  clockwork.runUntil(60_000);
+  expect(clockwork.transcript()).toEqual([
+    [2_000, "ping", "alarm in 2000"],
+    [4_000, "ping", "alarm in 2000"],
+    [6_000, "ping", "alarm in 2000"],
+    [8_000, "close 4008"],
+  ]);
+  expect([...clockwork.timesOf("renew"), ...clockwork.timesOf("leave")]).toEqual([]);
+});

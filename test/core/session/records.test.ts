@@ -34,6 +34,7 @@ const partitionRefOf = (ref: SubscriptionRef, about: Partial<PartitionRef> = {})
   ...ref,
   partitionKey: "orders/0",
   generation: 3,
+  run: 0,
   ...about,
 });
 
@@ -72,9 +73,7 @@ describe("a partition", () => {
   test("at its log end waits; when it has grown it is read from the same position", () => {
     const script = new SessionScript();
     const { ref, effects } = script.open({}, [joinedPartition({ committedOffset: 9, logEndOffset: 9 })]);
-    expect(lines(script.answer(theOne(effects, "read"), { logEndOffset: 9 }))).toEqual([
-      "wait orders/0 at 9",
-    ]);
+    expect(lines(effects).slice(2)).toEqual(["wait orders/0 at 9"]);
     expect(lines(script.step({ type: "drained" }))).toEqual([]);
     expect(lines(script.step({ type: "grown", ref: partitionRefOf(ref) }))).toEqual(["read orders/0 from 9"]);
   });
@@ -89,8 +88,7 @@ describe("a partition", () => {
 
   test("that was said to have grown and has not waits again and sends nothing", () => {
     const script = new SessionScript();
-    const { ref, effects } = script.open({}, [joinedPartition({ logEndOffset: 0 })]);
-    script.answer(theOne(effects, "read"), { logEndOffset: 0 });
+    const { ref } = script.open({}, [joinedPartition({ logEndOffset: 0 })]);
     const again = theOne(script.step({ type: "grown", ref: partitionRefOf(ref) }), "read");
     expect(lines(script.answer(again, { logEndOffset: 0 }))).toEqual(["wait orders/0 at 0"]);
   });
@@ -446,5 +444,182 @@ describe("what comes too late", () => {
     expect(
       lines(script.step({ type: "grown", ref: partitionRefOf(ref, { partitionKey: "orders/1" }) })),
     ).toEqual([]);
+  });
+});
+
+describe("a reader that acknowledges nothing", () => {
+  test("asks to be told when the socket has taken a frame, and the frame leaves the window then", () => {
+    const script = new SessionScript();
+    const { effects } = script.read({ window: { records: 4 } });
+    script.bufferedBytes = 500;
+    const sent = script.answer(theOne(effects, "read"), { count: 2, logEndOffset: 9 });
+    expect(theOne(sent, "sendText").tellsTaken).toBe(true);
+    const full = script.answer(theOne(sent, "read"), { count: 2, logEndOffset: 9 });
+    expect(all(full, "read")).toEqual([]);
+    script.bufferedBytes = 1;
+    expect(lines(script.step({ type: "drained" }))).toEqual([]);
+    script.bufferedBytes = 0;
+    expect(theOne(script.step({ type: "drained" }), "read").request).toMatchObject({
+      from: 4,
+      recordsMax: 2,
+    });
+    expect(script.session.subscriptions.get("default")?.delivery).toMatchObject({
+      unackedRecords: 0,
+      unackedBytes: 0,
+    });
+  });
+
+  test("that wants to acknowledge all the same keeps its frames in the window until it has", () => {
+    const script = new SessionScript();
+    const { effects } = script.read({ ack: "manual", window: { records: 2 } });
+    const sent = script.answer(theOne(effects, "read"), { count: 1, logEndOffset: 9 });
+    expect(theOne(sent, "sendText").tellsTaken).toBe(false);
+    script.answer(theOne(sent, "read"), { count: 1, logEndOffset: 9 });
+    expect(lines(script.step({ type: "drained" }))).toEqual([]);
+    expect(lines(script.ack([entryTo(1, { generation: 1 })]))).toEqual([
+      "send acked",
+      "read orders/0 from 2",
+    ]);
+  });
+
+  test("commits nothing and asks for no commit", () => {
+    const script = new SessionScript();
+    const { effects } = script.read();
+    const sent = script.answer(theOne(effects, "read"), { count: 2, logEndOffset: 2 });
+    expect(lines(sent)).toEqual(["send records orders/0 to 2", "wait orders/0 at 2"]);
+  });
+});
+
+test("a subscription whose window is full does not hold up another of the socket", () => {
+  const script = new SessionScript();
+  const group = script.open({ subscription: "s1", window: { records: 1 } });
+  const full = script.answer(theOne(group.effects, "read"), { count: 1, logEndOffset: 9 });
+  expect(all(full, "read")).toEqual([]);
+  const reader = script.read({ subscription: "t" });
+  const second = script.answer(theOne(reader.effects, "read"), { count: 5, logEndOffset: 9 });
+  expect(lines(second)).toEqual(["send records orders/0 to 5", "read orders/0 from 5"]);
+  expect(theOne(second, "read").ref.name).toBe("t");
+});
+
+describe("a group at most once", () => {
+  /** Five records have been read. */
+  function readFive(options: Partial<SubscribeFrame> = {}) {
+    const script = new SessionScript();
+    const { ref, effects } = script.open({ ack: "none", ...options });
+    const read = theOne(effects, "read");
+    const asked = script.answer(read, { count: 5, logEndOffset: 100 });
+    return { script, ref, asked };
+  }
+  const committed = (script: SessionScript, ahead: EffectOf<"commitAhead">, isFenced = false) =>
+    script.step({ type: "committedAhead", ref: ahead.ref, chunk: ahead.chunk, isFenced });
+
+  test("has the end of a frame committed before it is sent", () => {
+    const { script, asked } = readFive();
+    expect(lines(asked)).toEqual(["commit ahead billing orders/0=5"]);
+    const ahead = theOne(asked, "commitAhead");
+    expect(ahead.ack).toEqual({
+      topic: "orders",
+      partition: 0,
+      generation: 3,
+      offset: 5,
+      metadata: null,
+      refusal: undefined,
+    });
+    expect(lines(script.step({ type: "drained" }))).toEqual([]); // nothing else is read meanwhile
+    const sent = committed(script, ahead);
+    expect(lines(sent)).toEqual(["send records orders/0 to 5", "read orders/0 from 5"]);
+    expect(theOne(sent, "sendText").tellsTaken).toBe(true);
+  });
+
+  test("is sent nothing when somebody else has the partition, nor read again", () => {
+    const { script, asked } = readFive();
+    expect(lines(committed(script, theOne(asked, "commitAhead"), true))).toEqual([]);
+    expect(lines(script.step({ type: "drained" }))).toEqual([]);
+    expect(script.session.subscriptions.get("default")?.delivery.reservedBytes).toBe(0);
+  });
+
+  test("that is fenced in one partition goes on in the others", () => {
+    const script = new SessionScript();
+    const partitions = [joinedPartition(), joinedPartition({ partition: 1, generation: 4 })];
+    const { effects } = script.open({ ack: "none" }, partitions);
+    const asked = script.answer(theOne(effects, "read"), { count: 1, logEndOffset: 9 });
+    expect(lines(committed(script, theOne(asked, "commitAhead"), true))).toEqual(["read orders/1 from 0"]);
+  });
+
+  test("reads and commits again what could not be committed, and sends it then", () => {
+    const { script, asked } = readFive();
+    const { ref } = theOne(asked, "commitAhead");
+    const again = script.step({ type: "commitAheadFailed", ref });
+    expect(lines(again)).toEqual(["read orders/0 from 0"]);
+    const repeated = script.answer(theOne(again, "read"), { count: 5, logEndOffset: 100 });
+    expect(lines(committed(script, theOne(repeated, "commitAhead")))[0]).toBe("send records orders/0 to 5");
+  });
+
+  test("loses nothing by a pause in between, while the session lives", () => {
+    const { script, asked } = readFive();
+    const partitions = [{ topic: "orders", partition: 0 }];
+    script.receive({ type: "pause", partitions });
+    expect(lines(committed(script, theOne(asked, "commitAhead")))).toEqual([]);
+    const resumed = script.receive({ type: "resume", partitions });
+    expect(lines(resumed)).toEqual(["read orders/0 from 0"]);
+    const repeated = script.answer(theOne(resumed, "read"), { count: 5, logEndOffset: 100 });
+    expect(lines(committed(script, theOne(repeated, "commitAhead")))[0]).toBe("send records orders/0 to 5");
+  });
+
+  test("loses nothing by a socket that is full in between", () => {
+    const { script, asked } = readFive();
+    script.bufferedBytes = SOCKET_BUFFER_BYTES_MAX;
+    expect(lines(committed(script, theOne(asked, "commitAhead")))).toEqual([]);
+    script.bufferedBytes = 0;
+    expect(lines(script.step({ type: "drained" }))).toEqual(["read orders/0 from 0"]);
+  });
+
+  test("is sent nothing of what a seek has voided in between", () => {
+    const { script, asked } = readFive();
+    const seek = { topic: "orders", partition: 0, to: { offset: 50 } };
+    expect(lines(script.seekAndLocate(seek))).toEqual(["stop waiting orders/0", "send assigned"]);
+    expect(lines(committed(script, theOne(asked, "commitAhead")))).toEqual(["read orders/0 from 50"]);
+  });
+
+  test("is sent nothing of a partition, or to a subscription, that is lost in between", () => {
+    const lost = readFive();
+    const change = { topic: "orders", change: "deleted", partitionIds: [70] } as const;
+    lost.script.step({ type: "topicChanged", ...change });
+    expect(lines(committed(lost.script, theOne(lost.asked, "commitAhead")))).toEqual([]);
+    expect(lost.script.session.subscriptions.get("default")?.delivery.reservedBytes).toBe(0);
+
+    const ended = readFive();
+    ended.script.receive({ type: "unsubscribe" });
+    expect(lines(committed(ended.script, theOne(ended.asked, "commitAhead")))).toEqual([]);
+  });
+
+  test("has a frame leave the window when the socket has taken it", () => {
+    const { script, asked } = readFive({ window: { records: 10 } });
+    script.bufferedBytes = 500;
+    const sent = committed(script, theOne(asked, "commitAhead"));
+    const second = script.answer(theOne(sent, "read"), { count: 5, logEndOffset: 100 });
+    expect(all(committed(script, theOne(second, "commitAhead")), "read")).toEqual([]);
+    script.bufferedBytes = 0;
+    expect(lines(script.step({ type: "drained" }))).toEqual(["read orders/0 from 10"]);
+  });
+
+  test("commits nothing for a chunk without records", () => {
+    const script = new SessionScript();
+    const { effects } = script.open({ ack: "none" });
+    expect(lines(script.answer(theOne(effects, "read"), { count: 0, next: 9, logEndOffset: 9 }))).toEqual([
+      "wait orders/0 at 9",
+    ]);
+  });
+
+  test("commits nothing ahead of a position that has left the log", () => {
+    const script = new SessionScript();
+    const { effects } = script.open({ ack: "none" });
+    const asked = script.answer(theOne(effects, "read"), {
+      count: 3,
+      next: 8,
+      logStartOffset: 5,
+      logEndOffset: 9,
+    });
+    expect(lines(asked)).toEqual(["reposition orders/0"]);
   });
 });

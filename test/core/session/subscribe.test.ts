@@ -1,12 +1,14 @@
 import { describe, expect, test } from "bun:test";
 import { Problem } from "../../../src/core/problem.ts";
-import type { ResetPolicies, SubscribeFrame } from "../../../src/protocol/frames.ts";
+import type { SubscribeFrame } from "../../../src/protocol/frames.ts";
 import { SUBSCRIPTIONS_PER_SOCKET_MAX } from "../../../src/protocol/limits.ts";
+import type { ResetPolicies } from "../../../src/protocol/places.ts";
 import {
   all,
   framesOf,
   joinedPartition,
   lines,
+  readerPartition,
   SessionScript,
   theOne,
 } from "../../support/session-script.ts";
@@ -273,7 +275,7 @@ describe("subscribe that is refused", () => {
   test("a join that fails is the answer, and the name is free again", () => {
     const script = new SessionScript();
     const ref = script.subscribe({ id: 7, subscription: "s1" });
-    expect(framesOf(script.step({ type: "joinFailed", ref, problem: unknownTopic }))).toEqual([
+    expect(framesOf(script.step({ type: "openFailed", ref, problem: unknownTopic }))).toEqual([
       {
         type: "error",
         id: 7,
@@ -289,16 +291,16 @@ describe("subscribe that is refused", () => {
   test("a failure that may pass says that it is retriable", () => {
     const script = new SessionScript();
     const problem = new Problem("unavailable", "The disk does not answer");
-    const [error] = framesOf(script.step({ type: "joinFailed", ref: script.subscribe(), problem }));
+    const [error] = framesOf(script.step({ type: "openFailed", ref: script.subscribe(), problem }));
     expect(error).toMatchObject({ code: "unavailable", retriable: true });
   });
 
   test("the failure of an earlier join of the same name leaves the later subscription alone", () => {
     const script = new SessionScript();
     const earlier = script.subscribe({ subscription: "s1" });
-    script.step({ type: "joinFailed", ref: earlier, problem: unknownTopic });
+    script.step({ type: "openFailed", ref: earlier, problem: unknownTopic });
     script.open({ subscription: "s1" });
-    expect(lines(script.step({ type: "joinFailed", ref: earlier, problem: unknownTopic }))).toEqual([]);
+    expect(lines(script.step({ type: "openFailed", ref: earlier, problem: unknownTopic }))).toEqual([]);
     expect(lines(script.join(earlier))).toEqual([]);
     const entry = { topic: "orders", partition: 0, generation: 3, offset: 0 };
     expect(lines(script.ack([entry], { subscription: "s1" }))).toEqual(["commit billing orders/0=0"]);
@@ -345,7 +347,7 @@ describe("unsubscribe", () => {
     const { ref, effects } = script.open();
     script.receive({ type: "unsubscribe" });
     expect(lines(script.answer(theOne(effects, "read"), { count: 3, logEndOffset: 9 }))).toEqual([]);
-    const partition = { ...ref, partitionKey: "orders/0", generation: 3 };
+    const partition = { ...ref, partitionKey: "orders/0", generation: 3, run: 0 };
     expect(lines(script.step({ type: "grown", ref: partition }))).toEqual([]);
     expect(lines(script.step({ type: "ended", ref, reason: "replaced" }))).toEqual([]);
   });
@@ -414,10 +416,73 @@ describe("unsubscribe while joining", () => {
     const script = new SessionScript();
     const ref = script.subscribe({ id: 1 });
     script.receive({ type: "unsubscribe", id: 2 });
-    expect(framesOf(script.step({ type: "joinFailed", ref, problem: unknownTopic }))).toEqual([
+    expect(framesOf(script.step({ type: "openFailed", ref, problem: unknownTopic }))).toEqual([
       expect.objectContaining({ type: "error", id: 1, code: "unknown_topic" }),
       { type: "unsubscribed", id: 2, subscription: "default" },
     ]);
     expect(script.subscribe()).toEqual({ name: "default", serial: 2 });
   });
+});
+
+describe("a reader", () => {
+  test("is unsubscribed at once: there is no membership to let go", () => {
+    const script = new SessionScript();
+    const { effects } = script.read({ subscription: "t" });
+    const ending = script.receive({ type: "unsubscribe", id: 5, subscription: "t" });
+    expect(lines(ending)).toEqual(["stop waiting t#1", "send unsubscribed"]);
+    expect(framesOf(ending)).toEqual([{ type: "unsubscribed", id: 5, subscription: "t" }]);
+    expect(lines(script.answer(theOne(effects, "read"), { count: 1, logEndOffset: 9 }))).toEqual([]);
+  });
+
+  test("that is unsubscribed while it opens is subscribed first, then unsubscribed; nothing is read", () => {
+    const script = new SessionScript();
+    const opening = script.receive({ type: "subscribe", id: 1, topics: ["orders"], from: "latest" });
+    expect(lines(script.receive({ type: "unsubscribe", id: 2 }))).toEqual([]);
+    const { ref } = theOne(opening, "openReader");
+    const opened = script.step({ type: "readerOpened", ref, partitions: [readerPartition()] });
+    expect(lines(opened)).toEqual([
+      "send subscribed",
+      "send assigned",
+      "stop waiting default#1",
+      "send unsubscribed",
+    ]);
+    expect(framesOf(opened).at(-1)).toMatchObject({ id: 2 });
+  });
+
+  test("that cannot be opened is told why, with its id, and leaves its name free", () => {
+    const script = new SessionScript();
+    const opening = script.receive({ type: "subscribe", id: 1, topics: ["orders"], from: "latest" });
+    const { ref } = theOne(opening, "openReader");
+    const effects = script.step({ type: "openFailed", ref, problem: unknownTopic });
+    expect(framesOf(effects)).toMatchObject([{ type: "error", id: 1, code: "unknown_topic" }]);
+    expect(script.read().ref).toEqual({ name: "default", serial: 2 });
+  });
+
+  test("takes its name from groups as from readers, and its place among a socket's subscriptions", () => {
+    const script = new SessionScript();
+    script.read({ subscription: "t" });
+    const again = { type: "subscribe", id: 1, subscription: "t", topics: ["orders"] } as const;
+    expect(lines(script.receive({ ...again, group: "billing" }))).toEqual(["send error conflict"]);
+    for (let index = 1; index < SUBSCRIPTIONS_PER_SOCKET_MAX; index += 1)
+      script.read({ subscription: `r${index}` });
+    expect(lines(script.receive({ ...again, subscription: "more", from: "latest" }))).toEqual([
+      "send error bad_request",
+    ]);
+  });
+});
+
+describe("the policies of a subscription", () => {
+  const cases: readonly (readonly [reset: SubscribeFrame["reset"], policies: ResetPolicies])[] = [
+    [{ ago: 5 }, { missing: { ago: 5 }, outOfRange: { ago: 5 } }],
+    [{ timestamp: 5 }, { missing: { timestamp: 5 }, outOfRange: { timestamp: 5 } }],
+    [{ missing: { ago: 5 } }, { missing: { ago: 5 }, outOfRange: "earliest" }],
+    [{ outOfRange: { timestamp: 5 } }, { missing: "earliest", outOfRange: { timestamp: 5 } }],
+  ];
+  for (const [reset, policies] of cases) {
+    test(`may go by time: ${JSON.stringify(reset)}`, () => {
+      const script = new SessionScript();
+      const frame = { type: "subscribe", topics: ["orders"], group: "billing", reset } as const;
+      expect(theOne(script.receive(frame), "join").request.policies).toEqual(policies);
+    });
+  }
 });

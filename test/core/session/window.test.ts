@@ -1,10 +1,14 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import {
+  addPartition,
+  type ChunkExtent,
   createDelivery,
   type Delivery,
+  dropPartition,
   endRead,
   freeAcked,
+  moveTo,
   nextRead,
   type PartitionDelivery,
   takeChunk,
@@ -32,32 +36,42 @@ function deliveryOf(
   first: PartitionDelivery;
 } {
   const delivery = createDelivery({ records: 1_000, bytes: 1_024 * KIB, ...window });
-  const turns = Array.from({ length: partitions }, (_, partition) => partitionOf(partition));
-  delivery.turns.push(...turns);
+  const turns = Array.from({ length: partitions }, (_, partition) => partitionOf(partition, delivery));
   return { delivery, turns, first: turns[0] ?? partitionOf(0) };
 }
 
-function partitionOf(partition: number): PartitionDelivery {
-  return {
+/** It takes turns in the delivery; without one it stands alone. */
+function partitionOf(
+  partition: number,
+  delivery = createDelivery({ records: 1, bytes: 1 }),
+): PartitionDelivery {
+  return addPartition(delivery, {
     topic: "orders",
+    topicId: 7,
     partition,
     partitionId: 70 + partition,
     generation: 3,
     position: 0,
-    furthest: 0,
-    sent: [],
-    phase: "ready",
-    nextRecordBytes: 0,
-  };
+  });
 }
+
+/** What a read of a log of a million records brought. */
+const chunkOf = (extent: Partial<ChunkExtent>): ChunkExtent => ({
+  count: 0,
+  bytes: 0,
+  next: 0,
+  logStartOffset: 0,
+  logEndOffset: LOG_END,
+  ...extent,
+});
 
 function send(
   delivery: Delivery,
   partition: PartitionDelivery,
-  { count, bytes = 0, next }: { count: number; bytes?: number; next?: number },
+  { count, nowMs = 0, ...extent }: { count: number; bytes?: number; next?: number; nowMs?: number },
 ): boolean {
-  const from = partition.position ?? 0;
-  return takeChunk(delivery, partition, { count, bytes, next: next ?? from + count, logEndOffset: LOG_END });
+  const next = (partition.position ?? 0) + count;
+  return takeChunk(delivery, partition, { chunk: chunkOf({ next, count, ...extent }), nowMs });
 }
 
 const unackedOf = ({ unackedRecords, unackedBytes }: Delivery) => ({ unackedRecords, unackedBytes });
@@ -210,11 +224,11 @@ describe("nextRead()", () => {
   test("comes back to a record that did not fit when there is room for it", () => {
     const { delivery, first } = deliveryOf({ bytes: 64 * KIB });
     send(delivery, first, { count: 1, bytes: 20 * KIB });
-    const tooLarge = { count: 0, bytes: 0, next: 1, logEndOffset: LOG_END, firstRecordBytes: 50 * KIB };
-    expect(takeChunk(delivery, first, tooLarge)).toBe(false);
+    const tooLarge = chunkOf({ next: 1, firstRecordBytes: 50 * KIB });
+    expect(takeChunk(delivery, first, { chunk: tooLarge, nowMs: 0 })).toBe(false);
     expect(first).toMatchObject({ position: 1, furthest: 1, phase: "ready" });
     expect(read(delivery)).toBeUndefined();
-    freeAcked(delivery, first, 1);
+    freeAcked(delivery, first, { offset: 1, nowMs: 0 });
     expect(read(delivery)?.request.from).toBe(1);
   });
 
@@ -233,7 +247,7 @@ describe("nextRead()", () => {
     send(delivery, first, { count: 1, bytes: 20 * KIB });
     first.nextRecordBytes = 50 * KIB;
     expect(read(delivery)).toBeUndefined();
-    freeAcked(delivery, first, 1);
+    freeAcked(delivery, first, { offset: 1, nowMs: 0 });
     expect(read(delivery)?.partition).toBe(first);
   });
 
@@ -258,8 +272,8 @@ describe("takeChunk()", () => {
 
   test("that brought nothing counts nothing and says that there is nothing to send", () => {
     const { delivery, first } = deliveryOf();
-    const nothing = { count: 0, bytes: 0, next: 0, logEndOffset: 0 };
-    expect(takeChunk(delivery, first, nothing)).toBe(false);
+    const nothing = chunkOf({ logEndOffset: 0 });
+    expect(takeChunk(delivery, first, { chunk: nothing, nowMs: 0 })).toBe(false);
     expect(unackedOf(delivery)).toEqual({ unackedRecords: 0, unackedBytes: 0 });
     expect(first).toMatchObject({ position: 0, furthest: 0, phase: "waiting", sent: [] });
   });
@@ -267,14 +281,20 @@ describe("takeChunk()", () => {
   test("at the log end, or beyond what that was, waits", () => {
     for (const logEndOffset of [9, 10]) {
       const { delivery, first } = deliveryOf();
-      takeChunk(delivery, first, { count: 10, bytes: 1, next: 10, logEndOffset });
+      takeChunk(delivery, first, {
+        chunk: chunkOf({ count: 10, bytes: 1, next: 10, logEndOffset }),
+        nowMs: 0,
+      });
       expect(first.phase).toBe("waiting");
     }
   });
 
   test("below the log end stays ready", () => {
     const { delivery, first } = deliveryOf();
-    takeChunk(delivery, first, { count: 10, bytes: 1, next: 10, logEndOffset: 11 });
+    takeChunk(delivery, first, {
+      chunk: chunkOf({ count: 10, bytes: 1, next: 10, logEndOffset: 11 }),
+      nowMs: 0,
+    });
     expect(first.phase).toBe("ready");
   });
 });
@@ -310,27 +330,27 @@ describe("freeAcked()", () => {
   for (const [acks, unackedRecords, unackedBytes] of cases) {
     test(`of ${acks.join(", then ")} leaves ${unackedRecords} records, ${unackedBytes} bytes`, () => {
       const { delivery, first } = sentTwo();
-      for (const offset of acks) freeAcked(delivery, first, offset);
+      for (const offset of acks) freeAcked(delivery, first, { offset, nowMs: 0 });
       expect(unackedOf(delivery)).toEqual({ unackedRecords, unackedBytes });
     });
   }
 
   test("inside a frame frees the records that it covers, and bytes never too early", () => {
     const { delivery, first } = sentTwo();
-    freeAcked(delivery, first, 13);
+    freeAcked(delivery, first, { offset: 13, nowMs: 0 });
     expect(delivery.unackedRecords).toBe(7);
     expect(delivery.unackedBytes).toBeLessThanOrEqual(200);
     expect(delivery.unackedBytes).toBeGreaterThan(0);
-    freeAcked(delivery, first, 20);
+    freeAcked(delivery, first, { offset: 20, nowMs: 0 });
     expect(unackedOf(delivery)).toEqual({ unackedRecords: 0, unackedBytes: 0 });
   });
 
   test("inside a frame with gaps never frees a record that is not covered", () => {
     const { delivery, first } = deliveryOf();
     send(delivery, first, { count: 3, bytes: 30, next: 100 }); // for instance 10, 98 and 99
-    freeAcked(delivery, first, 11);
+    freeAcked(delivery, first, { offset: 11, nowMs: 0 });
     expect(delivery.unackedRecords).toBeGreaterThanOrEqual(2);
-    freeAcked(delivery, first, 99);
+    freeAcked(delivery, first, { offset: 99, nowMs: 0 });
     expect(delivery.unackedRecords).toBe(1);
   });
 
@@ -339,7 +359,7 @@ describe("freeAcked()", () => {
     const [first = partitionOf(0), second = partitionOf(1)] = turns;
     send(delivery, first, { count: 10, bytes: 100 });
     send(delivery, second, { count: 4, bytes: 40 });
-    freeAcked(delivery, first, 10);
+    freeAcked(delivery, first, { offset: 10, nowMs: 0 });
     expect(unackedOf(delivery)).toEqual({ unackedRecords: 4, unackedBytes: 40 });
   });
 
@@ -358,10 +378,10 @@ describe("freeAcked()", () => {
         send(delivery, first, { count, bytes, next: (first.position ?? 0) + count + gap });
       }
       for (const offset of offsets) {
-        freeAcked(delivery, first, offset);
+        freeAcked(delivery, first, { offset, nowMs: 0 });
         expect(Math.min(delivery.unackedRecords, delivery.unackedBytes)).toBeGreaterThanOrEqual(0);
       }
-      freeAcked(delivery, first, first.furthest);
+      freeAcked(delivery, first, { offset: first.furthest, nowMs: 0 });
       expect(unackedOf(delivery)).toEqual({ unackedRecords: 0, unackedBytes: 0 });
       expect(first.sent).toEqual([]);
     });
@@ -393,15 +413,113 @@ describe("a delivery", () => {
           if (!found) {
             const oldest = turns.find(({ sent }) => sent.length > 0);
             expect(oldest).toBeDefined(); // nothing to read and nothing to acknowledge: stuck
-            if (oldest) freeAcked(delivery, oldest, oldest.sent[0]?.next ?? 0);
+            if (oldest) freeAcked(delivery, oldest, { offset: oldest.sent[0]?.next ?? 0, nowMs: 0 });
             continue;
           }
           expect(found.request.from).toBe(found.partition.furthest);
-          takeChunk(delivery, found.partition, readSizes(logOf(found.partition), found.request));
+          const chunk = readSizes(logOf(found.partition), found.request);
+          takeChunk(delivery, found.partition, { chunk, nowMs: 0 });
         }
         expect(turns.map(({ furthest }) => furthest)).toEqual(logs.map(({ length }) => length));
       },
     );
     fc.assert(property);
   });
+});
+
+describe("unackedSinceMs", () => {
+  test("is when the first record was sent of what is out, whatever is sent later", () => {
+    const { delivery, first } = deliveryOf();
+    expect(first.unackedSinceMs).toBeUndefined();
+    send(delivery, first, { count: 1, nowMs: 5 });
+    send(delivery, first, { count: 1, nowMs: 9 });
+    expect(first.unackedSinceMs).toBe(5);
+  });
+
+  test("is when something of it was acknowledged last, and nothing when all of it is", () => {
+    const { delivery, first } = deliveryOf();
+    send(delivery, first, { count: 10, nowMs: 5 });
+    const cases = [
+      [0, 5],
+      [3, 20],
+      [3, 20],
+      [2, 20],
+      [4, 50],
+    ] as const;
+    cases.forEach(([offset, sinceMs], index) => {
+      freeAcked(delivery, first, { offset, nowMs: 10 * (index + 1) });
+      expect(first.unackedSinceMs).toBe(sinceMs);
+    });
+    freeAcked(delivery, first, { offset: 10, nowMs: 70 });
+    expect(first.unackedSinceMs).toBeUndefined();
+  });
+
+  test("is not set by a chunk without records", () => {
+    const { delivery, first } = deliveryOf();
+    takeChunk(delivery, first, { chunk: chunkOf({ next: 5 }), nowMs: 5 });
+    expect(first.unackedSinceMs).toBeUndefined();
+  });
+});
+
+describe("moveTo()", () => {
+  test("gives up what the partition holds and what is known of it, and leaves the others", () => {
+    const { delivery, turns, first } = deliveryOf({ bytes: 64 * KIB }, 2);
+    for (const partition of turns) send(delivery, partition, { count: 10, bytes: 100 });
+    first.nextRecordBytes = 50 * KIB;
+    moveTo(delivery, first, 3);
+    expect(unackedOf(delivery)).toEqual({ unackedRecords: 10, unackedBytes: 100 });
+    expect(first).toMatchObject({
+      position: 3,
+      furthest: 10,
+      run: 1,
+      phase: "ready",
+      sent: [],
+      nextRecordBytes: 0,
+    });
+    expect(first.unackedSinceMs).toBeUndefined();
+  });
+
+  test("raises the furthest position, and never lowers it", () => {
+    const { delivery, first } = deliveryOf();
+    moveTo(delivery, first, 50);
+    moveTo(delivery, first, 20);
+    moveTo(delivery, first, null);
+    expect(first).toMatchObject({ position: null, furthest: 50, run: 3, phase: "halted" });
+    expect(read(delivery)).toBeUndefined();
+  });
+
+  test("makes a partition that waits ready", () => {
+    const { delivery, first } = deliveryOf();
+    first.phase = "waiting";
+    moveTo(delivery, first, 0);
+    expect(read(delivery)?.request.from).toBe(0);
+  });
+});
+
+describe("dropPartition()", () => {
+  test("takes the partition out of the turns and what it holds out of the window", () => {
+    const { delivery, turns, first } = deliveryOf({}, 3);
+    for (const partition of turns) send(delivery, partition, { count: 10, bytes: 100 });
+    dropPartition(delivery, first);
+    expect(unackedOf(delivery)).toEqual({ unackedRecords: 20, unackedBytes: 200 });
+    expect(delivery.turns.map(({ partition }) => partition)).toEqual([1, 2]);
+  });
+
+  test("leaves the room of a read that is under way reserved until it ends", () => {
+    const { delivery, first } = deliveryOf({}, 2);
+    read(delivery);
+    dropPartition(delivery, first);
+    expect(read(delivery)).toBeUndefined();
+    endRead(delivery, undefined);
+    expect(read(delivery)?.partition.partition).toBe(1);
+  });
+});
+
+test("nextRead() passes over a partition that is paused", () => {
+  const { delivery, first } = deliveryOf({}, 2);
+  first.isPaused = true;
+  expect(read(delivery)?.partition.partition).toBe(1);
+  endRead(delivery, delivery.turns[1]);
+  first.isPaused = false;
+  expect(read(delivery)?.partition.partition).toBe(0);
 });

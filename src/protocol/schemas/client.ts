@@ -1,0 +1,272 @@
+// Browser-safe. The valibot schema of every frame and request that a client sends. server.ts has those of what
+// the server sends; verdict.ts says what a schema makes of an input.
+
+import * as v from "valibot";
+import type {
+  AckFrame,
+  ClientFrame,
+  PauseFrame,
+  PongFrame,
+  ProducedRecord,
+  ProduceFrame,
+  ReleaseFrame,
+  ResumeFrame,
+  SeekFrame,
+  SubscribeFrame,
+  UnsubscribeFrame,
+} from "../frames.ts";
+import {
+  ACK_ENTRIES_MAX,
+  ACK_TIMEOUT_MAX_MS,
+  ACK_TIMEOUT_MIN_MS,
+  BATCH_RECORDS_MAX,
+  HEADERS_BYTES_MAX,
+  HEADERS_MAX,
+  INTEGER_MAX,
+  JSON_DEPTH_MAX,
+  KEY_BYTES_MAX,
+  PARTITIONS_PER_SUBSCRIPTION_MAX,
+  RECORD_BYTES_MAX,
+  SESSION_TIMEOUT_MAX_MS,
+  SESSION_TIMEOUT_MIN_MS,
+  TOPIC_PARTITIONS_MAX,
+  TOPICS_PER_SUBSCRIPTION_MAX,
+  WINDOW_BYTES_MAX,
+  WINDOW_BYTES_MIN,
+  WINDOW_RECORDS_MAX,
+  WINDOW_RECORDS_MIN,
+} from "../limits.ts";
+import type { Place, ReaderPlace, ResetPolicy } from "../places.ts";
+import {
+  base64,
+  frameId,
+  goodText,
+  hasMember,
+  hasOneContent,
+  integer,
+  listOf,
+  looseMembers,
+  metadata,
+  name,
+  ONE_CONTENT,
+  offset,
+  oneOf,
+  text,
+  textOfBytes,
+  timestampMs,
+  word,
+} from "./parts.ts";
+
+const MEMBER_ID_CHARACTERS_MAX = 249;
+
+export const nameSchema = name;
+export const frameIdSchema = frameId;
+
+// ── places ───────────────────────────────────────────────────────────────────────────────────────────────
+
+const timestampPlace = v.strictObject({ timestamp: timestampMs });
+const agoPlace = v.strictObject({ ago: timestampMs });
+const offsetPlace = v.strictObject({ offset });
+const shiftPlace = v.strictObject({ shift: integer(-INTEGER_MAX, INTEGER_MAX) });
+const policyWord = word(["earliest", "latest", "none"]);
+const readerPlaceWord = word(["earliest", "latest"]);
+const placeWord = word(["earliest", "latest", "current"]);
+
+export const resetPolicySchema = oneOf([policyWord, timestampPlace, agoPlace], (input) => {
+  if (typeof input === "string") return policyWord;
+  return hasMember(input, "ago") ? agoPlace : timestampPlace;
+}) satisfies v.GenericSchema<unknown, ResetPolicy>;
+
+const resetPolicies = looseMembers({
+  missing: v.optional(resetPolicySchema),
+  outOfRange: v.optional(resetPolicySchema),
+});
+
+const resetSchema = oneOf([resetPolicySchema, resetPolicies], (input) => {
+  const isOnePolicy = typeof input === "string" || hasMember(input, "ago") || hasMember(input, "timestamp");
+  return isOnePolicy ? resetPolicySchema : resetPolicies;
+});
+
+const readerPlaceSchema = oneOf([readerPlaceWord, offsetPlace, timestampPlace, agoPlace], (input) => {
+  if (typeof input === "string") return readerPlaceWord;
+  if (hasMember(input, "ago")) return agoPlace;
+  return hasMember(input, "timestamp") ? timestampPlace : offsetPlace;
+}) satisfies v.GenericSchema<unknown, ReaderPlace>;
+
+export const placeSchema = oneOf([placeWord, offsetPlace, timestampPlace, agoPlace, shiftPlace], (input) => {
+  if (typeof input === "string") return placeWord;
+  if (hasMember(input, "ago")) return agoPlace;
+  if (hasMember(input, "shift")) return shiftPlace;
+  return hasMember(input, "timestamp") ? timestampPlace : offsetPlace;
+}) satisfies v.GenericSchema<unknown, Place>;
+
+const readerStarts = listOf(
+  v.strictObject({ topic: name, partition: offset, offset, topicId: v.optional(offset) }),
+  PARTITIONS_PER_SUBSCRIPTION_MAX,
+);
+
+const fromSchema = oneOf([readerPlaceSchema, readerStarts], (input) =>
+  Array.isArray(input) ? readerStarts : readerPlaceSchema,
+);
+
+// ── frames ───────────────────────────────────────────────────────────────────────────────────────────────
+
+const topics = v.pipe(
+  listOf(name, TOPICS_PER_SUBSCRIPTION_MAX),
+  v.check((input) => new Set(input).size === input.length, "must not name a topic twice"),
+  v.metadata({ uniqueItems: true }),
+);
+
+export const subscribeFrameSchema = v.strictObject({
+  type: v.literal("subscribe"),
+  id: v.optional(frameId),
+  subscription: v.optional(name),
+  topics,
+  group: v.optional(name),
+  from: v.optional(fromSchema),
+  instanceId: v.optional(name),
+  memberId: v.optional(text(MEMBER_ID_CHARACTERS_MAX)),
+  reset: v.optional(resetSchema),
+  ack: v.optional(word(["manual", "none"])),
+  window: v.optional(
+    looseMembers({
+      records: v.optional(integer(WINDOW_RECORDS_MIN, WINDOW_RECORDS_MAX)),
+      bytes: v.optional(integer(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX)),
+    }),
+  ),
+  sessionTimeoutMs: v.optional(integer(SESSION_TIMEOUT_MIN_MS, SESSION_TIMEOUT_MAX_MS)),
+  ackTimeoutMs: v.optional(integer(ACK_TIMEOUT_MIN_MS, ACK_TIMEOUT_MAX_MS)),
+}) satisfies v.GenericSchema<unknown, SubscribeFrame>;
+
+export const ackFrameSchema = v.strictObject({
+  type: v.literal("ack"),
+  id: v.optional(frameId),
+  subscription: v.optional(name),
+  offsets: listOf(
+    v.strictObject({
+      topic: name,
+      partition: offset,
+      generation: offset,
+      offset,
+      metadata: v.optional(metadata),
+    }),
+    ACK_ENTRIES_MAX,
+  ),
+}) satisfies v.GenericSchema<unknown, AckFrame>;
+
+const partitionNames = listOf(
+  v.strictObject({ topic: name, partition: offset }),
+  PARTITIONS_PER_SUBSCRIPTION_MAX,
+);
+
+export const releaseFrameSchema = v.strictObject({
+  type: v.literal("release"),
+  id: v.optional(frameId),
+  subscription: v.optional(name),
+  partitions: partitionNames,
+}) satisfies v.GenericSchema<unknown, ReleaseFrame>;
+
+export const seekFrameSchema = v.strictObject({
+  type: v.literal("seek"),
+  id: v.optional(frameId),
+  subscription: v.optional(name),
+  topic: name,
+  partition: offset,
+  to: placeSchema,
+}) satisfies v.GenericSchema<unknown, SeekFrame>;
+
+export const pauseFrameSchema = v.strictObject({
+  type: v.literal("pause"),
+  id: v.optional(frameId),
+  subscription: v.optional(name),
+  partitions: partitionNames,
+}) satisfies v.GenericSchema<unknown, PauseFrame>;
+
+export const resumeFrameSchema = v.strictObject({
+  type: v.literal("resume"),
+  id: v.optional(frameId),
+  subscription: v.optional(name),
+  partitions: partitionNames,
+}) satisfies v.GenericSchema<unknown, ResumeFrame>;
+
+/** For descriptions: core/produce-request.ts reads records off their text, byte for byte, and says the same. */
+export const producedRecordSchema = v.pipe(
+  v.strictObject({
+    key: v.optional(v.nullable(textOfBytes(KEY_BYTES_MAX))),
+    value: v.optional(v.unknown()),
+    bytes: v.optional(base64),
+    headers: v.optional(
+      v.pipe(
+        v.record(goodText, goodText),
+        v.maxEntries(HEADERS_MAX),
+        v.description(`At most ${HEADERS_BYTES_MAX} bytes as it stands in the request.`),
+      ),
+    ),
+    timestamp: v.optional(timestampMs),
+    partition: v.optional(offset),
+  }),
+  hasOneContent(),
+  v.metadata(ONE_CONTENT),
+  v.description(
+    `Key, headers and value together are at most ${RECORD_BYTES_MAX} bytes; a value is nested at most ${JSON_DEPTH_MAX} deep.`,
+  ),
+) satisfies v.GenericSchema<unknown, ProducedRecord>;
+
+export const producedRecordsSchema = listOf(producedRecordSchema, BATCH_RECORDS_MAX);
+
+export const produceFrameSchema = v.strictObject({
+  type: v.literal("produce"),
+  id: v.optional(frameId),
+  topic: name,
+  records: producedRecordsSchema,
+}) satisfies v.GenericSchema<unknown, ProduceFrame>;
+
+/** All of a produce frame but its records, which are judged by their text. */
+export const produceEnvelopeSchema = v.strictObject({
+  ...produceFrameSchema.entries,
+  records: v.array(v.unknown()),
+});
+
+export const unsubscribeFrameSchema = v.strictObject({
+  type: v.literal("unsubscribe"),
+  id: v.optional(frameId),
+  subscription: v.optional(name),
+}) satisfies v.GenericSchema<unknown, UnsubscribeFrame>;
+
+export const pongFrameSchema = v.strictObject({
+  type: v.literal("pong"),
+  id: v.optional(frameId),
+}) satisfies v.GenericSchema<unknown, PongFrame>;
+
+/** By `type`, so that a frame of a known type is judged by its own schema alone. */
+export const CLIENT_FRAME_SCHEMAS = {
+  subscribe: subscribeFrameSchema,
+  ack: ackFrameSchema,
+  release: releaseFrameSchema,
+  seek: seekFrameSchema,
+  pause: pauseFrameSchema,
+  resume: resumeFrameSchema,
+  produce: produceFrameSchema,
+  unsubscribe: unsubscribeFrameSchema,
+  pong: pongFrameSchema,
+} satisfies {
+  readonly [T in ClientFrame["type"]]: v.GenericSchema<unknown, Extract<ClientFrame, { type: T }>>;
+};
+
+// ── requests over HTTP ───────────────────────────────────────────────────────────────────────────────────
+
+/** PUT /v1/topics/:topic. */
+export const topicSettingsSchema = v.strictObject({
+  partitionCount: v.optional(v.nullable(integer(1, TOPIC_PARTITIONS_MAX))),
+});
+
+/** POST /v1/topics/:topic/records, as JSON. */
+export const produceRequestSchema = v.strictObject({ records: producedRecordsSchema });
+
+/** POST /v1/groups/:group/offsets: as an ack, without a generation. */
+export const groupOffsetsSchema = v.strictObject({
+  offsets: listOf(
+    v.strictObject({ topic: name, partition: offset, offset, metadata: v.optional(metadata) }),
+    ACK_ENTRIES_MAX,
+  ),
+});

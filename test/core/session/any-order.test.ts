@@ -1,0 +1,684 @@
+// A server, a log and a client around one session, moved by chance: reads, acks, seeks, pauses, losses, gains and time
+// in any order. The client believes nothing but the frames that it gets, and holds every one against what it may get.
+
+import { expect, test } from "bun:test";
+import fc from "fast-check";
+import { Problem } from "../../../src/core/problem.ts";
+import type { LocatedFacts, SessionEffect, SessionEvent } from "../../../src/core/session/events.ts";
+import type { AssignedPartition, SubscribeFrame, Window } from "../../../src/protocol/frames.ts";
+import { SOCKET_BUFFER_BYTES_MAX, WINDOW_BYTES_MIN } from "../../../src/protocol/limits.ts";
+import type { Place, ResetPolicy } from "../../../src/protocol/places.ts";
+import {
+  acceptedOutcomes,
+  type EffectOf,
+  framesOf,
+  joinedPartition,
+  joinResult,
+  lines,
+  readerPartition,
+  readSizes,
+  SessionScript,
+} from "../../support/session-script.ts";
+
+const KIB = 1024;
+const POLICY_TIME_OFFSET = 7;
+
+// ── the log ──────────────────────────────────────────────────────────────────────────────────────────────
+
+interface Log {
+  readonly partition: number;
+  readonly partitionId: number;
+  readonly sizes: number[];
+  logStartOffset: number;
+}
+
+/** The partitions of the one topic, and of those that had its name before. */
+class Topic {
+  logs: Log[] = [];
+  #lastId = 0;
+
+  add(sizes: readonly number[]): Log {
+    this.#lastId += 1;
+    const log = {
+      partition: this.logs.length,
+      partitionId: this.#lastId,
+      sizes: [...sizes],
+      logStartOffset: 0,
+    };
+    this.logs.push(log);
+    return log;
+  }
+
+  find(partitionId: number): Log | undefined {
+    return this.logs.find((log) => log.partitionId === partitionId);
+  }
+}
+
+const boundsOf = ({ logStartOffset, sizes }: Log) => ({ logStartOffset, logEndOffset: sizes.length });
+
+function policyPosition(policy: ResetPolicy, log: Log): number | null {
+  if (policy === "none") return null;
+  if (policy === "latest") return log.sizes.length;
+  const wanted = policy === "earliest" ? 0 : POLICY_TIME_OFFSET;
+  return Math.min(Math.max(wanted, log.logStartOffset), log.sizes.length);
+}
+
+// ── the client ───────────────────────────────────────────────────────────────────────────────────────────
+
+interface Owned {
+  readonly generation: number;
+  /** The next offset that it must get; null: it has no place. */
+  next: number | null;
+  isPaused: boolean;
+  /** What it has, and its server counts as unacknowledged. */
+  unacked: { readonly offset: number; readonly bytes: number }[];
+}
+
+interface Subscriber {
+  readonly name: string;
+  readonly kind: "group" | "reader";
+  readonly window: Window;
+  readonly isAcking: boolean;
+  readonly owned: Map<number, Owned>;
+  isOpen: boolean;
+  isEnded: boolean;
+  read: EffectOf<"read"> | undefined;
+  /** While the end of what it brought is committed the read is not over. */
+  isCommittingAhead: boolean;
+  /** Of its group, in the database: by partition id. */
+  readonly ownedIds: Set<number>;
+  /** What was asked for and is not answered, in its order. */
+  readonly gains: (() => SessionEvent)[];
+}
+
+type GainEffect = EffectOf<"join"> | EffectOf<"openReader"> | EffectOf<"gain"> | EffectOf<"gainReader">;
+
+type Pending =
+  | EffectOf<"commit">
+  | EffectOf<"commitAhead">
+  | EffectOf<"locate">
+  | EffectOf<"reposition">
+  | EffectOf<"leave">
+  | EffectOf<"produce">;
+
+class World {
+  readonly script = new SessionScript();
+  readonly topic = new Topic();
+  readonly subscribers = new Map<string, Subscriber>();
+  readonly #pending: Pending[] = [];
+  readonly #waits = new Map<string, EffectOf<"wait">>();
+  #lastGeneration = 0;
+  #alarmAtMs = Number.POSITIVE_INFINITY;
+  isDraining = false;
+  isClosed = false;
+
+  constructor(logs: readonly (readonly number[])[], subscriptions: readonly SubscriptionChoice[]) {
+    for (const sizes of logs) this.topic.add(sizes);
+    this.step({ type: "opened" });
+    for (const [index, choice] of subscriptions.entries()) this.#subscribe(`s${index}`, choice);
+  }
+
+  #subscribe(name: string, { kind, ack, window, reset, ackTimeoutMs }: SubscriptionChoice): void {
+    const isAcking = ack === "manual";
+    const source = kind === "group" ? { group: name } : { from: "earliest" as const };
+    const timeout = kind === "group" && isAcking ? { ackTimeoutMs } : {};
+    const frame: SubscribeFrame = { type: "subscribe", subscription: name, topics: ["orders"], ...source };
+    this.subscribers.set(name, {
+      name,
+      kind,
+      window,
+      isAcking,
+      owned: new Map(),
+      isOpen: false,
+      isEnded: false,
+      read: undefined,
+      isCommittingAhead: false,
+      ownedIds: new Set(),
+      gains: [],
+    });
+    this.receive({ ...frame, ...timeout, ack, window, reset: { outOfRange: reset } });
+  }
+
+  receive(frame: Parameters<SessionScript["receive"]>[0]): void {
+    this.step({ type: "frame", frame });
+  }
+
+  step(event: SessionEvent): void {
+    if (this.isClosed) return;
+    if (this.script.bufferedBytes === 0) this.#takeAll();
+    const effects = this.script.step(event);
+    for (const effect of effects) this.#see(effect);
+    for (const subscriber of this.subscribers.values()) this.#check(subscriber);
+  }
+
+  /** Without acks a frame is out of the window when the socket has taken it. */
+  #takeAll(): void {
+    for (const { isAcking, owned } of this.subscribers.values())
+      if (!isAcking) for (const partition of owned.values()) partition.unacked = [];
+  }
+
+  // ── what the session wants ───────────────────────────────────────────────────────────────────────────
+
+  #see(effect: SessionEffect): void {
+    switch (effect.type) {
+      case "send":
+      case "sendText":
+        return this.#receiveFrame(effect);
+      case "read":
+        return this.#seeRead(effect);
+      case "join":
+      case "openReader":
+      case "gain":
+      case "gainReader":
+        return this.#seeGain(effect);
+      case "wait":
+        this.#waits.set(`${effect.ref.name}/${effect.ref.partitionKey}`, effect);
+        return;
+      case "stopWaiting":
+        for (const [key, { ref }] of this.#waits) {
+          const isMeant = effect.partitionKey === undefined || effect.partitionKey === ref.partitionKey;
+          if (ref.serial === effect.ref.serial && isMeant) this.#waits.delete(key);
+        }
+        return;
+      case "setAlarm":
+        expect(effect.delayMs).toBeGreaterThanOrEqual(0);
+        this.#alarmAtMs = this.script.nowMs + effect.delayMs;
+        return;
+      case "close":
+        this.isClosed = true;
+        return;
+      case "commitAhead":
+        this.#the(effect.ref.name).isCommittingAhead = true;
+        this.#pending.push(effect);
+        return;
+      case "commit":
+      case "locate":
+      case "reposition":
+      case "produce":
+        this.#pending.push(effect);
+        return;
+      case "leave":
+        if (effect.answer) this.#pending.push(effect);
+        return;
+      case "detach":
+      case "renew":
+      case "ping":
+        return;
+    }
+  }
+
+  #seeRead(read: EffectOf<"read">): void {
+    const subscriber = this.#the(read.ref.name);
+    const owned = subscriber.owned.get(Number(read.ref.partitionKey.split("/")[1]));
+    const isFull = this.script.bufferedBytes >= SOCKET_BUFFER_BYTES_MAX;
+    if (
+      subscriber.read ||
+      subscriber.isCommittingAhead ||
+      isFull ||
+      this.isDraining ||
+      !owned ||
+      owned.isPaused
+    )
+      throw new Error(`no ${lines([read])} is wanted now`);
+    expect(read.request.from).toBe(owned.next ?? -1);
+    subscriber.read = read;
+  }
+
+  /** The database answers now or later, and always in the order in which it was asked. */
+  #seeGain(effect: GainEffect): void {
+    const subscriber = this.#the(effect.ref.name);
+    let found: SessionEvent | undefined;
+    const find = () => {
+      found ??= this.#gainOf(subscriber, effect);
+      return found;
+    };
+    if (subscriber.gains.length === 0) find(); // what it finds may be gone when it comes
+    subscriber.gains.push(find);
+  }
+
+  #gainOf(subscriber: Subscriber, effect: GainEffect): SessionEvent {
+    const { ref } = effect;
+    if (effect.type === "openReader" || effect.type === "gainReader") {
+      const known = effect.type === "gainReader" ? effect.knownPartitionIds : new Set();
+      const partitions = this.topic.logs
+        .filter(({ partitionId }) => !known.has(partitionId))
+        .map((log) => readerPartition({ ...log, ...boundsOf(log), position: log.logStartOffset }));
+      const type = effect.type === "openReader" ? "readerOpened" : "readerGained";
+      return { type, ref, partitions };
+    }
+    const lost = new Set(effect.type === "gain" ? effect.lostPartitionIds : []);
+    const gained = this.topic.logs.filter(
+      ({ partitionId }) => !subscriber.ownedIds.has(partitionId) || lost.has(partitionId),
+    );
+    for (const { partitionId } of gained) subscriber.ownedIds.add(partitionId);
+    const partitions = gained.map((log) => {
+      this.#lastGeneration += 1;
+      const committedOffset = log.logStartOffset;
+      return joinedPartition({ ...log, ...boundsOf(log), generation: this.#lastGeneration, committedOffset });
+    });
+    const result = joinResult({ partitions });
+    if (effect.type === "join") return { type: "joined", ref, result };
+    return { type: "gained", ref, result: partitions.length > 0 ? result : undefined };
+  }
+
+  // ── what the client gets ─────────────────────────────────────────────────────────────────────────────
+
+  #receiveFrame(effect: EffectOf<"send"> | EffectOf<"sendText">): void {
+    for (const frame of framesOf([effect])) {
+      if (frame.type === "records") this.#receiveRecords(frame);
+      if (frame.type === "assigned") {
+        const subscriber = this.#the(frame.subscription);
+        expect(subscriber.isOpen).toBe(true);
+        for (const partition of frame.partitions) receiveAssigned(subscriber, partition);
+      }
+      if (frame.type === "subscribed") this.#the(frame.subscription).isOpen = true;
+      if (frame.type === "revoked") {
+        const { owned } = this.#the(frame.subscription);
+        for (const { partition, generation } of frame.partitions) {
+          expect(owned.get(partition)?.generation).toBe(generation);
+          owned.delete(partition);
+        }
+      }
+      if (frame.type === "unsubscribed") expect(this.#the(frame.subscription).isEnded).toBe(true);
+    }
+  }
+
+  #receiveRecords(frame: Extract<ReturnType<typeof framesOf>[number], { type: "records" }>): void {
+    const { owned, isEnded } = this.#the(frame.subscription);
+    const partition = owned.get(frame.partition);
+    if (!partition || isEnded || partition.isPaused) throw new Error(`unwanted: ${JSON.stringify(frame)}`);
+    expect(frame.generation).toBe(partition.generation);
+    const from = partition.next ?? -1;
+    const offsets = frame.records.map(({ offset }) => offset);
+    expect(offsets.length).toBeGreaterThan(0);
+    expect(offsets).toEqual(offsets.map((_, index) => from + index));
+    expect(frame.next).toBe(from + offsets.length);
+    if (this.script.bufferedBytes >= SOCKET_BUFFER_BYTES_MAX) throw new Error("the socket is full");
+    const log = this.topic.logs.find((each) => each.partition === frame.partition);
+    partition.unacked.push(...offsets.map((offset) => ({ offset, bytes: log?.sizes[offset] ?? 0 })));
+    partition.next = frame.next;
+  }
+
+  #check(subscriber: Subscriber): void {
+    const { window, owned } = subscriber;
+    const unacked = [...owned.values()].flatMap((partition) => partition.unacked);
+    expect(unacked.length).toBeLessThanOrEqual(window.records);
+    if (unacked.length > 1) expect(sum(unacked.map(({ bytes }) => bytes))).toBeLessThanOrEqual(window.bytes);
+  }
+
+  // ── moves ────────────────────────────────────────────────────────────────────────────────────────────
+
+  answerRead(which: number): void {
+    const reading = [...this.subscribers.values()].filter(({ read }) => read);
+    const subscriber = pick(reading, which);
+    const read = subscriber?.read;
+    if (!subscriber || !read) return;
+    subscriber.read = undefined;
+    const log = this.topic.find(read.request.partitionId);
+    if (!log) return this.step({ type: "readGone", ref: read.ref });
+    const from = Math.max(read.request.from, log.logStartOffset);
+    const extent = readSizes(log.sizes, { ...read.request, from });
+    const records = Array.from(
+      { length: extent.count },
+      (_, index) => `{"offset":${from + index},"timestamp":0,"value":null}`,
+    );
+    const chunk = { ...extent, logStartOffset: log.logStartOffset, records: records.join(",") };
+    this.step({ type: "chunk", ref: read.ref, chunk });
+  }
+
+  settle(which: number, isDone: boolean): boolean {
+    const pending = pick(this.#pending, which);
+    if (!pending) return false;
+    // Commits are settled in their order, and so are seeks.
+    const first = this.#pending.find(({ type }) => type === pending.type) ?? pending;
+    this.#pending.splice(this.#pending.indexOf(first), 1);
+    this.#settleOne(first, isDone);
+    return true;
+  }
+
+  #settleOne(pending: Pending, isDone: boolean): void {
+    const problem = new Problem("unavailable", "The disk does not answer");
+    switch (pending.type) {
+      case "commit": {
+        const { ref, id, acks } = pending;
+        if (!isDone) return this.step({ type: "commitFailed", ref, id, acks, problem });
+        this.#accept(ref.name, acks);
+        return this.step({ type: "committed", ref, id, acks, outcomes: acceptedOutcomes(pending) });
+      }
+      case "commitAhead": {
+        const { ref, chunk } = pending;
+        this.#the(ref.name).isCommittingAhead = false;
+        if (!isDone) return this.step({ type: "commitAheadFailed", ref });
+        return this.step({ type: "committedAhead", ref, chunk, isFenced: false });
+      }
+      case "locate": {
+        const facts = this.#factsOf(pending.seek.partitionId);
+        return this.step({
+          type: "located",
+          seek: pending.seek,
+          outcome: isDone && facts ? facts : { problem },
+        });
+      }
+      case "reposition": {
+        const log = this.topic.find(pending.request.partitionId);
+        const facts = this.#factsOf(pending.request.partitionId);
+        if (!log || !facts) return;
+        const { policy } = pending.request;
+        const to = { ...facts, policy, position: policyPosition(policy, log) };
+        return this.step({ type: "repositioned", ref: pending.ref, to });
+      }
+      case "leave":
+        return pending.answer && this.step({ type: "left", ...pending.answer });
+      case "produce":
+        return this.step({ type: "produced", id: pending.id, outcome: { runs: [] } });
+    }
+  }
+
+  #factsOf(partitionId: number): LocatedFacts | undefined {
+    const log = this.topic.find(partitionId);
+    return (
+      log && { ...boundsOf(log), committedOffset: null, metadata: null, offsetAtTime: POLICY_TIME_OFFSET }
+    );
+  }
+
+  #accept(name: string, acks: EffectOf<"commit">["acks"]): void {
+    for (const { partition, generation, offset, refusal } of acks) {
+      const owned = this.#the(name).owned.get(partition);
+      if (owned?.generation !== generation || refusal !== undefined) continue;
+      owned.unacked = owned.unacked.filter((record) => record.offset >= offset);
+    }
+  }
+
+  settleGain(which: number): boolean {
+    const asking = [...this.subscribers.values()].filter(({ gains }) => gains.length > 0);
+    const found = pick(asking, which)?.gains.shift();
+    if (!found) return false;
+    this.step(found());
+    return true;
+  }
+
+  ack(which: number, howFar: number): void {
+    const { subscriber, partition, owned } = this.#ownedAt(which) ?? {};
+    if (!subscriber || partition === undefined || !owned) return;
+    const offset = Math.max(0, (owned.next ?? 0) - (howFar % 12) + 1);
+    const generation = owned.generation - (howFar % 11 === 10 ? 1 : 0);
+    if (subscriber.kind === "reader" && offset <= (owned.next ?? -1) && generation === owned.generation)
+      owned.unacked = owned.unacked.filter((record) => record.offset >= offset);
+    const offsets = [{ topic: "orders", partition, generation, offset }];
+    this.receive({ type: "ack", subscription: subscriber.name, offsets });
+  }
+
+  ackEverything(): void {
+    for (const { name, owned, kind } of this.subscribers.values()) {
+      const offsets = [...owned].flatMap(([partition, { generation, next }]) =>
+        next === null ? [] : [{ topic: "orders", partition, generation, offset: next }],
+      );
+      if (kind === "reader") for (const partition of owned.values()) partition.unacked = [];
+      if (offsets.length > 0) this.receive({ type: "ack", subscription: name, offsets });
+    }
+  }
+
+  seek(which: number, to: Place): void {
+    const { subscriber, partition } = this.#ownedAt(which) ?? {};
+    if (subscriber && partition !== undefined)
+      this.receive({ type: "seek", subscription: subscriber.name, topic: "orders", partition, to });
+  }
+
+  pause(which: number, type: "pause" | "resume"): void {
+    const { subscriber, partition, owned } = this.#ownedAt(which) ?? {};
+    if (!subscriber || partition === undefined || !owned) return;
+    owned.isPaused = type === "pause";
+    this.receive({ type, subscription: subscriber.name, partitions: [{ topic: "orders", partition }] });
+  }
+
+  resumeEverything(): void {
+    for (const [which] of this.#allOwned().entries()) this.pause(which, "resume");
+  }
+
+  end(which: number, how: "unsubscribe" | "replaced" | "expired"): void {
+    const subscriber = pick([...this.subscribers.values()], which);
+    if (!subscriber?.isOpen || subscriber.isEnded) return;
+    subscriber.isEnded = true;
+    const serial = [...this.subscribers.keys()].indexOf(subscriber.name) + 1;
+    if (how === "unsubscribe") this.receive({ type: "unsubscribe", subscription: subscriber.name });
+    else this.step({ type: "ended", ref: { name: subscriber.name, serial }, reason: how });
+    subscriber.owned.clear();
+    subscriber.gains.length = 0;
+    subscriber.read = undefined;
+    subscriber.isCommittingAhead = false;
+  }
+
+  growLog(which: number, sizes: readonly number[]): void {
+    pick(this.topic.logs, which)?.sizes.push(...sizes);
+  }
+
+  trim(which: number, by: number): void {
+    const log = pick(this.topic.logs, which);
+    if (log) log.logStartOffset = Math.min(log.sizes.length, log.logStartOffset + by);
+  }
+
+  growTopic(sizes: readonly number[]): void {
+    if (this.topic.logs.length === 0) return;
+    const { partitionId } = this.topic.add(sizes);
+    this.#tell("grown", [partitionId]);
+  }
+
+  deleteTopic(): void {
+    const partitionIds = this.topic.logs.map(({ partitionId }) => partitionId);
+    if (partitionIds.length === 0) return;
+    this.topic.logs = [];
+    for (const { ownedIds } of this.subscribers.values()) for (const id of partitionIds) ownedIds.delete(id);
+    this.#tell("deleted", partitionIds);
+  }
+
+  createTopic(sizes: readonly number[]): void {
+    if (this.topic.logs.length > 0) return;
+    const { partitionId } = this.topic.add(sizes);
+    this.#tell("created", [partitionId]);
+  }
+
+  #tell(change: "grown" | "deleted" | "created", partitionIds: readonly number[]): void {
+    this.step({ type: "topicChanged", topic: "orders", change, partitionIds });
+  }
+
+  /** Tells whoever waits for a partition that has grown. */
+  wake(): void {
+    for (const [key, { ref, partitionId, position }] of [...this.#waits]) {
+      if (position >= (this.topic.find(partitionId)?.sizes.length ?? 0)) continue;
+      this.#waits.delete(key);
+      this.step({ type: "grown", ref });
+    }
+  }
+
+  buffer(bytes: number): void {
+    this.script.bufferedBytes = bytes;
+    this.step({ type: "drained" });
+  }
+
+  /** The client is alive: it is heard of before the alarm. */
+  pass(ms: number): void {
+    this.script.nowMs += ms;
+    this.receive({ type: "pong" });
+    while (this.script.nowMs >= this.#alarmAtMs) {
+      this.#alarmAtMs = Number.POSITIVE_INFINITY;
+      this.step({ type: "alarm" });
+    }
+  }
+
+  drain(): void {
+    this.isDraining = true;
+    this.step({ type: "draining", retryAfterMs: 500 });
+  }
+
+  // ── the end ──────────────────────────────────────────────────────────────────────────────────────────
+
+  get isQuiet(): boolean {
+    const subscribers = [...this.subscribers.values()];
+    return this.#pending.length === 0 && subscribers.every(({ read, gains }) => !read && gains.length === 0);
+  }
+
+  settleEverything(): void {
+    for (let rounds = 2_000; !this.isClosed && !this.isQuiet; rounds -= 1) {
+      expect(rounds).toBeGreaterThan(0);
+      this.settleGain(0);
+      this.settle(0, true);
+      this.answerRead(0);
+    }
+  }
+
+  expectNothingReserved(): void {
+    for (const { delivery } of this.script.session.subscriptions.values())
+      expect(delivery.reservedBytes).toBe(0);
+    expect(Object.values(this.script.session.waiting)).toEqual([0, 0, 0, 0, 0]);
+  }
+
+  /** Every open subscription has every partition, and has got all of it that lies behind its place. */
+  expectCaughtUp(): void {
+    for (const { name, owned, isEnded } of this.subscribers.values()) {
+      if (isEnded) continue;
+      const partitions = [...owned.keys()].sort();
+      expect([name, ...partitions]).toEqual([name, ...this.topic.logs.map(({ partition }) => partition)]);
+      for (const { partition, sizes } of this.topic.logs) {
+        const next = owned.get(partition)?.next ?? null;
+        if (next !== null) expect([name, partition, next]).toEqual([name, partition, sizes.length]);
+      }
+    }
+  }
+
+  #allOwned() {
+    return [...this.subscribers.values()].flatMap((subscriber) =>
+      [...subscriber.owned].map(([partition, owned]) => ({ subscriber, partition, owned })),
+    );
+  }
+
+  #ownedAt(which: number) {
+    return pick(this.#allOwned(), which);
+  }
+
+  #the(name: string): Subscriber {
+    const subscriber = this.subscribers.get(name);
+    if (!subscriber) throw new Error(`there is no subscription ${name}`);
+    return subscriber;
+  }
+}
+
+function receiveAssigned(
+  { owned }: Subscriber,
+  { partition, generation, position }: AssignedPartition,
+): void {
+  const before = owned.get(partition);
+  const isSame = before?.generation === generation;
+  if (before && !isSame) throw new Error(`partition ${partition} was assigned again and never revoked`);
+  owned.set(partition, { generation, next: position, unacked: [], isPaused: isSame && before.isPaused });
+}
+
+function pick<T>(items: readonly T[], which: number): T | undefined {
+  return items[which % items.length];
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, number) => total + number, 0);
+}
+
+// ── chance ───────────────────────────────────────────────────────────────────────────────────────────────
+
+const sizesArbitrary = fc.array(
+  fc.oneof(
+    { weight: 4, arbitrary: fc.integer({ min: 1, max: 4 * KIB }) },
+    { weight: 1, arbitrary: fc.integer({ min: 1, max: 100 * KIB }) },
+  ),
+  { maxLength: 25 },
+);
+
+const subscriptionArbitrary = fc.record({
+  kind: fc.constantFrom("group" as const, "reader" as const),
+  ack: fc.constantFrom("manual" as const, "none" as const),
+  window: fc.record({
+    records: fc.integer({ min: 1, max: 20 }),
+    bytes: fc.integer({ min: WINDOW_BYTES_MIN, max: 2 * WINDOW_BYTES_MIN }),
+  }),
+  reset: fc.constantFrom<ResetPolicy>("earliest", "latest", "none", { ago: 5 }),
+  ackTimeoutMs: fc.constantFrom(undefined, 1_000),
+});
+
+type SubscriptionChoice = typeof subscriptionArbitrary extends fc.Arbitrary<infer T> ? T : never;
+type Move = (world: World) => void;
+
+const move = <T>(weight: number, given: fc.Arbitrary<T>, run: (world: World, given: T) => void) => ({
+  weight,
+  arbitrary: given.map((value): Move => {
+    const made = (world: World) => run(world, value);
+    return Object.assign(made, { toString: () => `${run}(${JSON.stringify(value)})` });
+  }),
+});
+const which = fc.nat(9);
+const placeArbitrary = fc.oneof(
+  fc.constantFrom<Place>("earliest", "latest", { ago: 5 }),
+  fc.nat(30).map((offset): Place => ({ offset })),
+);
+
+const moveArbitrary = fc.oneof(
+  move(14, which, (world, given) => world.answerRead(given)),
+  move(8, fc.tuple(which, fc.nat(200)), (world, given) => world.ack(...given)),
+  move(10, fc.tuple(which, fc.integer({ min: 0, max: 3 })), (world, [given, luck]) =>
+    world.settle(given, luck > 0),
+  ),
+  move(5, which, (world, given) => void world.settleGain(given)),
+  move(4, fc.tuple(which, placeArbitrary), (world, given) => world.seek(...given)),
+  move(3, which, (world, given) => world.pause(given, "pause")),
+  move(3, which, (world, given) => world.pause(given, "resume")),
+  move(3, fc.tuple(which, sizesArbitrary), (world, given) => world.growLog(...given)),
+  move(2, fc.tuple(which, fc.nat(15)), (world, given) => world.trim(...given)),
+  move(3, fc.constant(0), (world) => world.wake()),
+  move(1, sizesArbitrary, (world, given) => world.growTopic(given)),
+  move(1, fc.constant(0), (world) => world.deleteTopic()),
+  move(2, sizesArbitrary, (world, given) => world.createTopic(given)),
+  move(2, fc.constantFrom(0, 1, SOCKET_BUFFER_BYTES_MAX), (world, given) => world.buffer(given)),
+  move(2, fc.constantFrom(1, 600, 1_000), (world, given) => world.pass(given)),
+  move(1, fc.tuple(which, fc.constantFrom("unsubscribe" as const, "replaced" as const)), (world, given) =>
+    world.end(...given),
+  ),
+);
+
+const worldArbitrary = fc
+  .tuple(
+    fc.array(sizesArbitrary, { minLength: 1, maxLength: 3 }),
+    fc.array(subscriptionArbitrary, { minLength: 1, maxLength: 3 }),
+  )
+  .map((given) => Object.assign(() => new World(...given), { toString: () => JSON.stringify(given) }));
+const movesArbitrary = fc.array(moveArbitrary, { maxLength: 150 });
+
+test("in whatever order: windows hold, records come in order to whom they belong, and all of them in the end", () => {
+  const property = fc.property(worldArbitrary, movesArbitrary, (create, moves) => {
+    const world = create();
+    for (const make of moves) make(world);
+    world.buffer(0);
+    world.resumeEverything();
+    for (let rounds = 0; rounds < 200; rounds += 1) {
+      world.settleEverything();
+      world.ackEverything();
+      world.wake();
+      world.buffer(0);
+    }
+    world.settleEverything();
+    world.expectNothingReserved();
+    world.expectCaughtUp();
+  });
+  fc.assert(property, { numRuns: 300 });
+}, 60_000);
+
+test("in whatever order: a socket that is to be closed sends nothing new, and closes when all is acknowledged", () => {
+  const property = fc.property(worldArbitrary, movesArbitrary, movesArbitrary, (create, moves, later) => {
+    const world = create();
+    for (const make of moves) make(world);
+    world.drain();
+    for (const make of later) make(world);
+    world.buffer(0);
+    world.settleEverything();
+    world.ackEverything();
+    world.settleEverything();
+    world.buffer(0);
+    expect(world.isClosed).toBe(true);
+  });
+  fc.assert(property, { numRuns: 200 });
+}, 60_000);
