@@ -46,7 +46,7 @@ const PROTOCOL_ALLOWED = "src/protocol may import no other folder and no package
 const SCHEMAS_ALLOWED = "src/protocol/schemas may import src/protocol and valibot";
 const CORE_ALLOWED = "src/core may import src/protocol, src/protocol/schemas and no package";
 const STORE_ALLOWED =
-  "src/store may import src/core, src/protocol, src/protocol/schemas, migrations/*.sql and @libsql/client, valibot";
+  "src/store may import src/core, src/protocol, src/protocol/schemas, migrations/*.sql and @libsql/client, libsql, valibot";
 const STREAM_ALLOWED =
   "src/stream may import src/store, src/core, src/protocol, src/protocol/schemas and no package";
 const HTTP_ALLOWED =

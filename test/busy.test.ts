@@ -1,4 +1,4 @@
-// Stack note 1, in the suite: after SQLITE_BUSY a connection of @libsql/client can acknowledge writes that are never
+// Stack note 1, in the suite: after SQLITE_BUSY a connection of libSQL can acknowledge writes that are never
 // committed. Another process holds the write lock again and again while clients produce and acknowledge; then what
 // they were told is held against the file. The same is run through a copy of the sources that does without the
 // server's way of writing: the scenario can fail.
@@ -12,31 +12,21 @@ import { runBusyScenario } from "./support/busy-scenario.ts";
 import { REPOSITORY, temporaryFolder } from "./support/server.ts";
 
 const EMBEDDED = "src/store/embedded.ts";
-const TAKES_LOCK = "await transaction.executeMultiple(TAKE_WRITE_LOCK);";
-const OPENS_TRANSACTION = 'await this.#writer.transaction("deferred");';
-const TRANSACTION_OF_NOTHING = `{
-  executeMultiple: async () => undefined,
-  batch: async (statements) => {
-    const results = [];
-    for (const statement of statements) results.push(await this.#writer.execute(statement));
-    return results;
-  },
-  commit: async () => undefined,
-  close: () => undefined,
-};`;
+const BEGINS = "writer.exec(BEGIN_WITH_LOCK);";
+const COMMITS = 'writer.exec("COMMIT");';
 
-/** The sources with one line of the embedded database replaced. */
-function copyWith(folder: string, line: string, replacement: string): string {
+/** The sources with lines of the embedded database replaced. */
+function copyWith(folder: string, replacements: Readonly<Record<string, string>>): string {
   for (const name of ["src", "migrations", "package.json"])
     cpSync(join(REPOSITORY, name), join(folder, name), { recursive: true });
   symlinkSync(join(REPOSITORY, "node_modules"), join(folder, "node_modules"));
   const path = join(folder, EMBEDDED);
-  const source = readFileSync(path, "utf8");
-  if (source.split(line).length !== 2) throw new Error(`${EMBEDDED} no longer has the one line ${line}`);
-  writeFileSync(
-    path,
-    source.replace(line, () => replacement),
-  );
+  let source = readFileSync(path, "utf8");
+  for (const [line, replacement] of Object.entries(replacements)) {
+    if (source.split(line).length !== 2) throw new Error(`${EMBEDDED} no longer has the one line ${line}`);
+    source = source.replace(line, () => replacement);
+  }
+  writeFileSync(path, source);
   return folder;
 }
 
@@ -50,7 +40,7 @@ test("while another process holds the write lock nothing acknowledged is lost an
 
 test("a server that writes by autocommit fails this: it loses what it acknowledged, or wedges", async () => {
   using folder = temporaryFolder();
-  const copy = copyWith(folder.path, OPENS_TRANSACTION, TRANSACTION_OF_NOTHING);
+  const copy = copyWith(folder.path, { [BEGINS]: "", [COMMITS]: "" });
   const { faults } = await runBusyScenario(join(folder.path, "t.db"), copy);
   expect(faults.filter((fault) => /^(lost|wedged):/.test(fault))).not.toEqual([]);
 }, 30_000);
@@ -83,9 +73,9 @@ test("the writing connection is whole again as soon as the lock is free", async 
   ]);
 });
 
-test("without the lock through executeMultiple it is not, until the failed statement is collected", async () => {
+test("without the lock through exec it is not, until the failed statement is collected", async () => {
   using folder = temporaryFolder();
-  const copy = copyWith(folder.path, TAKES_LOCK, "");
+  const copy = copyWith(folder.path, { [BEGINS]: 'writer.exec("BEGIN");' });
   const { openEmbeddedDb: openWithoutLock } = await import(join(copy, EMBEDDED));
   expect(await writeAroundBusy(join(folder.path, "t.db"), openWithoutLock)).toEqual([
     expect.stringContaining("database is locked"),

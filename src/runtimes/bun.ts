@@ -53,7 +53,7 @@ function log(event: string, facts: Readonly<Record<string, unknown>> = {}): void
 
 async function main(): Promise<void> {
   const settings = readSettings(process.argv.slice(2), process.env);
-  const ownership = await ownFile(settings.databasePath);
+  const ownership = ownFile(settings.databasePath);
   const db = await openDatabase(ownership.path, scheduler);
   const server = createServer({
     db,

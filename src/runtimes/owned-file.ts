@@ -6,8 +6,7 @@
 
 import { accessSync, constants, existsSync, mkdirSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { createClient, LibsqlError, type Transaction } from "@libsql/client/sqlite3";
-import { fileUrl } from "../store/embedded.ts";
+import { dbErrorOf, SqliteConnection } from "../store/sqlite-connection.ts";
 
 /** Its message says what to do. */
 export class FileError extends Error {
@@ -23,31 +22,22 @@ export interface FileOwnership {
 }
 
 /** Throws a FileError where another server owns the file. Keep what it returns: the lock is gone with it. */
-export async function ownFile(givenPath: string): Promise<FileOwnership> {
+export function ownFile(givenPath: string): FileOwnership {
   makeWritable(givenPath);
   const databasePath = existsSync(givenPath)
     ? realpathSync(givenPath)
     : join(realpathSync(dirname(givenPath)), basename(givenPath));
   const lockPath = `${databasePath}-owner`;
-  const client = createClient({ url: fileUrl(lockPath), concurrency: 1 });
-  let transaction: Transaction;
+  let lock: SqliteConnection | undefined;
   try {
-    transaction = await client.transaction("deferred");
-    await transaction.executeMultiple(
-      "CREATE TABLE IF NOT EXISTS owner (pid INTEGER); UPDATE owner SET pid = pid WHERE 0;",
-    );
+    lock = new SqliteConnection(lockPath);
+    lock.exec("BEGIN; CREATE TABLE IF NOT EXISTS owner (pid INTEGER); UPDATE owner SET pid = pid WHERE 0;");
   } catch (error) {
-    client.close();
-    const isTaken = error instanceof LibsqlError && error.code === "SQLITE_BUSY";
+    lock?.close();
+    const isTaken = dbErrorOf(error, "rejected").failure === "busy";
     throw new FileError(isTaken ? takenMessage(givenPath) : `cannot lock ${lockPath}: ${String(error)}`);
   }
-  return {
-    path: databasePath,
-    release: () => {
-      transaction.close();
-      client.close();
-    },
-  };
+  return { path: databasePath, release: () => lock.close() };
 }
 
 function takenMessage(path: string): string {

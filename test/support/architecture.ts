@@ -48,7 +48,7 @@ const AREAS: Readonly<Record<string, Area>> = {
   // Apart, so that clients get the plain types and constants without a package.
   "src/protocol/schemas": { imports: ["src/protocol"], packages: ["valibot"] },
   "src/core": { imports: PROTOCOL },
-  "src/store": { imports: CORE, packages: ["@libsql/client", "valibot"], readsMigrations: true },
+  "src/store": { imports: CORE, packages: ["@libsql/client", "libsql", "valibot"], readsMigrations: true },
   "src/stream": { imports: STORE },
   "src/http": { imports: STREAM, packages: ["hono", "hono-openapi", "valibot", "@valibot/to-json-schema"] },
   "src/runtimes": {
