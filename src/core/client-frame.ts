@@ -8,7 +8,7 @@ import {
   subscribeFrameSchema,
 } from "../protocol/schemas/client.ts";
 import { excerpt, judge, type Verdict } from "../protocol/schemas/verdict.ts";
-import { findAmbiguity, type JsonObject, memberText, parseJsonObject } from "./json-object.ts";
+import { findAmbiguity, foundInstead, type JsonObject, memberText, parseJsonObject } from "./json-object.ts";
 import { parsePlace } from "./places.ts";
 import { Problem } from "./problem.ts";
 import { type NewRecord, parseRecordsArray } from "./produce-request.ts";
@@ -32,7 +32,7 @@ const NOT_BUILT_MEMBERS = new Set(["producer", "expect"]);
 
 export function parseClientFrame(text: string): ParsedFrame {
   const input = parseJsonObject(text);
-  if (!input) return badFrame("A frame must be one JSON object");
+  if (!input) return badFrame(`A frame must be one JSON object, found ${foundInstead(text)}`);
   const { type } = input;
   if (typeof type !== "string") return badFrame('A frame must have a "type" that is a string', input);
   if (NOT_BUILT_TYPES.has(type)) return refused(input, "this frame is not built yet");

@@ -18,6 +18,16 @@ export function parseJsonObject(text: string): JsonObject | undefined {
   }
 }
 
+/** For the message about a text that is no JSON object. */
+export function foundInstead(text: string): string {
+  try {
+    const input: unknown = JSON.parse(text);
+    return input === null ? "null" : Array.isArray(input) ? "an array" : `a ${typeof input}`;
+  } catch {
+    return "text that is not JSON";
+  }
+}
+
 /**
  * What makes the text of a valid JSON object ambiguous: JSON.parse takes the last of two members of one name and
  * another reader the first. Undefined where every member stands once.

@@ -19,8 +19,12 @@ export interface PartitionedBatch {
   readonly runs: readonly PartitionRun[];
 }
 
-export interface PartitionChoice {
+interface PartitionsOf {
+  readonly topic: string;
   readonly partitionCount: number;
+}
+
+export interface PartitionChoice extends PartitionsOf {
   /** Of the records with neither partition nor key. */
   readonly stickyPartition: number;
 }
@@ -31,7 +35,13 @@ export function partitionRecords(records: readonly NewRecord[], choice: Partitio
   const runs: { partition: number; count: number }[] = [];
   for (const [index, record] of records.entries()) {
     const partition = partitionOf(record, choice);
-    if (partition >= choice.partitionCount) throw unknownPartition(index, partition, choice.partitionCount);
+    if (partition >= choice.partitionCount)
+      throw unknownPartition({
+        record: index,
+        topic: choice.topic,
+        partition,
+        partitionCount: choice.partitionCount,
+      });
     const run = runs.at(-1);
     if (run?.partition === partition) run.count += 1;
     else runs.push({ partition, count: 1 });
@@ -44,10 +54,13 @@ export function partitionRecords(records: readonly NewRecord[], choice: Partitio
 }
 
 /** Throws `unknown_partition` where a record asks for one that the topic does not have. */
-export function requirePartitions(records: readonly NewRecord[], partitionCount: number): void {
-  for (const [index, { partition }] of records.entries()) {
+export function requirePartitions(
+  records: readonly NewRecord[],
+  { topic, partitionCount }: PartitionsOf,
+): void {
+  for (const [record, { partition }] of records.entries()) {
     if (partition !== null && partition >= partitionCount)
-      throw unknownPartition(index, partition, partitionCount);
+      throw unknownPartition({ record, topic, partition, partitionCount });
   }
 }
 
@@ -103,8 +116,11 @@ function partitionOf(record: NewRecord, { partitionCount, stickyPartition }: Par
   return record.key === null ? stickyPartition : partitionOfKey(record.key, partitionCount);
 }
 
-function unknownPartition(record: number, found: number, partitionCount: number): Problem {
+function unknownPartition(
+  facts: PartitionsOf & { readonly record: number; readonly partition: number },
+): Problem {
+  const { record, partition, partitionCount } = facts;
   const allowed = `0 to ${partitionCount - 1}`;
-  const message = `Cannot produce records[${record}].partition: found ${found}, allowed ${allowed}`;
-  return new Problem("unknown_partition", message, { record, found, partitionCount });
+  const message = `Cannot produce records[${record}].partition: found ${partition}, allowed ${allowed}`;
+  return new Problem("unknown_partition", message, { ...facts });
 }

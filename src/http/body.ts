@@ -1,5 +1,5 @@
 import type * as v from "valibot";
-import { findAmbiguity, type JsonObject, parseJsonObject } from "../core/json-object.ts";
+import { findAmbiguity, foundInstead, type JsonObject, parseJsonObject } from "../core/json-object.ts";
 import { decodeUtf8 } from "../core/json-text.ts";
 import { Problem } from "../core/problem.ts";
 import { BATCH_BYTES_MAX } from "../protocol/limits.ts";
@@ -15,7 +15,8 @@ export async function readBody(request: Request): Promise<string> {
 /** `what`: how an error calls the body, e.g. "settings of the topic". Throws `bad_request`. */
 export function parseBodyObject(body: string, what: string): JsonObject {
   const input = parseJsonObject(body);
-  if (!input) throw new Problem("bad_request", `The ${what} must be one JSON object`);
+  if (!input)
+    throw new Problem("bad_request", `The ${what} must be one JSON object, found ${foundInstead(body)}`);
   const ambiguity = findAmbiguity(body);
   if (ambiguity !== undefined) throw refusedBody(what, ambiguity);
   return input;

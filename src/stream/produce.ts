@@ -40,7 +40,8 @@ export async function findTarget(
 ): Promise<Topic> {
   const known = await topics.find(topicName);
   if (!known && !topics.createsOnFirstUse) throw unknownTopic(topicName);
-  requirePartitions(records, known?.partitionIds.length ?? DEFAULT_PARTITION_COUNT);
+  const partitionCount = known?.partitionIds.length ?? DEFAULT_PARTITION_COUNT;
+  requirePartitions(records, { topic: topicName, partitionCount });
   return known ?? topics.require(topicName);
 }
 
@@ -66,7 +67,11 @@ async function appendOnce(
   records: readonly NewRecord[],
 ): Promise<readonly AppendedRun[] | undefined> {
   const stickyPartition = Math.floor(chance.random() * topic.partitionIds.length);
-  const batch = partitionRecords(records, { partitionCount: topic.partitionIds.length, stickyPartition });
+  const batch = partitionRecords(records, {
+    topic: topic.topic,
+    partitionCount: topic.partitionIds.length,
+    stickyPartition,
+  });
   const appended = await queue.submit(appendRecords(topic, batch.partitions, timeIndexCadence));
   if (!appended) return undefined;
   for (const { partitionId, logEndOffset } of appended) wakeUps.notify(partitionId, logEndOffset);

@@ -586,7 +586,7 @@ describe("parseClientFrame() refuses as bad_request, and the socket lives,", () 
       ] as const,
     ]),
     // members that nobody knows
-    ["a place with two meanings", reader({ from: { offset: 5, timestamp: 5 } }), '"from.offset"'],
+    ["a place with two meanings", reader({ from: { offset: 5, timestamp: 5 } }), '"from" must be one place'],
     ["a reader by a shift", reader({ from: { offset: 1, shift: 5 } }), '"from.shift"'],
     [
       "a member of a reader's partition",

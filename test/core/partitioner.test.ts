@@ -84,7 +84,7 @@ function recordsOf(wishes: readonly Wish[]): readonly NewRecord[] {
 }
 
 function partitioned(wishes: readonly Wish[], stickyPartition = 0) {
-  const batch = partitionRecords(recordsOf(wishes), { partitionCount: 4, stickyPartition });
+  const batch = partitionRecords(recordsOf(wishes), { topic: "orders", partitionCount: 4, stickyPartition });
   const partitions = batch.partitions.map(({ partition, records }) => [
     partition,
     records.map((r) => r.value),
@@ -132,7 +132,7 @@ test("partitionRecords() takes the last partition and refuses the one behind it,
     expect.objectContaining({
       code: "unknown_partition",
       message: "Cannot produce records[1].partition: found 4, allowed 0 to 3",
-      facts: { record: 1, found: 4, partitionCount: 4 },
+      facts: { record: 1, topic: "orders", partition: 4, partitionCount: 4 },
     }),
   );
 });
@@ -141,7 +141,11 @@ test("partitionRecords() takes the last partition and refuses the one behind it,
 
 test("runsWithOffsets() counts on from the base offset of each partition", () => {
   const wishes = [3, 1, 1, 3, 3, 1].map((partition) => ({ partition }));
-  const { runs } = partitionRecords(recordsOf(wishes), { partitionCount: 4, stickyPartition: 0 });
+  const { runs } = partitionRecords(recordsOf(wishes), {
+    topic: "orders",
+    partitionCount: 4,
+    stickyPartition: 0,
+  });
   const baseOffsets = new Map([
     [1, 10],
     [3, 0],
@@ -160,7 +164,7 @@ test("runsWithOffsets() tells where each record went", () => {
   fc.assert(
     fc.property(partitions, fc.array(fc.nat(), { minLength: 4, maxLength: 4 }), (wished, bases) => {
       const records = recordsOf(wished.map((partition) => ({ partition })));
-      const batch = partitionRecords(records, { partitionCount: 4, stickyPartition: 0 });
+      const batch = partitionRecords(records, { topic: "orders", partitionCount: 4, stickyPartition: 0 });
       const runs = runsWithOffsets(batch.runs, new Map(bases.entries()));
       const told = runs.flatMap(({ partition, offset, count }) =>
         Array.from({ length: count }, (_, index) => `${partition}@${offset + index}`),

@@ -630,7 +630,7 @@ describe("POST …/records gives each record its partition:", () => {
       status: 404,
       code: "unknown_partition",
       record: 2,
-      found: 2,
+      partition: 2,
       partitionCount: 2,
     });
     expect(await logEndsOf(topic)).toEqual([0, 0]);

@@ -84,7 +84,7 @@ describe("produce() to a topic that another process has deleted", () => {
     await elsewhere.delete("orders");
     await elsewhere.put("orders", 2);
     const problem = await problemOf(produce(deps, "orders", one({ partition: 2 })));
-    expect(problem).toMatchObject({ code: "unknown_partition", facts: { found: 2, partitionCount: 2 } });
+    expect(problem).toMatchObject({ code: "unknown_partition", facts: { partition: 2, partitionCount: 2 } });
     expect(written()).toEqual([]);
   });
 });
@@ -96,7 +96,7 @@ describe("findTarget()", () => {
     expect(await findTarget(deps, "orders", one({ partition: 2 }))).toMatchObject({ topic: "orders" });
     for (const topic of ["orders", "new"]) {
       const problem = await problemOf(findTarget(deps, topic, one({ partition: 3 })));
-      expect(problem).toMatchObject({ code: "unknown_partition", facts: { record: 0, found: 3 } });
+      expect(problem).toMatchObject({ code: "unknown_partition", facts: { record: 0, partition: 3 } });
     }
     expect(await deps.topics.find("new")).toBeUndefined();
   });

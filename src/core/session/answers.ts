@@ -18,6 +18,7 @@ export function unknownSubscription(name: string): Problem {
   return new Problem("unknown_subscription", `This socket has no subscription "${name}"`);
 }
 
+/** An error says of which topic and partition it speaks, where it does. */
 export function errorFrame(
   problem: Problem,
   about: {
@@ -31,11 +32,19 @@ export function errorFrame(
     type: "error",
     id: about.id,
     subscription: about.name,
-    topic: about.topic,
-    partition: about.partition,
+    topic: about.topic ?? textFact(problem.facts.topic),
+    partition: about.partition ?? numberFact(problem.facts.partition),
     code: problem.code,
     message: problem.message,
     retriable: problem.isRetriable,
   };
   return { type: "send", frame };
+}
+
+function textFact(fact: unknown): string | undefined {
+  return typeof fact === "string" ? fact : undefined;
+}
+
+function numberFact(fact: unknown): number | undefined {
+  return typeof fact === "number" ? fact : undefined;
 }

@@ -44,6 +44,7 @@ import {
   hasMember,
   hasOneContent,
   integer,
+  isObject,
   listOf,
   looseMembers,
   metadata,
@@ -72,10 +73,29 @@ const policyWord = word(["earliest", "latest", "none"]);
 const readerPlaceWord = word(["earliest", "latest"]);
 const placeWord = word(["earliest", "latest", "current"]);
 
-export const resetPolicySchema = oneOf([policyWord, timestampPlace, agoPlace], (input) => {
-  if (typeof input === "string") return policyWord;
-  return hasMember(input, "ago") ? agoPlace : timestampPlace;
-}) satisfies v.GenericSchema<unknown, ResetPolicy>;
+const READER_PLACES = { offset: offsetPlace, timestamp: timestampPlace, ago: agoPlace };
+const noPlace = v.strictObject({});
+const severalPlaces = v.pipe(
+  v.looseObject({}),
+  v.check(() => false, "must be one place, not several at once"),
+);
+
+/** The schema of the place that was meant, so that an error speaks of that one. */
+function placeObject<Places extends Readonly<Record<string, v.GenericSchema>>>(
+  input: unknown,
+  places: Places,
+): Places[keyof Places] {
+  const meant = Object.keys(places).filter((member) => hasMember(input, member));
+  const isOther = isObject(input) && Object.keys(input).length > 0;
+  const [first = isOther ? undefined : Object.keys(places)[0]] = meant;
+  // No input fits the other two: they only say what is wrong with it.
+  if (meant.length > 1) return severalPlaces as unknown as Places[keyof Places];
+  return (first === undefined ? noPlace : places[first]) as Places[keyof Places];
+}
+
+export const resetPolicySchema = oneOf([policyWord, timestampPlace, agoPlace], (input) =>
+  typeof input === "string" ? policyWord : placeObject(input, { timestamp: timestampPlace, ago: agoPlace }),
+) satisfies v.GenericSchema<unknown, ResetPolicy>;
 
 const resetPolicies = looseMembers({
   missing: v.optional(resetPolicySchema),
@@ -87,18 +107,13 @@ const resetSchema = oneOf([resetPolicySchema, resetPolicies], (input) => {
   return isOnePolicy ? resetPolicySchema : resetPolicies;
 });
 
-const readerPlaceSchema = oneOf([readerPlaceWord, offsetPlace, timestampPlace, agoPlace], (input) => {
-  if (typeof input === "string") return readerPlaceWord;
-  if (hasMember(input, "ago")) return agoPlace;
-  return hasMember(input, "timestamp") ? timestampPlace : offsetPlace;
-}) satisfies v.GenericSchema<unknown, ReaderPlace>;
+const readerPlaceSchema = oneOf([readerPlaceWord, offsetPlace, timestampPlace, agoPlace], (input) =>
+  typeof input === "string" ? readerPlaceWord : placeObject(input, READER_PLACES),
+) satisfies v.GenericSchema<unknown, ReaderPlace>;
 
-export const placeSchema = oneOf([placeWord, offsetPlace, timestampPlace, agoPlace, shiftPlace], (input) => {
-  if (typeof input === "string") return placeWord;
-  if (hasMember(input, "ago")) return agoPlace;
-  if (hasMember(input, "shift")) return shiftPlace;
-  return hasMember(input, "timestamp") ? timestampPlace : offsetPlace;
-}) satisfies v.GenericSchema<unknown, Place>;
+export const placeSchema = oneOf([placeWord, offsetPlace, timestampPlace, agoPlace, shiftPlace], (input) =>
+  typeof input === "string" ? placeWord : placeObject(input, { ...READER_PLACES, shift: shiftPlace }),
+) satisfies v.GenericSchema<unknown, Place>;
 
 const readerStarts = listOf(
   v.strictObject({ topic: name, partition: offset, offset, topicId: v.optional(offset) }),

@@ -132,6 +132,10 @@ export const frameId = oneOf([offset, frameIdText], (input) =>
   typeof input === "string" ? frameIdText : offset,
 );
 
+export function isObject(input: unknown): input is object {
+  return typeof input === "object" && input !== null && !Array.isArray(input);
+}
+
 export function hasMember(input: unknown, member: string): boolean {
-  return typeof input === "object" && input !== null && member in input;
+  return isObject(input) && Object.hasOwn(input, member);
 }
