@@ -7,20 +7,32 @@ import { CLOSE_CODES, ERROR_CODES, type ErrorCode } from "../src/protocol/codes.
 import * as limits from "../src/protocol/limits.ts";
 import { PROTOCOL_REVISION } from "../src/protocol/revision.ts";
 import { CLIENT_FRAME_SCHEMAS } from "../src/protocol/schemas/client.ts";
-import { SERVER_FRAME_SCHEMAS } from "../src/protocol/schemas/server.ts";
+import {
+  committedOffsetsAnswerSchema,
+  deleteRecordsAnswerSchema,
+  fetchAnswerSchema,
+  groupDescriptionSchema,
+  groupListSchema,
+  livenessSchema,
+  produceAnswerSchema,
+  readinessSchema,
+  SERVER_FRAME_SCHEMAS,
+  topicDescriptionSchema,
+  topicListSchema,
+} from "../src/protocol/schemas/server.ts";
 
 const PAGE = readFileSync(join(import.meta.dir, "../PROTOCOL.md"), "utf8");
 
 interface Example {
   readonly line: number;
-  readonly direction: "toServer" | "toClient";
+  readonly direction: "toServer" | "toClient" | "overHttp";
   readonly text: string;
   /** The headings above it. */
   readonly section: string;
   readonly heading: string;
 }
 
-/** Every line of a json block, and every line of a conversation, stands for one frame. */
+/** Every line of a json block and of a conversation stands for one frame, in the section HTTP for one answer. */
 function readExamples(page: string): readonly Example[] {
   const examples: Example[] = [];
   let section = "";
@@ -32,8 +44,11 @@ function readExamples(page: string): readonly Example[] {
     else if (fence === undefined && text.startsWith("### ")) heading = text.slice(4);
     else if (fence !== undefined) {
       const at = { line: index + 1, section, heading };
+      const answer = section === "HTTP" ? /^200 (.*)$/.exec(text)?.[1] : undefined;
       const arrow = /^([→←]) (.*)$/.exec(text);
-      if (arrow?.[2]) {
+      if (answer !== undefined) {
+        examples.push({ ...at, direction: "overHttp", text: answer });
+      } else if (arrow?.[2]) {
         examples.push({ ...at, direction: arrow[1] === "→" ? "toServer" : "toClient", text: arrow[2] });
       } else {
         const direction = section === "From the client to the server" ? "toServer" : "toClient";
@@ -46,11 +61,33 @@ function readExamples(page: string): readonly Example[] {
 
 const EXAMPLES = readExamples(PAGE);
 
+const HTTP_ANSWER_SCHEMAS = {
+  topicListSchema,
+  topicDescriptionSchema,
+  produceAnswerSchema,
+  fetchAnswerSchema,
+  deleteRecordsAnswerSchema,
+  groupListSchema,
+  groupDescriptionSchema,
+  committedOffsetsAnswerSchema,
+  readinessSchema,
+  livenessSchema,
+};
+
+function httpAnswersLike(text: string): readonly string[] {
+  const answer: unknown = JSON.parse(text);
+  return Object.entries(HTTP_ANSWER_SCHEMAS).flatMap(([name, schema]) =>
+    v.is(schema, answer) ? [name] : [],
+  );
+}
+
 function refusalOf({ direction, text }: Example): string | undefined {
   if (direction === "toServer") {
     const parsed = parseClientFrame(text);
     return "problem" in parsed ? parsed.problem.message : undefined;
   }
+  if (direction === "overHttp")
+    return httpAnswersLike(text).length > 0 ? undefined : "no answer of the server";
   const frame: unknown = JSON.parse(text);
   const type = String((frame as { type?: unknown }).type); // any JSON: what has no type is found below
   if (!Object.hasOwn(SERVER_FRAME_SCHEMAS, type)) return `no frame of the type ${type}`;
@@ -63,12 +100,18 @@ function typeOf({ text }: Example): string {
 }
 
 describe("PROTOCOL.md", () => {
-  test("has no fenced block but frames and conversations, and each line of them is one", () => {
+  test("has no fenced block but frames, conversations and answers, and each line of them is one", () => {
     expect(EXAMPLES.length).toBeGreaterThan(60);
     for (const example of EXAMPLES) {
       const where = `line ${example.line}: ${example.text.slice(0, 60)}`;
       expect([where, refusalOf(example)]).toEqual([where, undefined]);
     }
+  });
+
+  test("shows every answer over HTTP", () => {
+    const shown = EXAMPLES.filter(({ direction }) => direction === "overHttp");
+    const names = shown.flatMap(({ text }) => httpAnswersLike(text));
+    expect(new Set(names)).toEqual(new Set(Object.keys(HTTP_ANSWER_SCHEMAS)));
   });
 
   test("spells every client frame's query form in a way that the server takes", () => {
