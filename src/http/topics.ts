@@ -18,7 +18,8 @@ const NDJSON_TYPES = new Set([
 ]);
 /** How errors call the body. */
 const SETTINGS = "settings of the topic";
-const NOT_BUILT_SETTINGS = new Set(["retention", "cleanup", "compaction", "schema"]);
+/** As every topic is until these can be set: asking for what it is is granted, for anything else refused by name. */
+const DEFAULTS_OF_NOT_BUILT = { retention: null, cleanup: "delete", compaction: null, schema: null } as const;
 
 export function addTopicRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
   const { topics, queue } = deps;
@@ -87,12 +88,12 @@ function parseRecords(c: Context<AppEnv>, body: string): readonly NewRecord[] {
 function parseSettings(body: string): { readonly partitionCount?: number | null | undefined } {
   if (body.trim() === "") return {};
   const input = parseBodyObject(body, SETTINGS);
-  const notBuilt = Object.keys(input).find((member) => NOT_BUILT_SETTINGS.has(member));
-  if (notBuilt !== undefined) throw refusedBody(SETTINGS, `"${notBuilt}" is not built yet`);
+  for (const [member, value] of Object.entries(DEFAULTS_OF_NOT_BUILT)) {
+    if ((input[member] ?? value) !== value) throw refusedBody(SETTINGS, `"${member}" is not built yet`);
+  }
   return checkBody(topicSettingsSchema, input, SETTINGS);
 }
 
-/** As every topic is until settings can be given: nothing expires, nothing is compacted, any value is taken. */
 function topicBody({ createdAt, ...description }: TopicDescription) {
-  return { ...description, retention: null, cleanup: "delete", compaction: null, schema: null, createdAt };
+  return { ...description, ...DEFAULTS_OF_NOT_BUILT, createdAt };
 }

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import * as fc from "fast-check";
+import fc from "fast-check";
 import { type AssignablePartition, assignPartitions, type Subscriber } from "../../src/core/assignment.ts";
 
 const TOPICS = ["orders", "refunds", "visits"];

@@ -164,14 +164,16 @@ describe("PUT /v1/topics/:topic", () => {
     expect(await (await get(`/v1/topics/${topic}`)).json()).toMatchObject({ partitionCount: 3 });
   });
 
-  test.each(["retention", "cleanup", "compaction", "schema"])(
-    "refuses %s by name: not built yet",
-    async (name) => {
-      const problem = await problemOf(put("later", { [name]: null }));
-      expect(problem).toMatchObject({ status: 400, code: "bad_request" });
-      expect(problem.detail).toContain(`"${name}" is not built yet`);
-    },
-  );
+  test.each([
+    ["retention", { ms: 1 }],
+    ["cleanup", "compact"],
+    ["compaction", {}],
+    ["schema", {}],
+  ] as const)("refuses %s by name: not built yet", async (name, value) => {
+    const problem = await problemOf(put("later", { [name]: value }));
+    expect(problem).toMatchObject({ status: 400, code: "bad_request" });
+    expect(problem.detail).toContain(`"${name}" is not built yet`);
+  });
 
   test.each([
     ["a member that nobody knows", '{"partitions":2}', 'there is no member "partitions"'],
@@ -192,6 +194,22 @@ describe("PUT /v1/topics/:topic", () => {
     expect(problem.detail).toContain(why);
     expect(String(problem.detail).length).toBeLessThan(400);
     expect((await get("/v1/topics/refused")).status).toBe(404);
+  });
+
+  test("takes a description back: what is not built yet at its default, and null for the default", async () => {
+    const topic = await newTopic(2);
+    const settings = {
+      partitionCount: 2,
+      retention: null,
+      cleanup: "delete",
+      compaction: null,
+      schema: null,
+    };
+    for (const body of [settings, { cleanup: null }]) {
+      const response = await put(topic, body);
+      expect(response.status).toBe(200);
+      expect(await response.json()).toMatchObject({ topic, ...settings });
+    }
   });
 
   test("refuses a parameter instead of passing over it", async () => {

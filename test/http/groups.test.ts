@@ -328,7 +328,7 @@ describe("POST /v1/groups/:group/offsets", () => {
       '{"offsets":[{"topic":"a","partition":0,"offset":9007199254740992}]}',
       '"offsets.0.offset"',
     ],
-    ["an offset as text", entry({ offset: "1" }), '"offsets.0.offset" must be number'],
+    ["an offset as text", entry({ offset: "1" }), '"offsets.0.offset" must be a number'],
     ["a negative partition", entry({ partition: -1 }), '"offsets.0.partition"'],
     ["a generation", entry({ generation: 3 }), 'there is no member "offsets.0.generation"'],
     ["a member that nobody knows", '{"offsets":[{"topic":"a","partition":0,"offset":0}],"x":1}', '"x"'],

@@ -273,6 +273,11 @@ export const CLIENT_FRAME_SCHEMAS = {
 /** PUT /v1/topics/:topic. */
 export const topicSettingsSchema = v.strictObject({
   partitionCount: v.optional(v.nullable(integer(1, TOPIC_PARTITIONS_MAX))),
+  // Not built yet: only their defaults, so that a description can be sent back.
+  retention: v.optional(v.null()),
+  cleanup: v.optional(v.nullable(word(["delete"]))),
+  compaction: v.optional(v.null()),
+  schema: v.optional(v.null()),
 });
 
 /** POST /v1/topics/:topic/records, as JSON. */

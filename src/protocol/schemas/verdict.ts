@@ -44,8 +44,20 @@ function describe(issue: v.BaseIssue<unknown>): string {
   const member = `"${excerpt(pathOf(issue))}"`;
   if (issue.kind === "validation" || issue.type === "custom") return `${member} ${issue.message}`;
   if (issue.received === "undefined") return `${member} must be there`;
-  return `${member} must be ${issue.expected}, found ${excerpt(issue.received)}`;
+  return `${member} must be ${inWords(issue.expected ?? "")}, found ${excerpt(inWords(issue.received))}`;
 }
+
+/** What valibot calls a type, as it is said in a sentence; a value that it repeats stays as it is. */
+function inWords(type: string): string {
+  return TYPES_IN_WORDS[type] ?? type;
+}
+
+const TYPES_IN_WORDS: Readonly<Record<string, string>> = {
+  Array: "an array",
+  Object: "an object",
+  string: "a string",
+  number: "a number",
+};
 
 function pathOf(issue: v.BaseIssue<unknown>): string {
   return v.getDotPath(issue) ?? "";
