@@ -16,6 +16,7 @@ import {
   livenessSchema,
   produceAnswerSchema,
   readinessSchema,
+  resetAnswerSchema,
   SERVER_FRAME_SCHEMAS,
   topicDescriptionSchema,
   topicListSchema,
@@ -70,6 +71,7 @@ const HTTP_ANSWER_SCHEMAS = {
   groupListSchema,
   groupDescriptionSchema,
   committedOffsetsAnswerSchema,
+  resetAnswerSchema,
   readinessSchema,
   livenessSchema,
 };
@@ -182,11 +184,14 @@ describe("PROTOCOL.md", () => {
       limits.TOPICS_PER_SUBSCRIPTION_MAX,
       limits.PARTITIONS_PER_SUBSCRIPTION_MAX,
       limits.ACK_ENTRIES_MAX,
+      limits.PARTITIONS_PER_RESET_MAX,
       limits.ACK_ENTRIES_WAITING_MAX,
       limits.SEEKS_WAITING_MAX,
       limits.SOCKET_ANSWERS_BYTES_MAX,
       limits.PENDING_WRITE_BYTES_MAX,
       limits.WRITE_DEADLINE_MS,
+      limits.REVOKE_DEADLINE_MS,
+      limits.PROCESS_LEASE_MS,
     ];
     const numbers = new Set(
       [...table.matchAll(/\d[\d,]*/g)].map(([text]) => Number(text.replaceAll(",", ""))),

@@ -7,6 +7,7 @@ import type { Db } from "../store/db.ts";
 import { problemOf } from "../store/db.ts";
 import { schemaVersion } from "../store/migrations.ts";
 import type { Fetches } from "../stream/fetch.ts";
+import type { Memberships } from "../stream/memberships.ts";
 import type { ProduceDeps } from "../stream/produce.ts";
 import type { SocketHandlers, SocketPort } from "../stream/socket.ts";
 import { addDescriptionRoutes } from "./descriptions.ts";
@@ -20,6 +21,7 @@ import { addTopicRoutes } from "./topics.ts";
 export interface AppDeps extends ProduceDeps {
   readonly db: Db;
   readonly fetches: Fetches;
+  readonly memberships: Memberships;
   readonly origins: OriginRules;
   readonly log: Log;
   /** A client on `/v1/stream`: the handlers of its socket. */
@@ -40,7 +42,6 @@ export interface AppEnv {
 /** Of the protocol, and not in this server yet: refused by name. */
 export const NOT_BUILT_ROUTES: readonly (readonly [method: string, path: string])[] = [
   ["POST", "/v1/producers/:producer"],
-  ["POST", "/v1/groups/:group/reset"],
   ["POST", "/v1/transactions"],
   ["GET", "/metrics"],
   ["GET", "/"],

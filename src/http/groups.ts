@@ -1,5 +1,7 @@
 import type { Hono } from "hono";
-import { groupOffsetsSchema } from "../protocol/schemas/client.ts";
+import type { InferOutput } from "valibot";
+import type { ResetRequest } from "../core/reset-plan.ts";
+import { groupOffsetsSchema, resetRequestSchema } from "../protocol/schemas/client.ts";
 import { commitFromOutside, deleteGroup, forgetTopic, unknownGroup } from "../store/group-changes.ts";
 import { describeGroup, listGroups } from "../store/group-queries.ts";
 import type { AppDeps, AppEnv } from "./app.ts";
@@ -9,8 +11,9 @@ import { DESCRIBED } from "./route-descriptions.ts";
 
 /** How errors call the body. */
 const OFFSETS = "offsets of the group";
+const RESET = "reset of the group";
 
-export function addGroupRoutes(app: Hono<AppEnv>, { db, queue }: AppDeps): void {
+export function addGroupRoutes(app: Hono<AppEnv>, { db, queue, memberships }: AppDeps): void {
   app.get("/v1/groups", DESCRIBED.listGroups, async (c) => {
     refuseOtherParameters(c);
     return c.json({ groups: await listGroups(db) });
@@ -48,4 +51,24 @@ export function addGroupRoutes(app: Hono<AppEnv>, { db, queue }: AppDeps): void 
       offsets: await queue.submit(commitFromOutside({ op: queue.nextOp(), group, offsets })),
     });
   });
+
+  app.post("/v1/groups/:group/reset", DESCRIBED.resetGroup, async (c) => {
+    const group = nameParam(c, "group");
+    refuseOtherParameters(c);
+    const input = parseBodyObject(await readBody(c.req.raw), RESET);
+    const request = resetRequestOf(group, checkBody(resetRequestSchema, input, RESET));
+    const { steps, isApplied } = await memberships.reset(request);
+    const plan = steps.map(({ topic, partition, from, to }) => ({ topic, partition, from, to }));
+    return c.json({ plan, applied: isApplied });
+  });
+}
+
+function resetRequestOf(
+  group: string,
+  { topics = [], to, plan = [], dryRun, reason }: InferOutput<typeof resetRequestSchema>,
+): ResetRequest {
+  const named = new Set([...topics, ...plan].map(({ topic }) => topic));
+  const target =
+    to === undefined ? ({ kind: "plan", steps: plan } as const) : ({ kind: "place", topics, to } as const);
+  return { group, topics: [...named], target, isDryRun: dryRun ?? false, reason };
 }

@@ -18,6 +18,7 @@ import {
   groupOffsetsSchema,
   nameSchema,
   produceRequestSchema,
+  resetRequestSchema,
   topicSettingsSchema,
 } from "../protocol/schemas/client.ts";
 import {
@@ -30,6 +31,7 @@ import {
   problemSchema,
   produceAnswerSchema,
   readinessSchema,
+  resetAnswerSchema,
   topicDescriptionSchema,
   topicListSchema,
 } from "../protocol/schemas/server.ts";
@@ -41,6 +43,7 @@ export const REQUEST_SCHEMAS = {
   TopicSettings: topicSettingsSchema,
   ProduceRequest: produceRequestSchema,
   GroupOffsets: groupOffsetsSchema,
+  GroupReset: resetRequestSchema,
 };
 
 /** What the server answers. */
@@ -54,6 +57,7 @@ export const ANSWER_SCHEMAS = {
   Groups: groupListSchema,
   Group: groupDescriptionSchema,
   CommittedOffsets: committedOffsetsAnswerSchema,
+  ResetPlan: resetAnswerSchema,
   Readiness: readinessSchema,
   Liveness: livenessSchema,
 };
@@ -233,6 +237,27 @@ export const DESCRIBED = {
         "CommittedOffsets",
       ),
       ...problems([...WRITE, "conflict", "batch_too_large"]),
+    },
+  }),
+
+  resetGroup: describeRoute({
+    operationId: "resetGroup",
+    summary: "Move committed offsets to a place, or as a plan says; also while members are live",
+    tags: ["groups"],
+    parameters: [nameInPath("group")],
+    requestBody: jsonBody("GroupReset"),
+    responses: {
+      200: answer("What was done, or with dryRun what would be", "ResetPlan"),
+      ...problems([
+        ...WRITE,
+        "unknown_group",
+        "unknown_topic",
+        "unknown_partition",
+        "conflict",
+        "no_committed_offset",
+        "offset_out_of_range",
+        "batch_too_large",
+      ]),
     },
   }),
 

@@ -149,8 +149,8 @@ export type ClientFrame =
 
 // ── server → client ──────────────────────────────────────────────────────────────────────────────────────
 
-/** `fsync`: what is acknowledged is on disk. */
-export type Durability = "fsync";
+/** `fsync`: what is acknowledged is on disk. `relaxed`: a remote database acknowledges before that. */
+export type Durability = "fsync" | "relaxed";
 
 export interface SubscribedFrame {
   readonly type: "subscribed";
@@ -227,7 +227,7 @@ export interface AckedFrame {
 }
 
 /** `stalled`: nothing of it was acknowledged for the subscription's `ackTimeoutMs`. */
-export type RevokeReason = "expired" | "stalled" | "topic_deleted";
+export type RevokeReason = "rebalance" | "expired" | "stalled" | "topic_deleted";
 
 export interface RevokedFrame {
   readonly type: "revoked";

@@ -24,6 +24,8 @@ export const METADATA_BYTES_MAX = 4 * KIB;
 /** Partitions of all its topics: `assigned` names them in one frame, and an ack may. */
 export const PARTITIONS_PER_SUBSCRIPTION_MAX = 10_000;
 export const ACK_ENTRIES_MAX = PARTITIONS_PER_SUBSCRIPTION_MAX;
+/** One transaction. */
+export const PARTITIONS_PER_RESET_MAX = 10_000;
 /** Frames of one socket that wait for a look at the database: seeks. */
 export const SEEKS_WAITING_MAX = 1_000;
 /** Entries of acks that wait for the disk, a socket; more are `rate_limited`. */
@@ -65,6 +67,8 @@ export const TOPICS_PER_SUBSCRIPTION_MAX = 100;
 export const SESSION_TIMEOUT_MIN_MS = 6_000;
 export const SESSION_TIMEOUT_MAX_MS = 300_000;
 export const SESSION_TIMEOUT_DEFAULT_MS = 45_000;
+/** The lease of a server process on a shared database: when it is dead its members are free after that. */
+export const PROCESS_LEASE_MS = 10_000;
 /** A session times out after this many heartbeats without a sign of life. */
 export const HEARTBEATS_PER_SESSION_TIMEOUT = 3;
 /** Pings that may go unanswered before the socket is closed with 4008. */
@@ -78,3 +82,5 @@ export const ACK_TIMEOUT_MAX_MS = 86_400_000;
 export const PENDING_WRITE_BYTES_MAX = 64 * MIB;
 /** An operation that could not be written in this time is `unavailable`. */
 export const WRITE_DEADLINE_MS = 15_000;
+/** How long a member may go on acknowledging what it had of a partition that moves to another. */
+export const REVOKE_DEADLINE_MS = 5_000;

@@ -5,11 +5,12 @@ import type { ServerWebSocket } from "bun";
 import type { Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
 import { CLIENT_FRAME_BYTES_MAX, SOCKET_ANSWERS_BYTES_MAX } from "../protocol/limits.ts";
+import type { Db } from "../store/db.ts";
 import type { SocketHandlers, SocketPort } from "../stream/socket.ts";
-import { lockedFile, openDatabase } from "./open-database.ts";
-import { FileError, ownFile } from "./owned-file.ts";
+import { lockedFile, openFile, openRemote } from "./open-database.ts";
+import { DatabaseError, ownFile } from "./owned-file.ts";
 import { createServer } from "./server.ts";
-import { readSettings, type Settings, SettingsError } from "./settings.ts";
+import { type DatabaseSetting, readSettings, type Settings, SettingsError } from "./settings.ts";
 
 /** Bodies have a limit of ours, and an answer that says so: Bun would refuse larger ones without a word. */
 const HTTP_BODY_BYTES_MAX = Number.MAX_SAFE_INTEGER;
@@ -53,8 +54,7 @@ function log(event: string, facts: Readonly<Record<string, unknown>> = {}): void
 
 async function main(): Promise<void> {
   const settings = readSettings(process.argv.slice(2), process.env);
-  const ownership = ownFile(settings.databasePath);
-  const db = await openDatabase(ownership.path, scheduler);
+  const { db, release, whenLocked } = await open(settings.database);
   const server = createServer({
     db,
     scheduler,
@@ -64,16 +64,32 @@ async function main(): Promise<void> {
     createsTopicsOnFirstUse: settings.createsTopicsOnFirstUse,
   });
   await server.start().catch((error: unknown) => {
-    throw error instanceof Problem && error.code === "unavailable" ? lockedFile(ownership.path) : error;
+    throw (error instanceof Problem && error.code === "unavailable" && whenLocked) || error;
   });
   const http = listen(settings, server.app.fetch);
   stopOnSignals(async () => {
     const answered = http.stop();
     await server.stop();
     await Promise.race([answered, new Promise<void>((resolve) => scheduler.after(LAST_ANSWERS_MS, resolve))]);
-    ownership.release();
+    release();
   });
   announce(settings, http.url.origin);
+}
+
+interface OpenDatabase {
+  readonly db: Db;
+  readonly release: () => void;
+  /** What to say where it cannot be written at the start. */
+  readonly whenLocked: DatabaseError | undefined;
+}
+
+async function open(database: DatabaseSetting): Promise<OpenDatabase> {
+  if (database.kind === "remote") {
+    const db = await openRemote({ ...database, writerId: chance.newId(), scheduler });
+    return { db, release: () => {}, whenLocked: undefined };
+  }
+  const { path, release } = ownFile(database.path);
+  return { db: await openFile(path, scheduler), release, whenLocked: lockedFile(path) };
 }
 
 function listen(settings: Settings, fetch: Fetch) {
@@ -148,20 +164,26 @@ function stopOnSignals(stop: () => Promise<void>): void {
   process.on("SIGTERM", () => onSignal("SIGTERM"));
 }
 
-function announce({ mode, databasePath }: Settings, url: string): void {
-  const lines = [`tidemark ready url=${url} db=file:${databasePath} pid=${process.pid}`];
+function announce({ mode, database }: Settings, url: string): void {
+  const databaseUrl = database.kind === "file" ? `file:${database.path}` : database.url;
+  const lines = [`tidemark ready url=${url} db=${databaseUrl} pid=${process.pid}`];
   if (mode === "dev") {
     lines.push(
       `curl ${url}/v1/topics/demo/records -d '{"records":[{"key":"u1","value":{"hello":"world"}}]}'`,
       `npx -y wscat@6 -c '${url.replace("http", "ws")}/v1/stream?topic=demo&group=demo'`,
-      `sqlite3 '${databasePath.replaceAll("'", "'\\''")}' 'SELECT * FROM consumer_lag'`,
+      `${shellOf(database)} 'SELECT * FROM consumer_lag'`,
     );
   }
   process.stdout.write(`${lines.join("\n")}\n`);
 }
 
+function shellOf(database: DatabaseSetting): string {
+  if (database.kind === "remote") return `turso db shell ${database.url}`;
+  return `sqlite3 '${database.path.replaceAll("'", "'\\''")}'`;
+}
+
 main().catch((error: unknown) => {
-  const isExpected = error instanceof SettingsError || error instanceof FileError;
+  const isExpected = error instanceof SettingsError || error instanceof DatabaseError;
   process.stderr.write(isExpected ? `tidemark: ${error.message}\n` : `tidemark: ${Bun.inspect(error)}\n`);
   process.exit(isExpected ? 2 : 1);
 });

@@ -1,30 +1,49 @@
-// Opens the database of an embedded server, whole and migrated, or says why not and what to do.
+// Opens the database of a server, whole and migrated, or says why not and what to do.
 
 import type { Scheduler } from "../core/ports.ts";
-import { type Db, DbError } from "../store/db.ts";
+import { type Db, DbError, type DbFailure } from "../store/db.ts";
 import { openEmbeddedDb } from "../store/embedded.ts";
 import { migrate } from "../store/migrations.ts";
-import { FileError } from "./owned-file.ts";
+import { openRemoteDb, type RemoteDatabase } from "../store/remote.ts";
+import { DatabaseError } from "./owned-file.ts";
 
-/** Somebody with the file open in a shell may hold its lock for a moment. */
+/** Somebody may hold the lock for a moment, and a remote database may start at the same time. */
 const OPEN_DEADLINE_MS = 15_000;
-const BUSY_RETRY_MS = 100;
+const RETRY_MS = 100;
+const PASSING_FAILURES: ReadonlySet<DbFailure> = new Set(["busy", "io", "unknown"]);
 
-export async function openDatabase(path: string, scheduler: Scheduler): Promise<Db> {
+export async function openFile(path: string, scheduler: Scheduler): Promise<Db> {
+  try {
+    return await openMigrated(() => openEmbeddedDb(path), scheduler);
+  } catch (error) {
+    throw error instanceof DbError ? fileErrorOf(error, path) : error;
+  }
+}
+
+export async function openRemote(database: RemoteDatabase): Promise<Db> {
+  try {
+    return await openMigrated(() => openRemoteDb(database), database.scheduler);
+  } catch (error) {
+    if (!(error instanceof DbError)) throw error;
+    const hint = /HTTP status 40[13]/.test(error.message) ? "; give its token in TURSO_AUTH_TOKEN" : "";
+    throw new DatabaseError(`cannot open the database ${database.url}: ${error.message}${hint}`);
+  }
+}
+
+async function openMigrated(open: () => Promise<Db>, scheduler: Scheduler): Promise<Db> {
   const deadlineAtMs = scheduler.nowMs() + OPEN_DEADLINE_MS;
   for (;;) {
     try {
-      return await openMigrated(path);
+      return await migrated(await open());
     } catch (error) {
-      if (!(error instanceof DbError)) throw error;
-      if (error.failure !== "busy" || scheduler.nowMs() > deadlineAtMs) throw fileErrorOf(error, path);
-      await new Promise<void>((resolve) => scheduler.after(BUSY_RETRY_MS, resolve));
+      const mayPass = error instanceof DbError && PASSING_FAILURES.has(error.failure);
+      if (!mayPass || scheduler.nowMs() > deadlineAtMs) throw error;
+      await new Promise<void>((resolve) => scheduler.after(RETRY_MS, resolve));
     }
   }
 }
 
-async function openMigrated(path: string): Promise<Db> {
-  const db = await openEmbeddedDb(path);
+async function migrated(db: Db): Promise<Db> {
   try {
     await migrate(db);
     return db;
@@ -34,16 +53,16 @@ async function openMigrated(path: string): Promise<Db> {
   }
 }
 
-export function lockedFile(path: string): FileError {
-  return new FileError(
+export function lockedFile(path: string): DatabaseError {
+  return new DatabaseError(
     `another program holds the write lock of ${path}: end its transaction, then start again`,
   );
 }
 
-function fileErrorOf({ failure, message }: DbError, path: string): FileError {
+function fileErrorOf({ failure, message }: DbError, path: string): DatabaseError {
   if (failure === "busy") return lockedFile(path);
   if (message.includes("NOTADB")) {
-    return new FileError(`${path} is not a SQLite database: give another file with --db file:PATH`);
+    return new DatabaseError(`${path} is not a SQLite database: give another file with --db file:PATH`);
   }
-  return new FileError(`cannot open ${path}: ${message}`);
+  return new DatabaseError(`cannot open ${path}: ${message}`);
 }

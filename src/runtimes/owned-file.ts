@@ -9,8 +9,8 @@ import { basename, dirname, join } from "node:path";
 import { dbErrorOf, SqliteConnection } from "../store/sqlite-connection.ts";
 
 /** Its message says what to do. */
-export class FileError extends Error {
-  override readonly name = "FileError";
+export class DatabaseError extends Error {
+  override readonly name = "DatabaseError";
 }
 
 const ANY_WRITE_BIT = 0o222;
@@ -21,7 +21,7 @@ export interface FileOwnership {
   release(): void;
 }
 
-/** Throws a FileError where another server owns the file. Keep what it returns: the lock is gone with it. */
+/** Throws a DatabaseError where another server owns the file. Keep what it returns: the lock is gone with it. */
 export function ownFile(givenPath: string): FileOwnership {
   makeWritable(givenPath);
   const databasePath = existsSync(givenPath)
@@ -35,7 +35,7 @@ export function ownFile(givenPath: string): FileOwnership {
   } catch (error) {
     lock?.close();
     const isTaken = dbErrorOf(error, "rejected").failure === "busy";
-    throw new FileError(isTaken ? takenMessage(givenPath) : `cannot lock ${lockPath}: ${String(error)}`);
+    throw new DatabaseError(isTaken ? takenMessage(givenPath) : `cannot lock ${lockPath}: ${String(error)}`);
   }
   return { path: databasePath, release: () => lock.close() };
 }
@@ -50,7 +50,7 @@ function makeWritable(path: string): void {
     mkdirSync(folder, { recursive: true });
     accessSync(folder, constants.W_OK);
   } catch (error) {
-    throw new FileError(`cannot write in the folder of ${path}: ${String(error)}`);
+    throw new DatabaseError(`cannot write in the folder of ${path}: ${String(error)}`);
   }
   if (!existsSync(path)) return;
   // Root may write whatever the mode says; a file that nobody is meant to write is not opened all the same.
@@ -63,8 +63,8 @@ function makeWritable(path: string): void {
   if (isMarkedReadOnly) throw readOnly(path);
 }
 
-function readOnly(path: string): FileError {
-  return new FileError(
+function readOnly(path: string): DatabaseError {
+  return new DatabaseError(
     `${path} is read-only: make it writable (chmod u+w), or give another file with --db file:PATH`,
   );
 }

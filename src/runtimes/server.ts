@@ -8,6 +8,7 @@ import { Purges } from "../store/purges.ts";
 import { TimeIndexCadence } from "../store/time-index.ts";
 import { Topics } from "../store/topics.ts";
 import { WriteQueue } from "../store/write-queue.ts";
+import { ChangePoll } from "../stream/change-poll.ts";
 import { Connection } from "../stream/connection.ts";
 import { Fetches } from "../stream/fetch.ts";
 import { Memberships } from "../stream/memberships.ts";
@@ -35,20 +36,30 @@ export type Server = ReturnType<typeof createServer>;
 export function createServer(deps: ServerDeps) {
   const { db, scheduler, chance, log, origins } = deps;
   const queue = new WriteQueue({ db, scheduler, chance, log });
-  const topics = new Topics({ db, queue, createsOnFirstUse: deps.createsTopicsOnFirstUse });
+  const topics = new Topics({ db, queue, scheduler, createsOnFirstUse: deps.createsTopicsOnFirstUse });
   const wakeUps = new WakeUps({ db, scheduler, log });
   const reads = new SharedReads({ db, scheduler });
   const fetches = new Fetches({ db, reads, wakeUps, scheduler });
   const timeIndexCadence = new TimeIndexCadence();
-  const memberships = new Memberships({ db, topics, queue, scheduler, chance, log });
+  const processId = db.isShared ? chance.newId() : null;
+  const memberships = new Memberships({ db, topics, queue, scheduler, chance, log, processId });
   const produceDeps = { topics, queue, wakeUps, timeIndexCadence, chance };
   const purges = new Purges({ db, queue, scheduler, log });
+  const changePoll = new ChangePoll({
+    db,
+    scheduler,
+    log,
+    onGroup: (group, version) => memberships.onGroupChange(group, version),
+    onTopics: () => topics.refresh(),
+    onOutage: () => memberships.noteOutage(),
+  });
   const connections = new Set<Connection>();
   let onLastClosed: (() => void) | undefined;
 
   topics.onChange((topicChange) => {
     for (const connection of connections) connection.onTopicChange(topicChange);
-    const { change, partitionIds } = topicChange;
+    const { topic, change, partitionIds } = topicChange;
+    memberships.onTopicChange(topic);
     if (change !== "deleted") return;
     wakeUps.notifyGone(partitionIds);
     timeIndexCadence.forget(partitionIds);
@@ -66,6 +77,10 @@ export function createServer(deps: ServerDeps) {
       log,
     });
     connections.add(connection);
+    if (connections.size === 1) {
+      changePoll.start();
+      memberships.resume();
+    }
     return {
       onOpen: () => connection.onOpen(),
       onMessage: (text) => connection.onMessage(text),
@@ -74,7 +89,10 @@ export function createServer(deps: ServerDeps) {
       onClose: () => {
         connections.delete(connection);
         connection.onClose();
-        if (connections.size === 0) onLastClosed?.();
+        if (connections.size > 0) return;
+        changePoll.stop();
+        memberships.pause();
+        onLastClosed?.();
       },
     };
   }
@@ -92,11 +110,12 @@ export function createServer(deps: ServerDeps) {
   }
 
   return {
-    app: createApp({ ...produceDeps, db, fetches, log, origins, connect }),
+    app: createApp({ ...produceDeps, db, fetches, memberships, log, origins, connect }),
 
-    /** Before the first request: the memberships of the last run on this file have no sockets any more. */
+    /** Before the first request. */
     async start(): Promise<void> {
-      await memberships.endThoseOfLastRun();
+      if (db.isShared) await changePoll.begin();
+      await memberships.begin();
       purges.wake(); // what the last run has not come to
     },
 
@@ -104,7 +123,7 @@ export function createServer(deps: ServerDeps) {
     async stop(): Promise<void> {
       await fetches.stop();
       await drainConnections();
-      memberships.close();
+      await memberships.close();
       await purges.stop();
       await queue.close();
       await db.close();

@@ -8,10 +8,14 @@ export interface Settings {
   readonly host: string;
   /** 0: any free one. */
   readonly port: number;
-  readonly databasePath: string;
+  readonly database: DatabaseSetting;
   readonly createsTopicsOnFirstUse: boolean;
   readonly allowedOrigins: readonly string[];
 }
+
+export type DatabaseSetting =
+  | { readonly kind: "file"; readonly path: string }
+  | { readonly kind: "remote"; readonly url: string; readonly authToken: string | undefined };
 
 /** Its message is for the person at the terminal. */
 export class SettingsError extends Error {
@@ -25,6 +29,7 @@ const VARIABLES = {
   port: "PORT",
   host: "HOST",
   db: "TURSO_DATABASE_URL",
+  "db-token": "TURSO_AUTH_TOKEN",
   "auto-create": "TIDEMARK_AUTO_CREATE",
   "allow-origin": "TIDEMARK_ALLOW_ORIGIN",
 } as const;
@@ -33,7 +38,8 @@ export const USAGE = `usage: tidemark dev|serve [flags]
 
   --port N            PORT                    4500; 0: any free one
   --host ADDRESS      HOST                    127.0.0.1
-  --db URL            TURSO_DATABASE_URL      file:./.tidemark/tidemark.db
+  --db URL            TURSO_DATABASE_URL      file:./.tidemark/tidemark.db; or http:, https:, libsql: of a libSQL server
+  --db-token TOKEN    TURSO_AUTH_TOKEN        the libSQL server's, where it wants one
   --auto-create       TIDEMARK_AUTO_CREATE    topics come into being on first use (always so in dev)
   --allow-origin LIST TIDEMARK_ALLOW_ORIGIN   other sites whose pages may connect, separated by commas`;
 
@@ -52,7 +58,7 @@ export function readSettings(argv: readonly string[], environment: Environment):
     mode,
     port: parsePort(value("port") ?? DEFAULT_PORT),
     host: checkHost(value("host") ?? DEFAULT_HOST),
-    databasePath: parseDatabase(value("db") ?? DEFAULT_DATABASE),
+    database: parseDatabase(value("db") ?? DEFAULT_DATABASE, value("db-token")),
     createsTopicsOnFirstUse: parseSwitch(value("auto-create") ?? "false") || mode === "dev",
     allowedOrigins: parseOrigins(value("allow-origin") ?? ""),
   };
@@ -63,6 +69,7 @@ function readFlags(args: readonly string[]): Partial<Record<keyof typeof VARIABL
     port: { type: "string" },
     host: { type: "string" },
     db: { type: "string" },
+    "db-token": { type: "string" },
     "auto-create": { type: "boolean" },
     "allow-origin": { type: "string" },
   } as const;
@@ -95,15 +102,21 @@ function checkHost(host: string): string {
   );
 }
 
-function parseDatabase(url: string): string {
-  const path = url.startsWith("file:")
-    ? url.slice("file:".length).replace(/^\/\/(localhost)?(?=\/)/, "")
-    : undefined;
-  if (path === undefined) {
+function parseDatabase(url: string, authToken: string | undefined): DatabaseSetting {
+  if (url.startsWith("file:")) return { kind: "file", path: parseFile(url) };
+  // A host and a port, no more: whatever else an URL can hold may be a secret, and would be printed.
+  const [, protocol = "", host = ""] = url.match(/^(https?|libsql):\/\/([^/?#@\s]+)\/?$/) ?? [];
+  if (host === "" || !URL.canParse(`${protocol}://${host}`)) {
     throw new SettingsError(
-      `cannot open the database ${withoutSecrets(url)}: only file:PATH is built yet, remote databases are not`,
+      `cannot open the database ${withoutSecrets(url)}: allowed are file:PATH, and http:, https: or libsql: with a host ` +
+        "and a port only; the token goes into TURSO_AUTH_TOKEN",
     );
   }
+  return { kind: "remote", url: `${protocol}://${host}`, authToken };
+}
+
+function parseFile(url: string): string {
+  const path = url.slice("file:".length).replace(/^\/\/(localhost)?(?=\/)/, "");
   if (path === "" || path.includes("?") || path.startsWith("//")) {
     throw new SettingsError(
       `cannot open the database "${url.split("?")[0]}": allowed is file:PATH, without host and parameters`,

@@ -48,6 +48,7 @@ export function commitOffsets(group: string, acks: readonly AckRequest[]): Opera
       { sql: ANSWER_ACKS, args },
     ],
     bytes: args.acks.length,
+    afterLostAnswer: "repeat",
     settle: ([, answers]) => acks.map((ack, index) => resultOf(ack, answers?.[index] ?? {})),
   };
 }
@@ -99,6 +100,7 @@ export function commitPolicy({
       { sql: COMMIT_RESET, args },
     ],
     bytes: cause.length,
+    afterLostAnswer: "repeat",
     settle: ([, committed]) => committed?.length === 1,
   };
 }

@@ -5,6 +5,7 @@
 
 import type { Log } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
+import type { Durability } from "../protocol/frames.ts";
 
 export type SqlValue = string | number | null;
 
@@ -19,15 +20,26 @@ export type Rows = readonly Row[];
 
 export interface Db {
   /** What the database promises of a write that `write` has resolved. */
-  readonly durability: "fsync";
+  readonly durability: Durability;
+  /** Other server processes write to it too. */
+  readonly isShared: boolean;
+  /** So many reads may be under way at once; with one, each holds up the event loop. */
+  readonly readsAtOnceMax: number;
   read(statement: Statement): Promise<Rows>;
   /** One transaction; the rows of each statement, in order. Rejects with a DbError. */
-  write(statements: readonly Statement[]): Promise<readonly Rows[]>;
+  write(statements: readonly Statement[], options?: WriteOptions): Promise<readonly Rows[]>;
   /** One transaction over a whole script, for DDL. Rejects with a DbError. */
   script(sql: string): Promise<void>;
   /** A number that changes when anybody commits, where the database can tell cheaply. */
   dataVersion?(): Promise<number>;
   close(): Promise<void>;
+}
+
+export interface WriteOptions {
+  /** Partitions whose log ends it moves: known even where the answer is lost. */
+  readonly appendedTo?: readonly number[];
+  /** How long to go on trying where it is not known whether it was written. */
+  readonly withinMs?: number;
 }
 
 /**
@@ -36,16 +48,25 @@ export interface Db {
  * `io`: the disk or the connection failed before the commit, nothing was written.
  * `rejected`: the database refuses these statements, nothing was written; the same will fail again.
  * `unknown`: it may or may not have been written.
+ * `unanswered`: it was written, and the rows that it returned are lost.
  */
-export type DbFailure = "busy" | "full" | "io" | "rejected" | "unknown";
+export type DbFailure = "busy" | "full" | "io" | "rejected" | "unknown" | "unanswered";
 
 export class DbError extends Error {
   readonly failure: DbFailure;
+  /** Of a write that was `unanswered`: the log end that it left in each partition it has appended to. */
+  readonly logEnds: ReadonlyMap<number, number>;
 
-  constructor(failure: DbFailure, message: string, cause?: unknown) {
+  constructor(
+    failure: DbFailure,
+    message: string,
+    cause?: unknown,
+    logEnds: ReadonlyMap<number, number> = new Map(),
+  ) {
     super(message, { cause });
     this.name = "DbError";
     this.failure = failure;
+    this.logEnds = logEnds;
   }
 }
 
@@ -78,7 +99,24 @@ export function problemOfDbError(error: DbError): Problem {
         "outcome_unknown",
         "The database failed during the write; it may or may not have happened",
       );
+    case "unanswered":
+      return new Problem(
+        "outcome_unknown",
+        "The database has done this or refused it, and its answer is lost",
+      );
   }
+}
+
+/** A JavaScript number would be bound as REAL, and 7.0 is not an offset. */
+export function boundArgs(
+  args: Readonly<Record<string, SqlValue>> = {},
+): Record<string, string | number | bigint | null> {
+  const bound: Record<string, string | number | bigint | null> = {};
+  for (const [name, value] of Object.entries(args)) {
+    if (Number.isNaN(value)) throw new DbError("rejected", `:${name} is not a number`);
+    bound[name] = Number.isSafeInteger(value) ? BigInt(value as number) : value;
+  }
+  return bound;
 }
 
 /** The first row's column, as the number that the statement promises. */

@@ -36,6 +36,8 @@ export async function openEmbeddedDb(path: string): Promise<Db> {
 
 class EmbeddedDb implements Db {
   readonly durability = "fsync";
+  readonly isShared = false; // whoever runs the server owns the file
+  readonly readsAtOnceMax = 1;
   readonly #path: string;
   readonly #writer: SqliteConnection;
   #reader: SqliteConnection | undefined;

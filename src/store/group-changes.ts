@@ -33,8 +33,9 @@ export interface OutsideCommitOutcome {
 }
 
 const LIVE_MEMBER = `
-  SELECT 1 FROM members AS m, clock
-  WHERE m.group_id = :group_id AND m.lease_expires_at > clock.now_ms`;
+  SELECT 1 FROM clock, members AS m
+  JOIN member_leases AS l ON l.group_id = m.group_id AND l.member_id = m.member_id
+  WHERE m.group_id = :group_id AND l.expires_at > clock.now_ms`;
 
 const SUBSCRIBES = "EXISTS (SELECT 1 FROM json_each(m.topics) AS subscribed WHERE subscribed.value = :topic)";
 
@@ -202,6 +203,7 @@ export function commitFromOutside({
   return {
     statements: statementsOf(COMMIT_FROM_OUTSIDE, { op, group_id: group, entries }),
     bytes: entries.length,
+    afterLostAnswer: "repeat",
     settle: (results) => {
       if (!isDone(results)) throw liveMembers(group);
       return outcomesOf(offsets, results[results.length - 2] ?? []);

@@ -1,8 +1,11 @@
-// Memberships over time: leases that are renewed, and the ends of those that are not. With groups.ts it owns `members`
-// and `assignments`. All times are the database's.
+// Memberships over time: leases that are renewed, and what is due. With groups.ts it owns `members` and `assignments`.
+// All times are the database's. (Leases and deadlines that are over are carried out by the plan of their group; the
+// leases of server processes are in processes.ts.)
 
 import type { MembershipRef } from "../core/session/state.ts";
-import { type Db, numberColumn, type Row, type SqlValue } from "./db.ts";
+import { HEARTBEATS_PER_SESSION_TIMEOUT } from "../protocol/limits.ts";
+import { type Db, numberColumn } from "./db.ts";
+import { renewProcessLease } from "./processes.ts";
 import type { Operation } from "./write-queue.ts";
 
 const RENEW_LEASE = `
@@ -11,86 +14,131 @@ const RENEW_LEASE = `
   RETURNING membership`;
 
 /** Settles to false where the membership has ended. */
-export function renewLease(member: MembershipRef): Operation<boolean> {
-  const args = membershipArgs(member);
-  return { statements: [{ sql: RENEW_LEASE, args }], bytes: 0, settle: ([rows]) => rows?.length === 1 };
-}
-
-// Each names the members that end by a condition over `members AS m`; the members go last, as the others look there.
-const endStatements = (condition: string) => ({
-  bumpVersions: `
-    UPDATE groups SET version = (SELECT last + 1 FROM sequence)
-    WHERE group_id IN (SELECT m.group_id FROM members AS m WHERE ${condition})`,
-  advanceSequence: `
-    UPDATE sequence SET last = last + 1
-    WHERE EXISTS (SELECT 1 FROM members AS m WHERE ${condition})`,
-  deleteAssignments: `
-    DELETE FROM assignments
-    WHERE (group_id, member_id) IN (SELECT m.group_id, m.member_id FROM members AS m WHERE ${condition})`,
-  deleteMembers: `
-    DELETE FROM members AS m WHERE ${condition}
-    RETURNING group_id, member_id, membership`,
-});
-
-const END_MEMBERSHIP = endStatements(
-  "m.group_id = :group_id AND m.member_id = :member_id AND m.membership = :membership",
-);
-// Time goes on between the statements of a transaction: who is expired is decided once, by the first.
-const MARK_EXPIRED = `
-  UPDATE members SET lease_expires_at = 0 WHERE lease_expires_at <= (SELECT now_ms FROM clock)`;
-const END_EXPIRED = endStatements("m.lease_expires_at = 0");
-const END_WITHOUT_INSTANCE = endStatements("m.instance_id IS NULL");
-
-/** Does nothing where the membership is not that one any more: a leave may come after a rejoin. */
-export function endMembership(member: MembershipRef): Operation<readonly MembershipRef[]> {
-  return endOperation(END_MEMBERSHIP, membershipArgs(member));
-}
-
-/** Ends every membership whose lease has run out. */
-export function endExpiredMemberships(): Operation<readonly MembershipRef[]> {
-  const end = endOperation(END_EXPIRED, {});
+export function renewLease({ group, memberId, membership }: MembershipRef): Operation<boolean> {
+  const args = { group_id: group, member_id: memberId, membership };
   return {
-    ...end,
-    statements: [{ sql: MARK_EXPIRED }, ...end.statements],
-    settle: ([, ...results]) => end.settle(results),
-  };
-}
-
-/** For a server that opens an embedded file: the sockets of the members that it finds are gone. */
-export function endMembershipsWithoutInstance(): Operation<readonly MembershipRef[]> {
-  return endOperation(END_WITHOUT_INSTANCE, {});
-}
-
-function endOperation(
-  sql: ReturnType<typeof endStatements>,
-  args: Readonly<Record<string, SqlValue>>,
-): Operation<readonly MembershipRef[]> {
-  const order = [sql.bumpVersions, sql.advanceSequence, sql.deleteAssignments, sql.deleteMembers];
-  return {
-    statements: order.map((statement) => ({ sql: statement, args })),
+    statements: [{ sql: RENEW_LEASE, args }],
     bytes: 0,
-    settle: (results) => (results[3] ?? []).map(membershipOf),
+    afterLostAnswer: "repeat",
+    settle: ([rows]) => rows?.length === 1,
   };
 }
 
-const NEXT_EXPIRY = `
-  SELECT min(m.lease_expires_at) - (SELECT now_ms FROM clock) AS in_ms
-  FROM members AS m`;
+// ── after an outage ──────────────────────────────────────────────────────────────────────────────────────
 
-/** When the next lease runs out, as it stands; undefined while there are no members. */
-export async function msUntilNextExpiry(db: Db): Promise<number | undefined> {
-  const [row] = await db.read({ sql: NEXT_EXPIRY });
-  return typeof row?.in_ms === "number" ? Math.max(0, row.in_ms) : undefined;
-}
+const RENEW_OWN = `
+  UPDATE members SET lease_expires_at = (SELECT now_ms FROM clock) + session_timeout_ms
+  WHERE (group_id, member_id, membership) IN (
+    SELECT own.value ->> 0, own.value ->> 1, own.value ->> 2 FROM json_each(:own) AS own)`;
 
-function membershipOf(row: Row): MembershipRef {
+const GRACE_ENDS_AT = `(SELECT now_ms FROM clock) + session_timeout_ms / ${HEARTBEATS_PER_SESSION_TIMEOUT}`;
+
+const GIVE_GRACE = `
+  UPDATE members SET lease_expires_at = ${GRACE_ENDS_AT} WHERE lease_expires_at < ${GRACE_ENDS_AT}`;
+
+const GIVE_PROCESSES_GRACE = `
+  UPDATE processes
+  SET lease_expires_at = max(lease_expires_at, coalesce(
+    (SELECT max(${GRACE_ENDS_AT}) FROM members AS m WHERE m.process_id = processes.process_id), 0))`;
+
+/** The members of this process have their whole session timeout again, and everybody's at least one heartbeat. */
+export function renewAfterOutage(own: readonly MembershipRef[], processId: string | null): Operation<void> {
+  const refs = JSON.stringify(own.map(({ group, memberId, membership }) => [group, memberId, membership]));
   return {
-    group: String(row.group_id),
-    memberId: String(row.member_id),
-    membership: numberColumn(row, "membership"),
+    statements: [
+      ...(processId === null ? [] : [renewProcessLease(processId)]),
+      { sql: RENEW_OWN, args: { own: refs } },
+      { sql: GIVE_GRACE },
+      { sql: GIVE_PROCESSES_GRACE },
+    ],
+    bytes: refs.length,
+    afterLostAnswer: "repeat",
+    settle: () => undefined,
   };
 }
 
-function membershipArgs({ group, memberId, membership }: MembershipRef) {
-  return { group_id: group, member_id: memberId, membership };
+// ── a file that is opened ────────────────────────────────────────────────────────────────────────────────
+
+const WITHOUT_INSTANCE = "SELECT m.group_id, m.member_id FROM members AS m WHERE m.instance_id IS NULL";
+
+const CHANGE_GROUPS = `
+  UPDATE groups SET version = (SELECT last + 1 FROM sequence)
+  WHERE group_id IN (SELECT group_id FROM (${WITHOUT_INSTANCE}))`;
+// Where no group was changed a number is lost, which is no harm.
+const ADVANCE_SEQUENCE = "UPDATE sequence SET last = last + 1";
+const END_ASSIGNMENTS = `DELETE FROM assignments WHERE (group_id, member_id) IN (${WITHOUT_INSTANCE})`;
+const END_MEMBERS = "DELETE FROM members WHERE instance_id IS NULL RETURNING member_id";
+
+/**
+ * For a server that opens an embedded file: the sockets of the members that it finds are gone, and nobody could come
+ * back to it until now. Settles to how many memberships it has ended.
+ */
+export function endMembershipsWithoutInstance(): Operation<number> {
+  const statements = [CHANGE_GROUPS, ADVANCE_SEQUENCE, END_ASSIGNMENTS, END_MEMBERS, GIVE_GRACE];
+  return {
+    statements: statements.map((sql) => ({ sql })),
+    bytes: 0,
+    afterLostAnswer: "repeat",
+    settle: (results) => results[statements.indexOf(END_MEMBERS)]?.length ?? 0,
+  };
+}
+
+// ── a shared database that is opened ─────────────────────────────────────────────────────────────────────
+
+const NOBODY_WAS_THERE =
+  "NOT EXISTS (SELECT 1 FROM processes AS alive, clock WHERE alive.lease_expires_at > clock.now_ms)";
+
+/**
+ * For a server that opens a shared database. Where no other process was alive, leases may have run out in an outage that
+ * nobody has seen: those that are left have another heartbeat.
+ */
+export function greetProcesses(): Operation<void> {
+  return {
+    statements: [
+      { sql: `${GIVE_GRACE} AND ${NOBODY_WAS_THERE}` },
+      { sql: `${GIVE_PROCESSES_GRACE} WHERE ${NOBODY_WAS_THERE}` },
+    ],
+    bytes: 0,
+    afterLostAnswer: "repeat",
+    settle: () => undefined,
+  };
+}
+
+// ── what is due ──────────────────────────────────────────────────────────────────────────────────────────
+
+// A server process that has ended itself has no lease any more.
+const READ_DUE = `
+  SELECT
+    clock.now_ms,
+    (SELECT json_group_array(group_id) FROM (
+       SELECT group_id FROM members WHERE lease_expires_at <= clock.now_ms
+       UNION SELECT group_id FROM members
+             WHERE process_id IS NOT NULL AND instance_id IS NULL
+               AND process_id NOT IN (SELECT process_id FROM processes WHERE lease_expires_at > clock.now_ms)
+       UNION SELECT group_id FROM assignments WHERE revoke_deadline <= clock.now_ms)) AS groups,
+    (SELECT min(lease_expires_at) FROM members WHERE lease_expires_at > clock.now_ms) AS next_lease,
+    (SELECT min(lease_expires_at) FROM processes WHERE lease_expires_at > clock.now_ms) AS next_process_lease,
+    (SELECT min(revoke_deadline) FROM assignments WHERE revoke_deadline > clock.now_ms) AS next_deadline
+  FROM clock`;
+
+export interface Due {
+  /** ms since 1970, on the database's clock */
+  readonly nowMs: number;
+  /** They have a lease or a deadline that is over. */
+  readonly groups: readonly string[];
+  /** Until the next one is; undefined while there is none. */
+  readonly nextInMs: number | undefined;
+}
+
+export async function readDue(db: Db): Promise<Due> {
+  const [row = {}] = await db.read({ sql: READ_DUE });
+  const nowMs = numberColumn(row, "now_ms");
+  const moments = [row.next_lease, row.next_process_lease, row.next_deadline].filter(
+    (moment) => typeof moment === "number",
+  );
+  return {
+    nowMs,
+    groups: JSON.parse(String(row.groups)),
+    nextInMs: moments.length > 0 ? Math.min(...moments) - nowMs : undefined,
+  };
 }

@@ -106,6 +106,7 @@ function purgeStep(partitionId: number): Operation<void> {
       { sql: END_PURGE, args },
     ],
     bytes: 0,
+    afterLostAnswer: "repeat",
     settle: () => undefined,
   };
 }

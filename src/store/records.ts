@@ -37,6 +37,11 @@ const ADVANCE_LOG_END = `
   WHERE partition_id = :partition_id
   RETURNING log_end_offset`;
 
+/** sqld refuses arguments above about 4.1 MB. */
+const ROWS_BYTES_MAX = 4_000_000;
+/** Punctuation and a timestamp around a row's key, headers and value. */
+const ROW_OVERHEAD_BYTES = 32;
+
 export interface PartitionAppend {
   readonly partition: number;
   readonly records: readonly NewRecord[];
@@ -59,30 +64,62 @@ export function appendRecords(
   appends: readonly PartitionAppend[],
   cadence?: TimeIndexCadence,
 ): Operation<readonly AppendedPartition[] | undefined> {
-  const targets = appends.map((append) => ({
-    ...append,
-    partitionId: partitionIdOf(topic, append.partition),
+  const targets = appends.map(({ partition, records }) => ({
+    partition,
+    partitionId: partitionIdOf(topic, partition),
+    count: records.length,
+    pieces: piecesOf(records),
   }));
   return {
     statements: targets.flatMap((target) => appendStatements(target, cadence)),
     bytes: appends.reduce((sum, { records }) => sum + bytesOf(records), 0),
+    appends: targets.map(({ partitionId, count }) => ({ partitionId, count })),
     settle: (results) => {
-      // Only ADVANCE_LOG_END returns anything: one row, where the partition is there.
+      // Only ADVANCE_LOG_END returns anything: one row a piece, where the partition is there.
       const advanced = results.flat();
-      if (advanced.length < targets.length) return undefined;
-      return targets.map(({ partition, partitionId, records }, index) => {
-        const logEndOffset = numberColumn(advanced[index], "log_end_offset");
-        return { partition, partitionId, offset: logEndOffset - records.length, logEndOffset };
-      });
+      const logEnds = new Map<number, number>();
+      for (const { partitionId, pieces } of targets) {
+        const last = advanced.splice(0, pieces.length).at(-1);
+        if (last) logEnds.set(partitionId, numberColumn(last, "log_end_offset"));
+      }
+      return appendedTo(targets, logEnds);
     },
+    afterLostAnswer: (logEnds) => appendedTo(targets, logEnds),
   };
 }
 
+interface AppendTarget {
+  readonly partition: number;
+  readonly partitionId: number;
+  readonly count: number;
+  readonly pieces: readonly (readonly NewRecord[])[];
+}
+
+function appendedTo(
+  targets: readonly AppendTarget[],
+  logEnds: ReadonlyMap<number, number>,
+): readonly AppendedPartition[] | undefined {
+  const appended: AppendedPartition[] = [];
+  for (const { partition, partitionId, count } of targets) {
+    const logEndOffset = logEnds.get(partitionId);
+    if (logEndOffset === undefined) return undefined;
+    appended.push({ partition, partitionId, offset: logEndOffset - count, logEndOffset });
+  }
+  return appended;
+}
+
 function appendStatements(
-  { partitionId, records }: { partitionId: number; records: readonly NewRecord[] },
+  { partitionId, count, pieces }: AppendTarget,
   cadence: TimeIndexCadence | undefined,
 ): Statement[] {
-  const isIndexDue = cadence?.isDue(partitionId, records.length) ?? true;
+  const isIndexDue = cadence?.isDue(partitionId, count) ?? true;
+  return [
+    ...pieces.flatMap((piece) => pieceStatements(partitionId, piece)),
+    ...(isIndexDue ? [indexTimes(partitionId)] : []),
+  ];
+}
+
+function pieceStatements(partitionId: number, records: readonly NewRecord[]): Statement[] {
   const counters = {
     count: records.length,
     bytes: bytesOf(records),
@@ -95,8 +132,35 @@ function appendStatements(
       args: { partition_id: partitionId, rows: appendRowsJson(records) },
     },
     { sql: ADVANCE_LOG_END, args: { partition_id: partitionId, ...counters } },
-    ...(isIndexDue ? [indexTimes(partitionId)] : []),
   ];
+}
+
+/** A remote database takes no larger argument; most appends are one piece. */
+function piecesOf(records: readonly NewRecord[]): readonly (readonly NewRecord[])[] {
+  if (rowBytesMax(records) <= ROWS_BYTES_MAX) return [records];
+  const pieces: NewRecord[][] = [];
+  let bytesLeft = 0;
+  for (const record of records) {
+    const bytes = rowBytesMax([record]);
+    if (bytes > bytesLeft) {
+      pieces.push([]);
+      bytesLeft = ROWS_BYTES_MAX;
+    }
+    bytesLeft -= bytes;
+    pieces.at(-1)?.push(record);
+  }
+  return pieces;
+}
+
+/**
+ * As appendRowsJson() writes them: quotes and backslashes take two bytes each, and so does a byte in hex. A key may
+ * have control characters as they are, which take six.
+ */
+function rowBytesMax(records: readonly NewRecord[]): number {
+  return records.reduce(
+    (sum, { bytes, key }) => sum + 2 * bytes + 4 * (key?.length ?? 0) + ROW_OVERHEAD_BYTES,
+    0,
+  );
 }
 
 function partitionIdOf({ topic, partitionIds }: Topic, partition: number): number {

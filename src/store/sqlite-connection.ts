@@ -9,7 +9,15 @@
 // finishes what it has begun.
 
 import Database from "libsql";
-import { DbError, type DbFailure, type Row, type Rows, type SqlValue, type Statement } from "./db.ts";
+import {
+  boundArgs,
+  DbError,
+  type DbFailure,
+  type Row,
+  type Rows,
+  type SqlValue,
+  type Statement,
+} from "./db.ts";
 
 /** Statements are written as constants; this only bounds what somebody builds. */
 const STATEMENTS_MAX = 500;
@@ -80,16 +88,6 @@ export function dbErrorOf(error: unknown, other: DbFailure): DbError {
   if (code.startsWith("SQLITE_FULL")) return new DbError("full", message, error);
   if (other === "rejected" && code.startsWith("SQLITE_IOERR")) return new DbError("io", message, error);
   return new DbError(other, message, error);
-}
-
-/** A JavaScript number would be bound as REAL, and 7.0 is not an offset. */
-function boundArgs(args: Readonly<Record<string, SqlValue>> = {}): Record<string, SqlValue | bigint> {
-  const bound: Record<string, SqlValue | bigint> = {};
-  for (const [name, value] of Object.entries(args)) {
-    if (Number.isNaN(value)) throw new TypeError(`:${name} is not a number`);
-    bound[name] = Number.isSafeInteger(value) ? BigInt(value as number) : value;
-  }
-  return bound;
 }
 
 function rowOf(row: unknown): Row {

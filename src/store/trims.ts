@@ -72,6 +72,7 @@ export function trimStep({ partitionId, before }: Trim): Operation<LogBounds | u
       { sql: READ_BOUNDS, args },
     ],
     bytes: 0,
+    afterLostAnswer: "repeat",
     settle: (results) => {
       const row = results.at(-1)?.[0];
       if (!row) return undefined;

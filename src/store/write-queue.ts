@@ -8,7 +8,7 @@
 import type { Chance, Log, Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
 import { PENDING_WRITE_BYTES_MAX, WRITE_DEADLINE_MS } from "../protocol/limits.ts";
-import { type Db, DbError, problemOfDbError, type Rows, type Statement } from "./db.ts";
+import { type Db, DbError, problemOfDbError, type Rows, type Statement, type WriteOptions } from "./db.ts";
 
 const FLUSH_OPERATIONS_MAX = 512;
 /** About 10,000 records of 200 bytes: longer would hold the event loop too long. One larger operation goes alone. */
@@ -20,13 +20,28 @@ export interface Operation<T> {
   readonly statements: readonly Statement[];
   /** What it holds in memory while it waits. */
   readonly bytes: number;
+  /** What it adds to partitions, where they are there. */
+  readonly appends?: readonly Append[];
+  /**
+   * What to do where it was written and its rows are lost, which happens on a remote database only: `repeat` it, where
+   * that gives the same answer, or settle by the log end after its append in each partition that is there. Without it,
+   * `outcome_unknown`.
+   */
+  readonly afterLostAnswer?: "repeat" | ((logEnds: ReadonlyMap<number, number>) => T);
   /** Reads the rows of its statements once they are durable. Throws a Problem where its conditions did not hold. */
   settle(results: readonly Rows[]): T;
+}
+
+export interface Append {
+  readonly partitionId: number;
+  readonly count: number;
 }
 
 interface Pending {
   readonly operation: Operation<unknown>;
   readonly deadlineAtMs: number;
+  /** It was done, and is repeated for the answer that was lost: whatever comes of that, nobody may say it was not. */
+  readonly isWritten: boolean;
   readonly resolve: (value: unknown) => void;
   readonly reject: (error: Error) => void;
 }
@@ -60,7 +75,8 @@ export class WriteQueue {
     return new Promise<T>((resolve, reject) => {
       const deadlineAtMs = this.#scheduler.nowMs() + WRITE_DEADLINE_MS;
       // The value that reaches `resolve` is what this operation's own `settle` returned.
-      this.#pending.push({ operation, deadlineAtMs, resolve: resolve as (value: unknown) => void, reject });
+      const settle = { resolve: resolve as (value: unknown) => void, reject };
+      this.#pending.push({ operation, deadlineAtMs, isWritten: false, ...settle });
       this.#pendingBytes += operation.bytes;
       this.#start();
     });
@@ -100,15 +116,31 @@ export class WriteQueue {
   /** Returns how long to wait before the next flush. */
   async #write(flush: readonly Pending[]): Promise<number> {
     try {
-      const results = await this.#db.write(flush.flatMap(({ operation }) => operation.statements));
-      this.#pending.splice(0, flush.length);
-      this.#suspects = Math.max(0, this.#suspects - flush.length);
+      const statements = flush.flatMap(({ operation }) => operation.statements);
+      const results = await this.#db.write(statements, this.#optionsFor(flush));
+      this.#take(flush.length);
       settleAll(flush, results);
-      for (const { operation } of flush) this.#pendingBytes -= operation.bytes;
       return 0;
     } catch (error) {
       return this.#recover(flush, error);
     }
+  }
+
+  #optionsFor(flush: readonly Pending[]): WriteOptions {
+    const [oldest] = flush;
+    const partitionIds = flush.flatMap(({ operation }) => operation.appends ?? []).map(partitionIdOf);
+    return {
+      appendedTo: [...new Set(partitionIds)],
+      withinMs: oldest ? oldest.deadlineAtMs - this.#scheduler.nowMs() : WRITE_DEADLINE_MS,
+    };
+  }
+
+  /** The first so many are settled, or about to be. */
+  #take(count: number): readonly Pending[] {
+    this.#suspects = Math.max(0, this.#suspects - count);
+    const taken = this.#pending.splice(0, count);
+    for (const { operation } of taken) this.#pendingBytes -= operation.bytes;
+    return taken;
   }
 
   #recover(flush: readonly Pending[], error: unknown): number {
@@ -121,12 +153,28 @@ export class WriteQueue {
       message: failure.message,
       operations: flush.length,
     });
-    if (flush.length > 1 && failure.failure !== "unknown") {
-      this.#suspects = flush.length;
-    } else {
-      this.#refuse(flush.length, problemOfDbError(failure));
-    }
+    if (failure.failure === "unanswered") this.#settleUnanswered(flush.length, failure);
+    else if (flush.length > 1 && failure.failure !== "unknown") this.#suspects = flush.length;
+    else this.#refuse(flush.length, problemOfDbError(failure));
     return 0;
+  }
+
+  /** They are written. Those that can be repeated are, before all others; the others go by what is known. */
+  #settleUnanswered(count: number, failure: DbError): void {
+    const taken = this.#take(count);
+    const logEnds = logEndsAfterEach(taken, failure.logEnds);
+    const repeated: Pending[] = [];
+    for (const [index, pending] of taken.entries()) {
+      const { afterLostAnswer } = pending.operation;
+      if (afterLostAnswer === "repeat") repeated.push({ ...pending, isWritten: true });
+      else
+        settle(pending, () => {
+          if (!afterLostAnswer) throw problemOfDbError(failure);
+          return afterLostAnswer(logEnds[index] ?? new Map());
+        });
+    }
+    this.#pending.unshift(...repeated);
+    for (const { operation } of repeated) this.#pendingBytes += operation.bytes;
   }
 
   #nextFlush(): readonly Pending[] {
@@ -150,11 +198,7 @@ export class WriteQueue {
   }
 
   #refuse(count: number, problem: Problem): void {
-    this.#suspects = Math.max(0, this.#suspects - count);
-    for (const { operation, reject } of this.#pending.splice(0, count)) {
-      this.#pendingBytes -= operation.bytes;
-      reject(problem);
-    }
+    for (const { isWritten, reject } of this.#take(count)) reject(isWritten ? answerIsLost() : problem);
   }
 
   #pause(delayMs: number): Promise<void> {
@@ -174,15 +218,48 @@ export class WriteQueue {
 
 function settleAll(flush: readonly Pending[], results: readonly Rows[]): void {
   let first = 0;
-  for (const { operation, resolve, reject } of flush) {
+  for (const pending of flush) {
+    const { operation } = pending;
     const end = first + operation.statements.length;
-    try {
-      resolve(operation.settle(results.slice(first, end)));
-    } catch (error) {
-      reject(error instanceof Error ? error : new Error(String(error)));
-    }
+    const rows = results.slice(first, end);
+    settle(pending, () => operation.settle(rows));
     first = end;
   }
+}
+
+function settle({ resolve, reject }: Pending, outcomeOf: () => unknown): void {
+  try {
+    resolve(outcomeOf());
+  } catch (error) {
+    reject(error instanceof Error ? error : new Error(String(error)));
+  }
+}
+
+/** What the log ends were after each operation, by where the last has left them. */
+function logEndsAfterEach(
+  flush: readonly Pending[],
+  last: ReadonlyMap<number, number>,
+): readonly ReadonlyMap<number, number>[] {
+  const all: ReadonlyMap<number, number>[] = [];
+  let logEnds = last;
+  for (const { operation } of flush.toReversed()) {
+    all.unshift(logEnds);
+    const before = new Map(logEnds);
+    for (const { partitionId, count } of operation.appends ?? []) {
+      const logEnd = before.get(partitionId);
+      if (logEnd !== undefined) before.set(partitionId, logEnd - count);
+    }
+    logEnds = before;
+  }
+  return all;
+}
+
+function partitionIdOf({ partitionId }: Append): number {
+  return partitionId;
+}
+
+function answerIsLost(): Problem {
+  return problemOfDbError(new DbError("unanswered", "the answer of a write was lost"));
 }
 
 function overdueProblem(): Problem {

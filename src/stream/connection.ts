@@ -169,8 +169,13 @@ export class Connection implements SocketHandlers {
         return this.#join(effect);
       case "openReader":
         return this.#openReader(effect);
-      case "gain":
-        return this.#gain(effect);
+      case "release":
+        return this.#inBackground(
+          "release",
+          this.#deps.memberships.release(effect.member, effect.partitions),
+        );
+      case "stall":
+        return this.#stall(effect);
       case "gainReader":
         return this.#gainReader(effect);
       case "leave":
@@ -222,13 +227,12 @@ export class Connection implements SocketHandlers {
   }
 
   #join({ ref, request }: Effect<"join">): void {
-    const joined = this.#deps.memberships.join(request, (reason) =>
-      this.#dispatch({ type: "ended", ref, reason }),
-    );
-    joined.then(
-      (result) => this.#dispatch({ type: "joined", ref, result }),
-      (error) => this.#dispatch({ type: "openFailed", ref, problem: this.#problemOf(error) }),
-    );
+    this.#deps.memberships.join(request, {
+      onJoined: (result) => this.#dispatch({ type: "joined", ref, result }),
+      onRefused: (error) => this.#dispatch({ type: "openFailed", ref, problem: this.#problemOf(error) }),
+      onChange: (change) => this.#dispatch({ type: "ownership", ref, change }),
+      onEnd: (reason) => this.#dispatch({ type: "ended", ref, reason }),
+    });
   }
 
   #openReader({ ref, request }: Effect<"openReader">): void {
@@ -238,20 +242,19 @@ export class Connection implements SocketHandlers {
     );
   }
 
-  #gain(effect: Effect<"gain">): void {
-    const { ref, member, topics, policies, lostPartitionIds } = effect;
-    this.#deps.memberships.gain({ ...member, topics, policies, lostPartitionIds }).then(
-      (result) => this.#dispatch({ type: "gained", ref, result }),
-      (error) => this.#again("gain", error, () => this.#gain(effect)),
-    );
-  }
-
   #gainReader(effect: Effect<"gainReader">): void {
     const { ref, request, knownPartitionIds } = effect;
     gainForReader(this.#deps, request, knownPartitionIds).then(
       (partitions) => this.#dispatch({ type: "readerGained", ref, partitions }),
       (error) => this.#again("gain", error, () => this.#gainReader(effect)),
     );
+  }
+
+  /** The client has been told that they are gone: until it is written nobody gets them. */
+  #stall(effect: Effect<"stall">): void {
+    this.#deps.memberships
+      .stall(effect.member, effect.partitions)
+      .catch((error) => this.#again("stall", error, () => this.#stall(effect)));
   }
 
   #leave({ member, answer }: Effect<"leave">): void {

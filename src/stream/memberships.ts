@@ -1,252 +1,233 @@
-// Joins and ends of group memberships, for all connections of this process: a group's changes one after the other,
-// and whoever loses a membership is told. What a join brings is decided in core/membership.ts; the database judges
-// every write again, so several processes may do this at once.
+// The group memberships of all connections of this process. What a group becomes is decided in core/group-plan.ts and
+// done in turns by group-turns.ts; this is the door to them, and finds the groups that something concerns. Other
+// processes on the same database do the same, and know of each other by what they write.
 
-import {
-  type GainRequest,
-  type GroupSnapshot,
-  type JoinRequest,
-  type JoinResult,
-  joinResult,
-  neededTimes,
-  planGain,
-  planJoin,
-  type TimeOffsets,
-} from "../core/membership.ts";
+import type { GroupPicture, JoinRequest } from "../core/group-picture.ts";
+import type { GroupChange, OwnedPartition } from "../core/group-plan.ts";
 import type { Chance, Log, Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
+import type { ResetRequest } from "../core/reset-plan.ts";
 import type { MembershipRef } from "../core/session/state.ts";
-import type { ResetPolicies } from "../protocol/places.ts";
+import { Batches } from "../store/batches.ts";
 import type { Db } from "../store/db.ts";
-import { readGroup, writeGain, writeJoin } from "../store/groups.ts";
-import {
-  endExpiredMemberships,
-  endMembership,
-  endMembershipsWithoutInstance,
-  msUntilNextExpiry,
-  renewLease,
-} from "../store/leases.ts";
-import { findOffsetsAt } from "../store/places.ts";
+import { type GroupQuestion, readGroups } from "../store/group-pictures.ts";
+import { type ChangedGroup, type PlannedChange, writeGroups } from "../store/groups.ts";
+import { endMembershipsWithoutInstance, greetProcesses, renewLease } from "../store/leases.ts";
 import type { Topics } from "../store/topics.ts";
 import type { WriteQueue } from "../store/write-queue.ts";
+import { GroupClock } from "./group-clock.ts";
+import { GroupTurns, type GroupTurnsDeps, type MemberListener, type ResetOutcome } from "./group-turns.ts";
+import { ProcessLease } from "./process-lease.ts";
 
-/** Another process changed the group each time between reading and writing. */
-const CHANGE_ATTEMPTS_MAX = 20;
-/** Lets a lease that is due be renewed before it is looked at. */
-const EXPIRY_SLACK_MS = 50;
-const EXPIRY_RETRY_MS = 1_000;
+/** Longer statements would hold up the event loop, or be too large for a remote database. */
+const GROUPS_PER_BATCH_MAX = 100;
 
-export type EndReason = "replaced" | "expired";
-
-interface Holder {
-  readonly membership: number;
-  readonly onEnd: (reason: EndReason) => void;
+export interface MembershipDeps {
+  readonly db: Db;
+  readonly topics: Topics;
+  readonly queue: WriteQueue;
+  readonly scheduler: Scheduler;
+  readonly chance: Chance;
+  readonly log: Log;
+  /** Of this server, where others share the database: its members end with it. */
+  readonly processId: string | null;
 }
 
 export class Memberships {
-  readonly #db: Db;
-  readonly #topics: Topics;
-  readonly #queue: WriteQueue;
-  readonly #scheduler: Scheduler;
-  readonly #chance: Chance;
-  readonly #log: Log;
-  /** The connection that holds a membership, by group and member. */
-  readonly #holders = new Map<string, Holder>();
-  /** The last change of each group that is under way. */
-  readonly #changesByGroup = new Map<string, Promise<unknown>>();
-  #cancelExpiry: (() => void) | undefined;
-  #isClosed = false;
+  readonly #deps: MembershipDeps;
+  readonly #clock: GroupClock;
+  readonly #processLease: ProcessLease | undefined;
+  readonly #turnsDeps: GroupTurnsDeps;
+  readonly #turnsByGroup = new Map<string, GroupTurns>();
 
-  constructor(deps: {
-    db: Db;
-    topics: Topics;
-    queue: WriteQueue;
-    scheduler: Scheduler;
-    chance: Chance;
-    log: Log;
-  }) {
-    this.#db = deps.db;
-    this.#topics = deps.topics;
-    this.#queue = deps.queue;
-    this.#scheduler = deps.scheduler;
-    this.#chance = deps.chance;
-    this.#log = deps.log;
-  }
-
-  /** A server that has just opened an embedded file: nobody holds a socket of the memberships that it finds. */
-  async endThoseOfLastRun(): Promise<void> {
-    const ended = await this.#queue.submit(endMembershipsWithoutInstance());
-    if (ended.length > 0) this.#log("memberships of the last run ended", { count: ended.length });
-    await this.#scheduleExpiry();
-  }
-
-  /** Rejects with a Problem. `onEnd` is called once, when the membership is lost to others or to its lease. */
-  join(request: Omit<JoinRequest, "newMemberId">, onEnd: (reason: EndReason) => void): Promise<JoinResult> {
-    return this.#inTurn(request.group, async () => {
-      const result = await this.#joinOrCreateTopics({ ...request, newMemberId: this.#chance.newId() });
-      this.#holders.set(holderKey(request.group, result.memberId), { membership: result.membership, onEnd });
-      return result;
+  constructor(deps: MembershipDeps) {
+    this.#deps = deps;
+    const { db, queue, scheduler, log, processId } = deps;
+    this.#clock = new GroupClock({
+      db,
+      queue,
+      scheduler,
+      log,
+      onDue: (groups) => this.#look(groups),
+      ownMembers: () => [...this.#turnsByGroup.values()].flatMap(({ members }) => members),
+      processId,
     });
+    if (processId !== null) {
+      const onOutage = () => this.#clock.noteOutage();
+      this.#processLease = new ProcessLease({ processId, queue, scheduler, log, onOutage });
+    }
+    // A thousand groups that begin to rebalance at once are read and written together.
+    const reads = new Batches<GroupQuestion, GroupPicture>({
+      scheduler,
+      requestsMax: GROUPS_PER_BATCH_MAX,
+      run: (asked) => readGroups(db, asked),
+    });
+    const writes = new Batches<PlannedChange, ChangedGroup>({
+      scheduler,
+      requestsMax: GROUPS_PER_BATCH_MAX,
+      run: (changes) => queue.submit(writeGroups(changes, processId)),
+    });
+    this.#turnsDeps = {
+      db,
+      queue,
+      read: (question) => reads.submit(question),
+      write: async (change) => {
+        // Of a reset whose answer is lost nobody can say what was done: it does not take others with it.
+        if (!change.resets.some(({ isExact }) => isExact)) return writes.submit(change);
+        const [changed] = await queue.submit(writeGroups([change], processId));
+        if (!changed) throw new Error("A plan was written without an outcome");
+        return changed;
+      },
+      mayExpire: () => this.#clock.mayExpire,
+      scheduler,
+      log,
+      onDueIn: (ms) => this.#clock.expectIn(ms),
+      onOutage: () => this.#clock.noteOutage(),
+      onDone: (group) => this.#forgetIfDone(group),
+    };
   }
 
   /**
-   * What the member's topics have beside what is owned, and what it has just lost, anew. Undefined where there is
-   * nothing, or the membership has ended. Rejects with a Problem.
+   * A server that has just opened its database. Of a file that is its own nobody holds a socket of the memberships that
+   * it finds; of a shared one other processes may.
    */
-  gain(request: GainRequest): Promise<JoinResult | undefined> {
-    return this.#inTurn(request.group, () => this.#gainNow(request));
+  async begin(): Promise<void> {
+    const { queue, log, processId } = this.#deps;
+    if (processId === null) {
+      const ended = await queue.submit(endMembershipsWithoutInstance());
+      if (ended > 0) log("memberships of the last run ended", { count: ended });
+      await this.#clock.look();
+    } else {
+      await queue.submit(greetProcesses());
+      this.#clock.pause();
+    }
+  }
+
+  /** There are clients: what is due is carried out. */
+  resume(): void {
+    this.#clock.resume();
+  }
+
+  /** On a shared database, without clients: those who have some carry out what is due, and know of outages. */
+  pause(): void {
+    if (this.#deps.processId !== null) this.#clock.pause();
+  }
+
+  /** The listener is called with what becomes of it, now and later. A join that is refused creates no topic. */
+  join(request: Omit<JoinRequest, "newMemberId">, listener: MemberListener): void {
+    const { topics, chance } = this.#deps;
+    const join = { ...request, newMemberId: chance.newId() };
+    const enter = (told: MemberListener) => {
+      this.#processLease?.hold();
+      this.#turnsOf(request.group).join(join, told);
+    };
+    const retrying = {
+      ...listener,
+      onRefused: (error: unknown) => {
+        const isUnknown = error instanceof Problem && error.code === "unknown_topic";
+        if (!isUnknown || !topics.createsOnFirstUse) return listener.onRefused(error);
+        this.#createTopics(request.topics).then(
+          () => enter(listener),
+          (problem) => listener.onRefused(problem),
+        );
+      },
+    };
+    // Whatever of them changes after this is told.
+    Promise.all(request.topics.map((topic) => topics.find(topic))).then(
+      () => enter(retrying),
+      (error) => listener.onRefused(error),
+    );
   }
 
   /** When it rejects, the lease ends the membership. */
   leave(member: MembershipRef): Promise<void> {
     this.#letGo(member);
-    return this.#inTurn(member.group, async () => {
-      await this.#queue.submit(endMembership(member));
-    });
+    return this.#change({ kind: "leave", member });
+  }
+
+  /** Partitions that are revoked: all that was sent of them is acknowledged, or nobody minds. */
+  release(member: MembershipRef, partitions: readonly OwnedPartition[]): Promise<void> {
+    return this.#change({ kind: "release", member, partitions });
+  }
+
+  /** Partitions that nothing was acknowledged of in time: somebody else gets them, or the same member anew. */
+  stall(member: MembershipRef, partitions: readonly OwnedPartition[]): Promise<void> {
+    return this.#change({ kind: "stall", member, partitions });
   }
 
   /** Nobody renews the membership any more: it stays until its lease runs out, or is taken over. */
   async detach(member: MembershipRef): Promise<void> {
     this.#letGo(member);
     // The whole session timeout from now on; where that cannot be written, what was left of it.
-    await this.#queue.submit(renewLease(member)).catch((error) => {
-      this.#log("lease not renewed", { message: String(error) });
+    await this.#deps.queue.submit(renewLease(member)).catch((error) => {
+      this.#deps.log("lease not renewed", { message: String(error) });
     });
-    await this.#scheduleExpiry();
+    await this.#clock.look();
   }
 
   async renew(member: MembershipRef): Promise<void> {
-    const isAlive = await this.#queue.submit(renewLease(member));
-    if (!isAlive) this.#tellEnd(member, "expired");
-  }
-
-  /** Looks at leases no more. */
-  close(): void {
-    this.#isClosed = true;
-    this.#cancelExpiry?.();
-  }
-
-  /** A join that is refused for another reason creates nothing. */
-  async #joinOrCreateTopics(request: JoinRequest): Promise<JoinResult> {
     try {
-      return await this.#joinNow(request);
+      const isAlive = await this.#deps.queue.submit(renewLease(member));
+      if (!isAlive) this.#turnsByGroup.get(member.group)?.look();
     } catch (error) {
-      if (!(error instanceof Problem && error.code === "unknown_topic")) throw error;
-      for (const topic of request.topics) await this.#topics.require(topic);
-      return this.#joinNow(request);
+      this.#clock.noteOutage();
+      throw error;
     }
   }
 
-  async #joinNow(request: JoinRequest): Promise<JoinResult> {
-    return this.#planned(request, async ({ snapshot, times, ...change }) => {
-      const plan = planJoin(request, snapshot, times);
-      const joined = await this.#queue.submit(writeJoin({ ...change, request, plan }));
-      if (!joined) return undefined;
-      for (const memberId of plan.endedMemberIds)
-        this.#tellReplaced(request.group, memberId, joined.membership);
-      return { result: joinResult(joined, plan) };
-    });
+  /** Rejects with a Problem as planReset() says, or with a DbError. */
+  reset(request: ResetRequest): Promise<ResetOutcome> {
+    return this.#turnsOf(request.group).reset(request);
   }
 
-  async #gainNow(request: GainRequest): Promise<JoinResult | undefined> {
-    return this.#planned(request, async ({ snapshot, times, ...change }) => {
-      const plan = planGain(request, snapshot, times);
-      if (!plan || plan.partitionIds.length === 0) return { result: undefined };
-      const gained = await this.#queue.submit(writeGain({ ...change, plan }));
-      return gained && { result: joinResult(gained, plan) };
-    });
+  /** Another process may have given the group this version. */
+  onGroupChange(group: string, version: number): void {
+    this.#turnsByGroup.get(group)?.lookAt(version);
   }
 
-  /** Reads the group and lets `change` plan and write, again and again until the write meets the group as it was read. */
-  async #planned<T>(
-    request: { readonly group: string; readonly topics: readonly string[]; readonly policies: ResetPolicies },
-    change: (picture: {
-      readonly op: number;
-      readonly group: string;
-      readonly version: number;
-      readonly snapshot: GroupSnapshot;
-      readonly times: TimeOffsets;
-    }) => Promise<{ readonly result: T } | undefined>,
-  ): Promise<T> {
-    const { group, topics, policies } = request;
-    for (let attempt = 0; attempt < CHANGE_ATTEMPTS_MAX; attempt += 1) {
-      const snapshot = await readGroup(this.#db, group, topics);
-      const times = await findOffsetsAt(this.#db, neededTimes(snapshot.partitions, policies));
-      const { version } = snapshot;
-      const done = await change({ op: this.#queue.nextOp(), group, version, snapshot, times });
-      if (done) return done.result;
-    }
-    throw new Problem(
-      "unavailable",
-      `Group "${group}" changed ${CHANGE_ATTEMPTS_MAX} times while it was joined`,
-    );
+  /** The database does not answer: leases may be late through no fault of their members. */
+  noteOutage(): void {
+    this.#clock.noteOutage();
   }
 
-  #inTurn<T>(group: string, change: () => Promise<T>): Promise<T> {
-    const before = this.#changesByGroup.get(group) ?? Promise.resolve();
-    const result = before.then(change);
-    // Whoever asked for the change gets its error; the next one goes on.
-    const settled = result.then(
-      () => undefined,
-      (error) => {
-        const isRefusal = error instanceof Problem && !error.isRetriable;
-        // A join may have been written all the same, a leave may not: nobody renews what is there then.
-        if (!isRefusal) this.#expireLater();
-      },
-    );
-    this.#changesByGroup.set(group, settled);
-    void settled.then(() => {
-      if (this.#changesByGroup.get(group) === settled) this.#changesByGroup.delete(group);
-    });
-    return result;
+  /** Partitions have come or gone. */
+  onTopicChange(topic: string): void {
+    for (const turns of this.#turnsByGroup.values()) if (turns.hasTopic(topic)) turns.look();
   }
 
-  #tellReplaced(group: string, memberId: string, byMembership: number): void {
-    const holder = this.#holders.get(holderKey(group, memberId));
-    if (holder && holder.membership < byMembership) this.#tellEnd({ group, memberId, ...holder }, "replaced");
+  /** Looks at leases no more; resolves when nothing of a group is under way. */
+  async close(): Promise<void> {
+    this.#clock.pause();
+    await Promise.all([...this.#turnsByGroup.values()].map((turns) => turns.close()));
+    await this.#processLease?.end();
   }
 
-  #tellEnd(member: MembershipRef, reason: EndReason): void {
-    const holder = this.#holders.get(holderKey(member.group, member.memberId));
-    if (holder?.membership !== member.membership) return;
-    this.#letGo(member);
-    holder.onEnd(reason);
+  async #createTopics(names: readonly string[]): Promise<void> {
+    for (const topic of names) await this.#deps.topics.require(topic);
+  }
+
+  #change(change: Exclude<GroupChange, { kind: "join" }>): Promise<void> {
+    return this.#turnsOf(change.member.group).change(change);
+  }
+
+  #look(groups: readonly string[]): void {
+    for (const group of groups) this.#turnsOf(group).look();
   }
 
   #letGo(member: MembershipRef): void {
-    const key = holderKey(member.group, member.memberId);
-    if (this.#holders.get(key)?.membership === member.membership) this.#holders.delete(key);
+    this.#turnsByGroup.get(member.group)?.letGo(member);
   }
 
-  /** Connections renew their own members' leases; this ends those that nobody renews. */
-  async #scheduleExpiry(): Promise<void> {
-    const inMs = await msUntilNextExpiry(this.#db);
-    if (inMs !== undefined) this.#expireAfter(inMs + EXPIRY_SLACK_MS);
+  #turnsOf(group: string): GroupTurns {
+    const known = this.#turnsByGroup.get(group);
+    if (known) return known;
+    const turns = new GroupTurns(group, this.#turnsDeps);
+    this.#turnsByGroup.set(group, turns);
+    return turns;
   }
 
-  /** Not now: the database has just failed. */
-  #expireLater(): void {
-    this.#expireAfter(EXPIRY_RETRY_MS);
+  #forgetIfDone(group: string): void {
+    if (this.#turnsByGroup.get(group)?.isNeeded === false) this.#turnsByGroup.delete(group);
+    if (this.#turnsByGroup.size === 0) this.#processLease?.letGo();
   }
-
-  #expireAfter(delayMs: number): void {
-    this.#cancelExpiry?.();
-    if (this.#isClosed) return;
-    this.#cancelExpiry = this.#scheduler.after(delayMs, () => {
-      this.#endExpired().catch((error) => {
-        this.#log("leases could not be looked at", { message: String(error) });
-        this.#expireLater();
-      });
-    });
-  }
-
-  async #endExpired(): Promise<void> {
-    for (const member of await this.#queue.submit(endExpiredMemberships())) this.#tellEnd(member, "expired");
-    await this.#scheduleExpiry();
-  }
-}
-
-/** A group's name has no slash. */
-function holderKey(group: string, memberId: string): string {
-  return `${group}/${memberId}`;
 }

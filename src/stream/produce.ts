@@ -38,11 +38,20 @@ export async function findTarget(
   topicName: string,
   records: readonly NewRecord[],
 ): Promise<Topic> {
-  const known = await topics.find(topicName);
-  if (!known && !topics.createsOnFirstUse) throw unknownTopic(topicName);
+  const remembered = await topics.find(topicName);
+  if (!remembered && !topics.createsOnFirstUse) throw unknownTopic(topicName);
+  // Another process may have given it more partitions.
+  const known = hasPartitions(remembered, records)
+    ? remembered
+    : await topics.findAgain({ topic: topicName });
   const partitionCount = known?.partitionIds.length ?? DEFAULT_PARTITION_COUNT;
   requirePartitions(records, { topic: topicName, partitionCount });
   return known ?? topics.require(topicName);
+}
+
+function hasPartitions(topic: Topic | undefined, records: readonly NewRecord[]): boolean {
+  const partitionCount = topic?.partitionIds.length ?? DEFAULT_PARTITION_COUNT;
+  return records.every(({ partition }) => partition === null || partition < partitionCount);
 }
 
 /** Where the topic is gone, another process has deleted it: it is found, or created, once more. */
@@ -53,7 +62,7 @@ export async function appendTo(
 ): Promise<readonly AppendedRun[]> {
   const runs = await appendOnce(deps, topic, records);
   if (runs) return runs;
-  deps.topics.forget(topic);
+  await deps.topics.findAgain(topic);
   const current = await findTarget(deps, topic.topic, records);
   const runsAgain = await appendOnce(deps, current, records);
   if (!runsAgain) throw unknownTopic(topic.topic);

@@ -24,6 +24,8 @@ export async function openReader(
   request: ReaderRequest,
 ): Promise<readonly ReaderPartition[]> {
   try {
+    // Whatever of them changes after this is told.
+    await Promise.all(request.topics.map((topic) => deps.topics.find(topic)));
     return await placeReader(deps, request);
   } catch (error) {
     if (!(error instanceof Problem && error.code === "unknown_topic")) throw error;

@@ -1,5 +1,6 @@
-// Reads of chunks, one a turn of the event loop so that a long catch-up lets others in between, and one for all who
-// want the same chunk: a thousand consumers at the tail cost one query and one text.
+// Reads of chunks, one for all who want the same chunk: a thousand consumers at the tail cost one query and one text.
+// A local file is read once a turn of the event loop, so that a long catch-up lets others in between; of a remote
+// database several answers are waited for at once.
 
 import type { Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
@@ -12,7 +13,7 @@ export class SharedReads {
   readonly #scheduler: Scheduler;
   readonly #readsByKey = new Map<string, Promise<Chunk>>();
   readonly #waiting: (() => Promise<unknown>)[] = [];
-  #isRunning = false;
+  #underWay = 0;
 
   constructor(deps: { db: Db; scheduler: Scheduler }) {
     this.#db = deps.db;
@@ -34,9 +35,7 @@ export class SharedReads {
         this.#readsByKey.delete(key); // who comes now may want what was appended since
         return this.#readNow(request).then(resolve, reject);
       });
-      if (this.#isRunning) return;
-      this.#isRunning = true;
-      this.#scheduler.soon(() => void this.#run());
+      if (this.#underWay < this.#db.readsAtOnceMax) this.#startNext();
     });
   }
 
@@ -46,9 +45,16 @@ export class SharedReads {
     return chunk;
   }
 
-  async #run(): Promise<void> {
-    await this.#waiting.shift()?.();
-    this.#isRunning = this.#waiting.length > 0;
-    if (this.#isRunning) this.#scheduler.soon(() => void this.#run());
+  #startNext(): void {
+    const read = this.#waiting.shift();
+    if (!read) return;
+    this.#underWay += 1;
+    this.#scheduler.soon(() => void this.#run(read));
+  }
+
+  async #run(read: () => Promise<unknown>): Promise<void> {
+    await read();
+    this.#underWay -= 1;
+    this.#startNext();
   }
 }

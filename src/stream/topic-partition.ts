@@ -10,7 +10,8 @@ export interface PartitionUse<T> {
 }
 
 /**
- * Where the partition is gone, another process has deleted the topic: it is looked up once more, and used as it is now.
+ * Where the topic is not as it is remembered, another process has changed it: it is looked up once more, and used as it
+ * is now.
  * Rejects with `unknown_partition` where the topic does not have it, `unknown_topic` where it is not there any more.
  */
 export async function usePartition<T>(
@@ -18,10 +19,10 @@ export async function usePartition<T>(
   topic: Topic,
   { partition, use }: PartitionUse<T>,
 ): Promise<{ readonly topic: Topic; readonly result: T }> {
-  const result = await use(partitionIdOf(topic, partition));
+  const partitionId = topic.partitionIds[partition];
+  const result = partitionId === undefined ? undefined : await use(partitionId);
   if (result !== undefined) return { topic, result };
-  topics.forget(topic);
-  const current = await topics.find(topic.topic);
+  const current = await topics.findAgain(topic);
   const again = current && (await use(partitionIdOf(current, partition)));
   if (!current || again === undefined) throw unknownTopic(topic.topic);
   return { topic: current, result: again };

@@ -9,7 +9,8 @@ import type { Db } from "../store/db.ts";
 import { readLogEnds } from "../store/records.ts";
 
 const POLL_INTERVAL_MIN_MS = 10;
-const POLL_INTERVAL_MAX_MS = 100;
+/** What another process has appended is seen within this time and two round trips to the database. */
+const POLL_INTERVAL_MAX_MS = 50;
 
 interface Waiter {
   readonly position: number;

@@ -42,6 +42,14 @@ const commit = (entry: Record<string, unknown>): Request => ({
 const get = (path: string): Request => ({ method: "GET", path });
 const put = (path: string, body: string): Request => ({ method: "PUT", path, body });
 const remove = (path: string): Request => ({ method: "DELETE", path });
+const RESET = "/v1/groups/outside/reset";
+const ORDERS = [{ topic: "orders" }];
+/** It would be applied: the group has committed 4 there. */
+const STEP = { topic: "orders", partition: 0, from: 4, to: 0 };
+const reset = (body: Record<string, unknown>, group = "outside"): Request => ({
+  path: `/v1/groups/${group}/reset`,
+  body: JSON.stringify(body),
+});
 const lines = (bad: string) =>
   Array.from({ length: 5_000 }, (_, n) => (n === 3_999 ? bad : `{"n":${n}}`)).join("\n");
 const headers = (count: number) =>
@@ -329,14 +337,236 @@ const REFUSED: readonly Refused[] = [
   ],
   ["no entries", { path: COMMIT, body: '{"offsets":[]}' }, 400, "bad_request", /offsets.*empty/],
 
-  // ── routes ──
+  // ── resets of groups ──
   [
-    "a reset, which is not built yet",
-    { path: "/v1/groups/outside/reset", body: "{}" },
-    501,
+    "a reset of nothing",
+    reset({}),
+    400,
     "bad_request",
-    /not built/,
+    /reset of the group: it must have "topics" and "to", or "plan"/,
   ],
+  ["a reset without a place", reset({ topics: ORDERS }), 400, "bad_request", /"topics" and "to", or "plan"/],
+  [
+    "a reset of no topics that are said",
+    reset({ to: "latest" }),
+    400,
+    "bad_request",
+    /"topics" and "to", or "plan"/,
+  ],
+  [
+    "a reset to a place and by a plan",
+    reset({ topics: ORDERS, to: "latest", plan: [STEP] }),
+    400,
+    "bad_request",
+    /"topics" and "to", or "plan"/,
+  ],
+  [
+    "a plan with a place",
+    reset({ to: "latest", plan: [STEP] }),
+    400,
+    "bad_request",
+    /"topics" and "to", or "plan"/,
+  ],
+  [
+    "a reset of an empty list of topics",
+    reset({ topics: [], to: "latest" }),
+    400,
+    "bad_request",
+    /topics.*empty/,
+  ],
+  [
+    "a reset of an empty list of partitions",
+    reset({ topics: [{ topic: "orders", partitions: [] }], to: "latest" }),
+    400,
+    "bad_request",
+    /partitions.*empty/,
+  ],
+  [
+    "a reset of 101 topics",
+    reset({ topics: numbers(101).map((n) => ({ topic: `t${n}` })), to: "latest" }),
+    400,
+    "bad_request",
+    /topics.*100/,
+  ],
+  [
+    "a reset of a topic twice",
+    reset({ topics: [...ORDERS, ...ORDERS], to: "latest" }),
+    400,
+    "bad_request",
+    /topic twice/,
+  ],
+  [
+    "a reset of a partition twice",
+    reset({ topics: [{ topic: "orders", partitions: [1, 0, 1] }], to: "latest" }),
+    400,
+    "bad_request",
+    /partition twice/,
+  ],
+  [
+    "a plan of 10,001 partitions",
+    reset({ plan: numbers(10_001).map((partition) => ({ ...STEP, partition })) }),
+    400,
+    "bad_request",
+    /plan.*10000/,
+  ],
+  ["an empty plan", reset({ plan: [] }), 400, "bad_request", /plan.*empty/],
+  [
+    "a plan with a partition twice",
+    reset({ plan: [STEP, { ...STEP, to: 2 }] }),
+    400,
+    "bad_request",
+    /partition twice/,
+  ],
+  ["a plan that leads nowhere", reset({ plan: [{ ...STEP, to: null }] }), 400, "bad_request", /plan\.0\.to/],
+  ["a plan from −1", reset({ plan: [{ ...STEP, from: -1 }] }), 400, "bad_request", /plan\.0\.from/],
+  [
+    "a plan without an origin",
+    reset({ plan: [{ ...STEP, from: undefined }] }),
+    400,
+    "bad_request",
+    /plan\.0\.from/,
+  ],
+  ["an unknown member of a reset", reset({ plan: [STEP], force: true }), 400, "bad_request", /"force"/],
+  [
+    "an unknown member of a plan",
+    reset({ plan: [{ ...STEP, generation: 1 }] }),
+    400,
+    "bad_request",
+    /generation/,
+  ],
+  [
+    "a reset to an unknown place",
+    reset({ topics: ORDERS, to: "newest" }),
+    400,
+    "bad_request",
+    /to.*"earliest"/,
+  ],
+  ["a reset to no place of a policy", reset({ topics: ORDERS, to: "none" }), 400, "bad_request", /to/],
+  [
+    "a reset to two places",
+    reset({ topics: ORDERS, to: { offset: 1, shift: 1 } }),
+    400,
+    "bad_request",
+    /one place/,
+  ],
+  ["a reset to 1.5", reset({ topics: ORDERS, to: { offset: 1.5 } }), 400, "bad_request", /offset/],
+  ["a dry run that is text", reset({ plan: [STEP], dryRun: "yes" }), 400, "bad_request", /dryRun/],
+  ["a reason with NUL", reset({ plan: [STEP], reason: "a\u0000" }), 400, "bad_request", /reason.*NUL/],
+  [
+    "a reason of 4 KiB and a byte",
+    reset({ plan: [STEP], reason: "r".repeat(4_097) }),
+    400,
+    "bad_request",
+    /reason.*4096/,
+  ],
+  [
+    "a reset with a parameter",
+    { ...reset({ plan: [STEP] }), path: `${RESET}?dryRun=true` },
+    400,
+    "bad_request",
+    /"dryRun"/,
+  ],
+  [
+    "a member of a reset twice",
+    { path: RESET, body: '{"to":"latest","to":"earliest","topics":[{"topic":"orders"}]}' },
+    400,
+    "bad_request",
+    /"to".*twice/,
+  ],
+  [
+    "a reset of a group that is not there",
+    reset({ plan: [STEP] }, "nobody"),
+    404,
+    "unknown_group",
+    /"nobody"/,
+  ],
+  [
+    "a reset of a group that is not there, to a time",
+    reset({ topics: ORDERS, to: { ago: 1 } }, "nobody"),
+    404,
+    "unknown_group",
+    /"nobody"/,
+  ],
+  ["a reset of a group with a bad name", reset({ plan: [STEP] }, "a%2Fb"), 400, "bad_request", /group/],
+  [
+    "a reset in an unknown topic",
+    reset({ topics: [...ORDERS, { topic: "nowhere" }], to: "latest" }),
+    404,
+    "unknown_topic",
+    /"nowhere"/,
+  ],
+  [
+    "a plan for an unknown topic",
+    reset({ plan: [{ ...STEP, topic: "nowhere" }] }),
+    404,
+    "unknown_topic",
+    /"nowhere"/,
+  ],
+  [
+    "a reset of an unknown partition",
+    reset({ topics: [{ topic: "orders", partitions: [0, 3] }], to: "latest" }),
+    404,
+    "unknown_partition",
+    /3.*0 to 2/,
+  ],
+  [
+    "a plan for an unknown partition",
+    reset({ plan: [{ ...STEP, partition: 3 }] }),
+    404,
+    "unknown_partition",
+    /3.*0 to 2/,
+  ],
+  [
+    "a reset to above the log end",
+    reset({ topics: ORDERS, to: { offset: RECORDS_EACH + 1 } }),
+    416,
+    "offset_out_of_range",
+    /"orders" partition 0.*11.*10/,
+  ],
+  [
+    "a plan to above the log end",
+    reset({ plan: [{ ...STEP, to: 11 }] }),
+    416,
+    "offset_out_of_range",
+    /11.*10/,
+  ],
+  [
+    "a shift where nothing is committed",
+    reset({ topics: ORDERS, to: { shift: 1 } }),
+    409,
+    "no_committed_offset",
+    /"orders" partition 1/,
+  ],
+  [
+    "the committed offset where nothing is committed",
+    reset({ topics: [{ topic: "orders", partitions: [2] }], to: "current" }),
+    409,
+    "no_committed_offset",
+    /"orders" partition 2/,
+  ],
+  [
+    "a plan out of date",
+    reset({ plan: [{ ...STEP, from: 3 }] }),
+    409,
+    "conflict",
+    /"orders" partition 0.*3.*4/,
+  ],
+  [
+    "a plan out of date in its last partition",
+    reset({ plan: [STEP, { ...STEP, partition: 1, from: 0 }] }),
+    409,
+    "conflict",
+    /partition 1.*null/,
+  ],
+  [
+    "a dry run of a plan out of date",
+    reset({ plan: [{ ...STEP, from: null }], dryRun: true }),
+    409,
+    "conflict",
+    /4/,
+  ],
+
+  // ── routes ──
   [
     "transactions, which are not built yet",
     { path: "/v1/transactions", body: "{}" },
@@ -392,6 +622,7 @@ describe("at its limit is taken:", () => {
     ["a fetch of 4,000,000 bytes", get(`${FETCH}?maxBytes=4000000`)],
     ["a wait of 30,000 ms, with records there", get(`${FETCH}?waitMs=30000`)],
     ["a fetch from the log end", get(`${FETCH}?from=10`)],
+    ["a reason of 4 KiB", reset({ plan: [STEP], dryRun: true, reason: "r".repeat(4_096) })],
     [
       "metadata of 4 KiB",
       {
@@ -405,6 +636,20 @@ describe("at its limit is taken:", () => {
     const { status, text } = await watched.leavesAllAsItWas(() => send(request));
     if (status >= 300) throw new Error(`${status} ${text.slice(0, 300)}`);
   });
+
+  test("a reset of 100 topics and 10,000 partitions, and the plan that it answers", async () => {
+    const topics = numbers(100).map((n) => ({ topic: `limits-reset-${n}` }));
+    for (const { topic } of topics) await send(put(`/v1/topics/${topic}`, '{"partitionCount":100}'));
+    const offsets = [{ topic: "limits-reset-0", partition: 0, offset: 0 }];
+    await send({ path: "/v1/groups/limits/offsets", body: JSON.stringify({ offsets }) });
+    const planned = await watched.leavesAllAsItWas(() =>
+      send(reset({ topics, to: "latest", dryRun: true }, "limits")),
+    );
+    const { plan } = JSON.parse(planned.text);
+    expect([planned.status, plan.length]).toEqual([200, 10_000]);
+    const applied = await watched.leavesAllAsItWas(() => send(reset({ plan }, "limits")));
+    expect(JSON.parse(applied.text)).toEqual({ plan, applied: true });
+  }, 20_000);
 
   test("and a lone surrogate and NUL in a value come back as they were written", async () => {
     const path = "/v1/topics/limits-kept";

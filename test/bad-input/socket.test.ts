@@ -187,7 +187,12 @@ const REFUSED: readonly Refused[] = [
   ],
   ["both group and from", subscribe({ from: "latest" }), "bad_request", /group.*from|from.*group/],
   ["a name that the socket has", subscribe({ subscription: "s1" }), "conflict", /"s1"/],
-  ["a group that has a live member", subscribe({ group: "subject" }), "conflict", /live member|member/],
+  [
+    "a topic that the socket has in that group already",
+    subscribe({ group: "subject", topics: ["limits", "orders"] }),
+    "conflict",
+    /"orders".*"subject".*"s1"/,
+  ],
   ["an unknown policy", subscribe({ reset: "newest" }), "bad_request", /reset.*"earliest"/],
   ["an unknown policy in parts", subscribe({ reset: { missing: "first" } }), "bad_request", /reset\.missing/],
   ["a policy with an unknown member", subscribe({ reset: { above: "latest" } }), "bad_request", /above/],
@@ -289,6 +294,24 @@ const REFUSED: readonly Refused[] = [
     { type: "release", id: "case", subscription: "s1", partitions: [{ topic: "orders", partition: 0 }] },
     "conflict",
     /revoked/,
+  ],
+  [
+    "a release of what the subscription does not have",
+    { type: "release", id: "case", subscription: "s1", partitions: [{ topic: "orders", partition: 3 }] },
+    "not_assigned",
+    /partition 3/,
+  ],
+  [
+    "a release of nothing",
+    { type: "release", id: "case", subscription: "s1", partitions: [] },
+    "bad_request",
+    /partitions.*empty/,
+  ],
+  [
+    "a release in an unknown subscription",
+    { type: "release", id: "case", subscription: "s9", partitions: [{ topic: "orders", partition: 0 }] },
+    "unknown_subscription",
+    /"s9"/,
   ],
   [
     "an unsubscribe of an unknown subscription",

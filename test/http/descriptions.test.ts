@@ -351,6 +351,19 @@ describe("a real server", () => {
     await call("DELETE", "/v1/groups/live");
     await call("DELETE", "/v1/groups/live/topics/orders");
     await call("POST", "/v1/groups/live/offsets", { offsets: offsets.slice(0, 1) });
+    const topics = [{ topic: "orders" }];
+    await call("POST", "/v1/groups/live/reset", { topics, to: "latest", dryRun: true, reason: "r" });
+    await call("POST", "/v1/groups/live/reset", {
+      plan: [{ topic: "orders", partition: 0, from: 9, to: 0 }],
+    });
+    await call("POST", "/v1/groups/live/reset", { topics, to: { offset: 999 } });
+    await call("POST", "/v1/groups/live/reset", { topics: [{ topic: "nowhere" }], to: "latest" });
+    await call("POST", "/v1/groups/live/reset", {
+      topics: [{ topic: "orders", partitions: [9] }],
+      to: "latest",
+    });
+    await call("POST", "/v1/groups/live/reset", { topics });
+    await call("POST", "/v1/groups/nobody/reset", { topics, to: "latest" });
     await client.close();
 
     await call("DELETE", "/v1/groups/outside/topics/orders");

@@ -11,6 +11,7 @@ import {
   groupOffsetsSchema,
   placeSchema,
   producedRecordSchema,
+  resetRequestSchema,
   topicSettingsSchema,
 } from "../../src/protocol/schemas/client.ts";
 import { listOf, oneOf, word } from "../../src/protocol/schemas/parts.ts";
@@ -202,6 +203,7 @@ describe("a frame is taken by its JSON Schema, by judge() and by the server alik
 
 describe("a body is taken by its JSON Schema and by judge() alike", () => {
   const entry = { topic: "a", partition: 0, offset: 0 };
+  const step = { topic: "a", partition: 0, from: 1, to: 0 };
   const cases: readonly (readonly [schema: v.GenericSchema, input: unknown, isValid: boolean])[] = [
     [topicSettingsSchema, {}, true],
     [topicSettingsSchema, { partitionCount: null }, true],
@@ -213,6 +215,27 @@ describe("a body is taken by its JSON Schema and by judge() alike", () => {
     [groupOffsetsSchema, { offsets: [{ ...entry, generation: 1 }] }, false],
     [groupOffsetsSchema, { offsets: [] }, false],
     [groupOffsetsSchema, { offsets: Array.from({ length: 10_001 }, () => entry) }, false],
+    [resetRequestSchema, { topics: [{ topic: "a" }], to: "earliest" }, true],
+    [resetRequestSchema, { topics: [{ topic: "a", partitions: [0, 1] }], to: { shift: -1 } }, true],
+    [resetRequestSchema, { topics: [{ topic: "a" }], to: "current", dryRun: true, reason: "r" }, true],
+    [resetRequestSchema, { plan: [step] }, true],
+    [resetRequestSchema, { plan: [{ ...step, from: null }], dryRun: false }, true],
+    [resetRequestSchema, {}, false],
+    [resetRequestSchema, { topics: [{ topic: "a" }] }, false],
+    [resetRequestSchema, { to: "earliest" }, false],
+    [resetRequestSchema, { plan: [step], to: "earliest" }, false],
+    [resetRequestSchema, { plan: [step], topics: [{ topic: "a" }] }, false],
+    [resetRequestSchema, { plan: [step], topics: [{ topic: "a" }], to: "earliest" }, false],
+    [resetRequestSchema, { topics: [], to: "earliest" }, false],
+    [resetRequestSchema, { topics: names(101).map((topic) => ({ topic })), to: "earliest" }, false],
+    [resetRequestSchema, { topics: [{ topic: "a", partitions: [] }], to: "earliest" }, false],
+    [resetRequestSchema, { topics: [{ topic: "a", partitions: [1, 1] }], to: "earliest" }, false],
+    [resetRequestSchema, { topics: [{ topic: "a", partition: 1 }], to: "earliest" }, false],
+    [resetRequestSchema, { topics: [{ topic: "a" }], to: "newest" }, false],
+    [resetRequestSchema, { topics: [{ topic: "a" }], to: "earliest", dryRun: 1 }, false],
+    [resetRequestSchema, { plan: [] }, false],
+    [resetRequestSchema, { plan: [{ ...step, to: null }] }, false],
+    [resetRequestSchema, { plan: [{ ...step, from: -1 }] }, false],
     [producedRecordSchema, { bytes: "" }, true],
     [producedRecordSchema, { bytes: "AAAA" }, true],
     [producedRecordSchema, { bytes: "+/8=" }, true],

@@ -5,7 +5,7 @@ const DEV: Settings = {
   mode: "dev",
   host: "127.0.0.1",
   port: 4500,
-  databasePath: "./.tidemark/tidemark.db",
+  database: { kind: "file", path: "./.tidemark/tidemark.db" },
   createsTopicsOnFirstUse: true,
   allowedOrigins: [],
 };
@@ -50,11 +50,18 @@ describe("readSettings() takes a flag over a variable over the default:", () => 
       byVariable: "::1",
     },
     {
-      setting: "databasePath",
+      setting: "database",
       flag: ["--db", "file:flag.db"],
       variable: { TURSO_DATABASE_URL: "file:variable.db" },
-      byFlag: "flag.db",
-      byVariable: "variable.db",
+      byFlag: { kind: "file", path: "flag.db" },
+      byVariable: { kind: "file", path: "variable.db" },
+    },
+    {
+      setting: "database",
+      flag: ["--db", "http://flag.example:1"],
+      variable: { TURSO_DATABASE_URL: "https://variable.example" },
+      byFlag: { kind: "remote", url: "http://flag.example:1", authToken: undefined },
+      byVariable: { kind: "remote", url: "https://variable.example", authToken: undefined },
     },
     {
       setting: "createsTopicsOnFirstUse",
@@ -77,6 +84,17 @@ describe("readSettings() takes a flag over a variable over the default:", () => 
     expect(readSettings(["serve", ...flag], variable)[setting]).toEqual(byFlag as Settings[typeof setting]);
     const empty = Object.fromEntries(Object.keys(variable).map((name) => [name, ""]));
     expect(readSettings(["serve"], empty)[setting]).toEqual(readSettings(["serve"], {})[setting]);
+  });
+
+  test("the token", () => {
+    const url = "libsql://db.example.turso.io";
+    const tokenOf = (argv: readonly string[], environment: Environment) =>
+      readSettings(["serve", "--db", url, ...argv], environment).database;
+    const variable = { TURSO_AUTH_TOKEN: "variable" };
+    expect(tokenOf([], {})).toEqual({ kind: "remote", url, authToken: undefined });
+    expect(tokenOf([], { TURSO_AUTH_TOKEN: "" })).toEqual({ kind: "remote", url, authToken: undefined });
+    expect(tokenOf([], variable)).toEqual({ kind: "remote", url, authToken: "variable" });
+    expect(tokenOf(["--db-token", "flag"], variable)).toEqual({ kind: "remote", url, authToken: "flag" });
   });
 
   test("of a flag given twice the last counts", () => {
@@ -104,7 +122,23 @@ describe("readSettings() takes", () => {
     ["file:/var/a b#c'd.db", "/var/a b#c'd.db"],
     ["file:/var/ä.db", "/var/ä.db"],
   ])("the database %s", (url, path) => {
-    expect(readSettings(["serve", "--db", url], {}).databasePath).toBe(path);
+    expect(readSettings(["serve", "--db", url], {}).database).toEqual({ kind: "file", path });
+  });
+
+  test.each([
+    ["http://localhost:8080", "http://localhost:8080"],
+    ["http://127.0.0.1:8080/", "http://127.0.0.1:8080"],
+    ["http://[::1]:8080", "http://[::1]:8080"],
+    ["https://db.example", "https://db.example"],
+    ["libsql://db-me.aws-eu-west-1.turso.io", "libsql://db-me.aws-eu-west-1.turso.io"],
+  ])("the remote database %s", (given, url) => {
+    for (const mode of ["dev", "serve"])
+      expect(readSettings([mode, "--db", given], {}).database).toMatchObject({ kind: "remote", url });
+  });
+
+  test("a token beside a file, and keeps it to itself", () => {
+    const { database } = readSettings(["dev"], { TURSO_AUTH_TOKEN: "s3cret" });
+    expect(database).toEqual({ kind: "file", path: "./.tidemark/tidemark.db" });
   });
 
   test.each([
@@ -159,6 +193,12 @@ describe.each(["dev", "serve"])("readSettings() refuses in %s", (mode) => {
     "http://127.0.0.1:8080/s3cret",
     "db.example.turso.io?authToken=s3cret",
     "libsql://[s3cret",
+    "http://db.example:s3cret",
+    "http://s3cret@",
+    "libsql://db.example?authToken=s3cret",
+    "https://db.example/?s3cret",
+    "ws://db.example/s3cret",
+    "HTTP://user:s3cret@db.example",
     "s3cret",
   ])("the remote database %s, without its secret", (url) => {
     for (const message of [
@@ -209,7 +249,19 @@ describe.each(["dev", "serve"])("readSettings() refuses in %s", (mode) => {
     expect(message).not.toContain("s3cret");
   });
 
-  test.each(["--port", "--db", "--host", "--auto-create=true", "orders", "-- orders"])(
+  test("anything else without showing the token that was given with it", () => {
+    const token = ["--db-token", "s3cret"];
+    for (const rest of [
+      ["--port", "http"],
+      ["--db", "http://a/b"],
+      ["--host", "::"],
+      ["--nothing"],
+      ["orders"],
+    ])
+      expect(refusal([mode, ...token, ...rest], { TURSO_AUTH_TOKEN: "s3cret" })).not.toContain("s3cret");
+  });
+
+  test.each(["--port", "--db", "--db-token", "--host", "--auto-create=true", "orders", "-- orders"])(
     "the arguments %s",
     (args) => {
       expect(refusal([mode, ...args.split(" ")])).toContain("usage: tidemark");

@@ -1,45 +1,29 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { type Joined, type JoinRequest, planJoin } from "../../src/core/membership.ts";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
 import type { AckRequest } from "../../src/core/session/events.ts";
 import { commitOffsets, commitPolicy, type PolicyCommit } from "../../src/store/commits.ts";
-import { readGroup, writeJoin } from "../../src/store/groups.ts";
-import { endMembership } from "../../src/store/leases.ts";
 import { appendRecords } from "../../src/store/records.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { openQueue, openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";
+import { FakeTime } from "../support/fake-time.ts";
+import { GroupStore, type Joined, type JoinOptions } from "../support/group-store.ts";
 
 const database = await openTestDatabase();
 const { db } = database;
 const queue = openQueue(db);
-let topics = new Topics({ db, queue, createsOnFirstUse: true });
-let joins = 0;
+let topics = new Topics({ db, queue, scheduler: new FakeTime(), createsOnFirstUse: true });
+const groups = new GroupStore({ db, queue });
 
 afterAll(() => database.close());
 beforeEach(async () => {
   await database.empty();
-  topics = new Topics({ db, queue, createsOnFirstUse: true });
+  topics = new Topics({ db, queue, scheduler: new FakeTime(), createsOnFirstUse: true });
 });
 
-async function join(options: Partial<JoinRequest> = {}): Promise<Joined> {
-  joins += 1;
-  const request: JoinRequest = {
-    group: "billing",
-    topics: ["orders"],
-    memberId: undefined,
-    instanceId: undefined,
-    newMemberId: "m1",
-    policies: { missing: "none", outOfRange: "none" },
-    sessionTimeoutMs: 45_000,
-    ...options,
-  };
-  const snapshot = await readGroup(db, request.group, request.topics);
-  const plan = planJoin(request, snapshot);
-  const joined = await queue.submit(writeJoin({ op: joins, request, version: snapshot.version, plan }));
-  if (!joined) throw new Error("the group has changed while it was joined");
-  return joined;
-}
+/** Where nothing is committed, nothing is. */
+const join = (options: JoinOptions = {}) =>
+  groups.join({ policies: { missing: "none", outOfRange: "none" }, ...options });
 
 async function produce(values: readonly unknown[], partition = 0, topic = "orders"): Promise<void> {
   const list = parseJsonProduce(JSON.stringify({ records: values.map((value) => ({ value })) }));
@@ -164,8 +148,7 @@ describe("commitOffsets()", () => {
     await topics.put("orders", 1);
     const joined = await join();
     await commit([ackOf(joined, 0, 2)]);
-    const { memberId, membership } = joined;
-    await queue.submit(endMembership({ group: "billing", memberId, membership }));
+    await groups.leave(joined);
     expect(await commit([ackOf(joined, 0, 3)])).toEqual([{ committedOffset: 2, code: "fenced_generation" }]);
     expect(committed()).toMatchObject([{ o: 2 }]);
   });
@@ -285,7 +268,7 @@ test("commitOffsets() agrees with a map that only goes forward, for any frames",
       fc.array(fc.array(entry, { minLength: 1, maxLength: 5 }), { minLength: 1, maxLength: 5 }),
       async (frames) => {
         await database.empty();
-        topics = new Topics({ db, queue, createsOnFirstUse: true });
+        topics = new Topics({ db, queue, scheduler: new FakeTime(), createsOnFirstUse: true });
         await topics.put("orders", 3);
         const joined = await join();
         const model = new Map<number, number>();
@@ -358,9 +341,9 @@ describe("the view consumer_lag", () => {
     await topics.put("orders", 2);
     await topics.put("payments", 1);
     await topics.put("nobody", 3);
-    const { memberId, membership } = await join({ topics: ["orders", "payments"] });
+    const joined = await join({ topics: ["orders", "payments"] });
     await join({ group: "shipping" });
-    await queue.submit(endMembership({ group: "billing", memberId, membership }));
+    await groups.leave(joined);
     expect(
       rows("SELECT group_id, topic, partition, member_id, generation FROM consumer_lag ORDER BY 1, 2, 3").map(
         (row) => Object.values(row),
@@ -511,8 +494,7 @@ describe("commitPolicy()", () => {
 
   test("after the membership has ended writes nothing", async () => {
     const { joined, apply } = await committedFive();
-    const { memberId, membership } = joined;
-    await queue.submit(endMembership({ group: "billing", memberId, membership }));
+    await groups.leave(joined);
     expect(await apply()).toBe(false);
     expect(committed()).toMatchObject([{ o: 5 }]);
   });

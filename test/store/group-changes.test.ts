@@ -1,57 +1,37 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { type Joined, type JoinRequest, planJoin } from "../../src/core/membership.ts";
 import { Problem } from "../../src/core/problem.ts";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
+import { PROCESS_LEASE_MS } from "../../src/protocol/limits.ts";
 import { commitOffsets } from "../../src/store/commits.ts";
-import type { Db } from "../../src/store/db.ts";
 import {
   commitFromOutside,
   deleteGroup,
   forgetTopic,
   type OutsideCommit,
 } from "../../src/store/group-changes.ts";
-import { readGroup, writeJoin } from "../../src/store/groups.ts";
 import { renewLease } from "../../src/store/leases.ts";
 import { appendRecords } from "../../src/store/records.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { openQueue, openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";
+import { FakeTime } from "../support/fake-time.ts";
+import { GroupStore, type JoinOptions, TIMEOUT_MS } from "../support/group-store.ts";
 
 const database = await openTestDatabase();
 const { db } = database;
 const queue = openQueue(db);
-let topics = new Topics({ db, queue, createsOnFirstUse: true });
+let topics = new Topics({ db, queue, scheduler: new FakeTime(), createsOnFirstUse: true });
+const groups = new GroupStore({ db, queue });
 
 afterAll(() => database.close());
 beforeEach(async () => {
   await database.empty();
-  topics = new Topics({ db, queue, createsOnFirstUse: true });
+  topics = new Topics({ db, queue, scheduler: new FakeTime(), createsOnFirstUse: true });
 });
 
-const TIMEOUT_MS = 45_000;
-
 /** A join that is planned from what the group is now, to be written now or later. */
-async function planned(options: Partial<JoinRequest> = {}, reader: Db = db) {
-  const request: JoinRequest = {
-    group: "billing",
-    topics: ["orders"],
-    memberId: undefined,
-    instanceId: undefined,
-    newMemberId: "m1",
-    policies: { missing: "earliest", outOfRange: "earliest" },
-    sessionTimeoutMs: TIMEOUT_MS,
-    ...options,
-  };
-  const { version, ...snapshot } = await readGroup(reader, request.group, request.topics);
-  const plan = planJoin(request, { version, ...snapshot });
-  return writeJoin({ op: queue.nextOp(), request, version, plan });
-}
-
-async function join(options: Partial<JoinRequest> = {}): Promise<Joined> {
-  const joined = await queue.submit(await planned(options));
-  if (!joined) throw new Error("the group has changed while it was joined");
-  return joined;
-}
+const planned = async (options: JoinOptions = {}) => (await groups.planJoin(options)).operation;
+const join = (options: JoinOptions = {}) => groups.join(options);
 
 async function produce(count: number, topic = "orders", partition = 0): Promise<void> {
   const list = parseJsonProduce(
@@ -59,6 +39,9 @@ async function produce(count: number, topic = "orders", partition = 0): Promise<
   );
   await queue.submit(appendRecords(await topics.require(topic), [{ partition, records: list }]));
 }
+
+/** What becomes of a plan that was made from an older version. */
+const VOID = { version: undefined };
 
 const removal = (group = "billing") => deleteGroup({ op: queue.nextOp(), group });
 const forgetting = (topic = "orders", group = "billing") => forgetTopic({ op: queue.nextOp(), group, topic });
@@ -140,6 +123,22 @@ describe("deleteGroup()", () => {
     expect(await codeOf(remove())).toBe("done");
   });
 
+  test("is a conflict until the moment in which the last live server process is gone, or its static members", async () => {
+    await topics.put("orders", 2);
+    const others = new GroupStore({ db, queue, processId: "p1" });
+    await others.join();
+    await database.pass(PROCESS_LEASE_MS - 1);
+    expect(await codeOf(remove())).toBe("conflict");
+    await database.pass(1);
+    expect(await codeOf(remove())).toBe("done");
+    await others.join({ instanceId: "tab-7" });
+    await database.pass(TIMEOUT_MS - 1);
+    expect(await codeOf(remove())).toBe("conflict");
+    await database.pass(1);
+    expect(await codeOf(remove())).toBe("done");
+    expect(rows("SELECT * FROM members")).toEqual([]);
+  });
+
   test("of a group that is not there is unknown_group, a second time too", async () => {
     const before = dump();
     expect(await codeOf(remove())).toBe("unknown_group");
@@ -182,23 +181,19 @@ describe("deleteGroup()", () => {
     await commit([at(0, 2)]);
     const operation = await planned();
     await remove();
-    expect(await queue.submit(operation)).toBeUndefined();
+    expect(await queue.submit(operation)).toMatchObject(VOID);
     expect(dump("WHERE group_id = 'billing'")).toEqual(NOTHING);
     expect((await join()).partitions).toMatchObject([{ committedOffset: 0 }]);
   });
 
-  test("of a group that came and went while a join looked at it leaves the join nothing of it", async () => {
+  test("of a group that came and went after a join looked for it leaves the join nothing of it", async () => {
     await topics.put("orders", 1);
     await produce(5);
-    const watched = new WatchedDb(db);
-    let reads = 0;
-    watched.onRead = async () => {
-      reads += 1;
-      if (reads === 2) await commit([at(0, 5)]); // the version is read, the offsets are not
-    };
-    const operation = await planned({}, watched);
+    const operation = await planned();
+    await commit([at(0, 5)]);
     await remove();
-    expect(await queue.submit(operation)).toMatchObject({ partitions: [{ committedOffset: 0 }] });
+    expect(await queue.submit(operation)).toMatchObject({ version: expect.any(Number) });
+    expect((await groups.owned("m1")).partitions).toMatchObject([{ committedOffset: 0 }]);
   });
 
   test("in one flush with joins and commits is judged in turn", async () => {
@@ -215,7 +210,14 @@ describe("deleteGroup()", () => {
       codeOf(shared.submit(forgetting())),
       codeOf(shared.submit(removal())),
     ]);
-    expect(outcomes).toEqual(["done", "done", undefined, "unknown_group", "done", "done"]);
+    expect(outcomes).toEqual([
+      "done",
+      "done",
+      { version: undefined, isLate: false },
+      "unknown_group",
+      "done",
+      "done",
+    ]);
     expect(watched.writes).toHaveLength(1);
     expect(dump("WHERE group_id = 'billing'")).toEqual(NOTHING);
     expect(rows("SELECT * FROM guard")).toEqual([]);
@@ -278,6 +280,20 @@ describe("forgetTopic()", () => {
     expect(await queue.submit(renewLease({ group: "billing", memberId, membership }))).toBe(false);
   });
 
+  test("leaves members of other topics and what they own alone, whoever else ends", async () => {
+    await topics.put("orders", 2);
+    await topics.put("payments", 1);
+    const others = new GroupStore({ db, queue, processId: "p1" });
+    await others.join();
+    await join({ topics: ["payments"] });
+    await database.pass(PROCESS_LEASE_MS); // m1 is gone with its process
+    await forget("orders");
+    expect(rows("SELECT member_id, partition_id FROM assignments")).toEqual([
+      { member_id: "m2", partition_id: 3 },
+    ]);
+    expect(rows("SELECT member_id FROM members")).toEqual([{ member_id: "m2" }]);
+  });
+
   test("of what is not there says which", async () => {
     await topics.put("orders", 1);
     await topics.put("payments", 1);
@@ -294,7 +310,7 @@ describe("forgetTopic()", () => {
     await commit([at(0, 0)]);
     const operation = await planned();
     await forget();
-    expect(await queue.submit(operation)).toBeUndefined();
+    expect(await queue.submit(operation)).toMatchObject(VOID);
     expect(dump().members).toEqual([]);
   });
 
@@ -452,7 +468,7 @@ describe("commitFromOutside()", () => {
     await produce(5);
     const operation = await planned();
     await commit([at(0, 3, "migrated")]);
-    expect(await queue.submit(operation)).toBeUndefined();
+    expect(await queue.submit(operation)).toMatchObject(VOID);
     expect((await join()).partitions).toMatchObject([{ committedOffset: 3, metadata: "migrated" }]);
   });
 

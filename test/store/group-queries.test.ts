@@ -1,44 +1,27 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
-import { type Joined, type JoinRequest, planJoin } from "../../src/core/membership.ts";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
+import { PROCESS_LEASE_MS, REVOKE_DEADLINE_MS } from "../../src/protocol/limits.ts";
 import { commitFromOutside } from "../../src/store/group-changes.ts";
 import { describeGroup, listGroups } from "../../src/store/group-queries.ts";
-import { readGroup, writeJoin } from "../../src/store/groups.ts";
 import { appendRecords } from "../../src/store/records.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { openQueue, openTestDatabase, START_MS, WatchedDb } from "../support/database.ts";
+import { FakeTime } from "../support/fake-time.ts";
+import { GroupStore, type JoinOptions, TIMEOUT_MS } from "../support/group-store.ts";
 
 const database = await openTestDatabase();
 const { db } = database;
 const queue = openQueue(db);
-let topics = new Topics({ db, queue, createsOnFirstUse: true });
+let topics = new Topics({ db, queue, scheduler: new FakeTime(), createsOnFirstUse: true });
+const groups = new GroupStore({ db, queue });
 
 afterAll(() => database.close());
 beforeEach(async () => {
   await database.empty();
-  topics = new Topics({ db, queue, createsOnFirstUse: true });
+  topics = new Topics({ db, queue, scheduler: new FakeTime(), createsOnFirstUse: true });
 });
 
-const TIMEOUT_MS = 45_000;
-
-async function join(options: Partial<JoinRequest> = {}): Promise<Joined> {
-  const request: JoinRequest = {
-    group: "billing",
-    topics: ["orders"],
-    memberId: undefined,
-    instanceId: undefined,
-    newMemberId: "m1",
-    policies: { missing: "earliest", outOfRange: "earliest" },
-    sessionTimeoutMs: TIMEOUT_MS,
-    ...options,
-  };
-  const snapshot = await readGroup(db, request.group, request.topics);
-  const plan = planJoin(request, snapshot);
-  const write = writeJoin({ op: queue.nextOp(), request, version: snapshot.version, plan });
-  const joined = await queue.submit(write);
-  if (!joined) throw new Error("the group has changed while it was joined");
-  return joined;
-}
+const join = (options: JoinOptions = {}) => groups.join(options);
 
 async function produce(count: number, topic = "orders", partition = 0): Promise<void> {
   const list = parseJsonProduce(
@@ -106,9 +89,9 @@ describe("describeGroup()", () => {
           instanceId: "tab-7",
           topics: ["payments", "orders"],
           partitions: [
-            { topic: "orders", partition: 0, generation: 4 },
-            { topic: "orders", partition: 1, generation: 5 },
-            { topic: "payments", partition: 0, generation: 3 },
+            { topic: "orders", partition: 0, generation: 3 },
+            { topic: "orders", partition: 1, generation: 4 },
+            { topic: "payments", partition: 0, generation: 5 },
           ],
           leaseExpiresAt: START_MS + 10 + TIMEOUT_MS,
         },
@@ -132,27 +115,55 @@ describe("describeGroup()", () => {
 
   test("gives each of several members what is theirs", async () => {
     await topics.put("orders", 3);
+    await topics.put("payments", 1);
     await join();
-    await database.run(
-      `INSERT INTO members SELECT group_id, 'm0', 'tab', 99, '["orders","x"]', session_timeout_ms, joined_at,
-                                  lease_expires_at + 7 FROM members`,
-    );
-    await database.run("UPDATE assignments SET member_id = 'm0' WHERE partition_id = 2");
+    await join({ instanceId: "tab", topics: ["orders", "payments"], sessionTimeoutMs: 6_000 });
+    await database.pass(REVOKE_DEADLINE_MS);
+    await groups.carryOut();
     const { members, offsets } = (await describeGroup(db, "billing")) ?? {};
     const found = members?.map(({ memberId, partitions }) => [
       memberId,
-      ...partitions.map(({ partition }) => partition),
+      ...partitions.map(({ topic, partition }) => `${topic}/${partition}`),
     ]);
     expect(found).toEqual([
-      ["m0", 1],
-      ["m1", 0, 2],
+      ["m1", "orders/0", "orders/1"],
+      ["m2", "orders/2", "payments/0"],
     ]);
-    expect(members?.[0]).toMatchObject({
-      topics: ["orders", "x"],
-      leaseExpiresAt: START_MS + TIMEOUT_MS + 7,
+    expect(members?.[1]).toMatchObject({
+      instanceId: "tab",
+      topics: ["orders", "payments"],
+      leaseExpiresAt: START_MS + 6_000,
     });
-    expect(offsets?.map(({ memberId }) => memberId)).toEqual(["m1", "m0", "m1"]);
+    expect(offsets?.map(({ memberId }) => memberId)).toEqual(["m1", "m1", "m2", "m2"]);
     expect(await listGroups(db)).toMatchObject([{ members: 2 }]);
+  });
+
+  test("gives a partition that changes hands to who owns it still", async () => {
+    await topics.put("orders", 2);
+    await join();
+    await join();
+    expect(await describeGroup(db, "billing")).toMatchObject({
+      members: [{ partitions: [{ partition: 0 }, { partition: 1 }] }, { partitions: [] }],
+    });
+  });
+
+  test("counts a member on another process as long as that process's lease runs, a static one its own", async () => {
+    await topics.put("orders", 2);
+    const others = new GroupStore({ db, queue, processId: "p1" });
+    await others.join();
+    await others.join({ instanceId: "tab" });
+    const leases = async () =>
+      (await describeGroup(db, "billing"))?.members.map(({ memberId, leaseExpiresAt }) => [
+        memberId,
+        leaseExpiresAt - START_MS,
+      ]);
+    expect(await leases()).toEqual([
+      ["m1", PROCESS_LEASE_MS],
+      ["m2", TIMEOUT_MS],
+    ]);
+    await database.pass(PROCESS_LEASE_MS);
+    expect(await leases()).toEqual([["m2", TIMEOUT_MS]]);
+    expect(await listGroups(db)).toMatchObject([{ members: 1 }]);
   });
 
   test("gives null for what is absent", async () => {

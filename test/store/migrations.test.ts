@@ -1,10 +1,15 @@
 import { Database } from "bun:sqlite";
 import { afterAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
+import log0001 from "../../migrations/0001_log.sql" with { type: "text" };
+import timeIndex0002 from "../../migrations/0002_time_index.sql" with { type: "text" };
+import purges0003 from "../../migrations/0003_purges.sql" with { type: "text" };
+import { isIdle, planGroup } from "../../src/core/group-plan.ts";
 import { type Db, DbError } from "../../src/store/db.ts";
 import { openEmbeddedDb } from "../../src/store/embedded.ts";
 import { migrate, schemaVersion } from "../../src/store/migrations.ts";
 import { OtherProcess, stockRows } from "../support/database.ts";
+import { readGroup } from "../support/group-store.ts";
 import { temporaryFolder } from "../support/server.ts";
 import { versionOneSql } from "../support/version-one.ts";
 
@@ -13,13 +18,16 @@ afterAll(() => folder.remove());
 
 const STABLE_TABLES = [
   "assignments",
+  "catalog",
   "committed_offsets",
+  "flushes",
   "group_topics",
   "groups",
   "guard",
   "members",
   "offset_history",
   "partitions",
+  "processes",
   "purges",
   "records",
   "sequence",
@@ -33,11 +41,12 @@ const STABLE_VIEWS = [
   "commit_history",
   "consumer_lag",
   "group_members",
+  "member_leases",
   "partition_stats",
   "topic_records",
 ];
 
-const ALL_VERSIONS = [{ version: 1 }, { version: 2 }, { version: 3 }];
+const ALL_VERSIONS = [{ version: 1 }, { version: 2 }, { version: 3 }, { version: 4 }];
 const ISO_TIME = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/;
 
 let files = 0;
@@ -84,7 +93,7 @@ describe("migrate()", () => {
     await withDb(path, async (db) => {
       expect(await schemaVersion(db)).toBe(0);
       await migrate(db);
-      expect(await schemaVersion(db)).toBe(3);
+      expect(await schemaVersion(db)).toBe(4);
     });
     expect(namesOf(path, "table")).toEqual(STABLE_TABLES);
     expect(namesOf(path, "view")).toEqual(STABLE_VIEWS);
@@ -97,6 +106,7 @@ describe("migrate()", () => {
     await withDb(path, migrate);
     expect(stockRows(path, "SELECT n FROM write_lock")).toEqual([{ n: 0 }]);
     expect(stockRows(path, "SELECT last FROM sequence")).toEqual([{ last: 0 }]);
+    expect(stockRows(path, "SELECT version FROM catalog")).toEqual([{ version: 0 }]);
     expect(stockRows(path, "SELECT count(*) AS n FROM guard")).toEqual([{ n: 0 }]);
   });
 
@@ -139,6 +149,7 @@ describe("migrate()", () => {
       { version: 1, applied_at: expect.stringMatching(ISO_TIME) },
       { version: 2, applied_at: expect.stringMatching(ISO_TIME) },
       { version: 3, applied_at: expect.stringMatching(ISO_TIME) },
+      { version: 4, applied_at: expect.stringMatching(ISO_TIME) },
     ]);
   });
 
@@ -146,8 +157,8 @@ describe("migrate()", () => {
     const path = newPath();
     const [first, second] = [await openEmbeddedDb(path), await openEmbeddedDb(path)];
     await Promise.all([migrate(first), migrate(second)]);
-    expect(await schemaVersion(first)).toBe(3);
-    expect(await schemaVersion(second)).toBe(3);
+    expect(await schemaVersion(first)).toBe(4);
+    expect(await schemaVersion(second)).toBe(4);
     expect(stockRows(path, "SELECT version FROM tidemark_migrations")).toEqual(ALL_VERSIONS);
     expect(stockRows(path, "SELECT last FROM sequence")).toEqual([{ last: 0 }]);
     await first.close();
@@ -218,7 +229,7 @@ describe("migrate()", () => {
       await failureOf(migrate(db));
       await db.script("DROP TABLE members;");
       await migrate(db);
-      expect(await schemaVersion(db)).toBe(3);
+      expect(await schemaVersion(db)).toBe(4);
     });
     expect(namesOf(path, "table")).toEqual(STABLE_TABLES);
   });
@@ -231,7 +242,7 @@ describe("migrate()", () => {
       const before = stockRows(path, "SELECT name, sql FROM sqlite_schema");
       const failure = await failureOf(migrate(db));
       expect(failure.failure).toBe("rejected");
-      expect(failure.message).toMatch(/schema version 17\b.*this server knows 3\b/);
+      expect(failure.message).toMatch(/schema version 17\b.*this server knows 4\b/);
       expect(stockRows(path, "SELECT name, sql FROM sqlite_schema")).toEqual(before);
     });
     expect(stockRows(path, "SELECT version FROM tidemark_migrations")).toEqual([
@@ -275,6 +286,51 @@ describe("migrate() of a file of version 1", () => {
     ]);
     expect(stockRows(path, "SELECT count(*) AS n FROM records")).toEqual([{ n: 2_502 + 1_000 + 999 }]);
     expect(namesOf(path, "table")).toEqual(STABLE_TABLES);
+  });
+});
+
+describe("migrate() of a file of version 3", () => {
+  test("keeps groups and their members, who go on as they were until somebody else joins", async () => {
+    const path = newPath(`
+      CREATE TABLE tidemark_migrations (version INTEGER PRIMARY KEY, applied_at TEXT NOT NULL) STRICT;
+      INSERT INTO tidemark_migrations VALUES (1, ''), (2, ''), (3, '');
+      ${log0001} ${timeIndex0002} ${purges0003}
+      INSERT INTO topics VALUES (1, 'orders', 1, 0);
+      INSERT INTO partitions (topic_id, partition, log_end_offset) VALUES (1, 0, 9);
+      UPDATE sequence SET last = 2;
+      INSERT INTO groups VALUES ('billing', 1, 0);
+      INSERT INTO group_topics VALUES ('billing', 'orders', 1, 1);
+      INSERT INTO members VALUES ('billing', 'm1', 'tab-7', 1, '["orders"]', 45000, 0, 9000000000000);
+      INSERT INTO assignments VALUES ('billing', 1, 'm1', 2);
+      INSERT INTO committed_offsets VALUES ('billing', 1, 5, 'five', 0);`);
+    const picture = await withDb(path, async (db) => {
+      await migrate(db);
+      return readGroup(db, "billing", []);
+    });
+    expect(stockRows(path, "SELECT version FROM tidemark_migrations")).toEqual(ALL_VERSIONS);
+    expect(picture).toMatchObject({
+      version: 1,
+      members: [
+        {
+          memberId: "m1",
+          membership: 1,
+          instanceId: "tab-7",
+          policies: { missing: "earliest", outOfRange: "earliest" },
+        },
+      ],
+      partitions: [
+        {
+          committedOffset: 5,
+          metadata: "five",
+          owner: { memberId: "m1", generation: 2, revokeInMs: null, reset: null },
+        },
+      ],
+    });
+    expect(isIdle(planGroup(picture, [], { mayExpire: true }))).toBe(true);
+    expect(stockRows(path, "SELECT lease_expires_at FROM group_members")).toEqual([
+      { lease_expires_at: new Date(9_000_000_000_000).toISOString() },
+    ]);
+    expect(stockRows(path, "PRAGMA integrity_check")).toEqual([{ integrity_check: "ok" }]);
   });
 });
 

@@ -4,6 +4,7 @@ import { findOffsetsAt, readPlaceFacts } from "../../src/store/places.ts";
 import { appendRecords } from "../../src/store/records.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { openQueue, openTestDatabase, START_MS, WatchedDb } from "../support/database.ts";
+import { FakeTime } from "../support/fake-time.ts";
 
 const database = await openTestDatabase();
 const { db } = database;
@@ -12,7 +13,7 @@ const queue = openQueue(db);
 afterAll(() => database.close());
 beforeEach(async () => {
   await database.empty();
-  const topics = new Topics({ db, queue, createsOnFirstUse: true });
+  const topics = new Topics({ db, queue, scheduler: new FakeTime(), createsOnFirstUse: true });
   await topics.put("orders", 2);
   // Partition 0: a record a second, the last one now. Partition 1 is empty.
   const records = [4_000, 3_000, 2_000, 1_000, 0].map((agoMs) => ({ value: 1, timestamp: START_MS - agoMs }));

@@ -20,7 +20,7 @@ async function setUp(recordCounts: readonly number[], valueBytes = 1) {
   const log: string[] = [];
   const deps = { db, scheduler: time, chance: fakeChance(), log: (event: string) => log.push(event) };
   const queue = new WriteQueue(deps);
-  const topics = new Topics({ db, queue, createsOnFirstUse: true });
+  const topics = new Topics({ db, queue, scheduler: time, createsOnFirstUse: true });
   await topics.put("large", recordCounts.length);
   for (const [index, count] of recordCounts.entries()) await fill(index + 1, count, valueBytes);
   await topics.delete("large");

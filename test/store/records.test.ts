@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { type NewRecord, parseJsonProduce } from "../../src/core/produce-request.ts";
 import type { ReadRequest } from "../../src/core/session/window.ts";
 import { CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX, RECORD_BYTES_MAX } from "../../src/protocol/limits.ts";
+import { type Db, DbError } from "../../src/store/db.ts";
 import {
   appendRecords,
   type Chunk,
@@ -12,6 +13,7 @@ import {
 } from "../../src/store/records.ts";
 import { type Topic, Topics } from "../../src/store/topics.ts";
 import { openQueue, openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";
+import { FakeTime } from "../support/fake-time.ts";
 import { jsonText } from "../support/json-text-arbitrary.ts";
 
 const database = await openTestDatabase();
@@ -27,7 +29,7 @@ function records(...texts: readonly string[]): readonly NewRecord[] {
 const values = (...all: readonly string[]) => records(...all.map((value) => `{"value":${value}}`));
 
 async function createTopic(partitionCount = 1, topic = "orders"): Promise<Topic> {
-  const topics = new Topics({ db: database.db, queue, createsOnFirstUse: true });
+  const topics = new Topics({ db: database.db, queue, scheduler: new FakeTime(), createsOnFirstUse: true });
   await topics.put(topic, partitionCount);
   return topics.require(topic);
 }
@@ -238,6 +240,247 @@ describe("appendRecords()", () => {
       "topic orders has no partition 2",
     );
     expect(dump().records).toEqual([]);
+  });
+});
+
+describe("appendRecords() of more than a remote database takes at once", () => {
+  /** What sqld refuses: note 14 of the stack. */
+  const ARGUMENT_BYTES_MAX = 4_100_000;
+  const filled = (count: number, valueBytes: number, fill = "x") =>
+    values(...Array.from({ length: count }, () => JSON.stringify(fill.repeat(valueBytes))));
+
+  const rowsOf = (operation: ReturnType<typeof appendRecords>) =>
+    operation.statements.flatMap(({ args }) => (typeof args?.rows === "string" ? [args.rows] : []));
+  const longest = (texts: readonly string[]) => Math.max(...texts.map((text) => Buffer.byteLength(text)));
+
+  test("is written in pieces, each as large as may be", async () => {
+    const topic = await createTopic();
+    const list = filled(100, 39_990);
+    const pieces = rowsOf(appendRecords(topic, [{ partition: 0, records: list }]));
+    expect(pieces).toHaveLength(3); // at 4,000,000 bytes by estimate, half of that by what it is here
+    expect(pieces.flatMap((text) => JSON.parse(text))).toHaveLength(100);
+    expect(longest(pieces)).toBeLessThan(ARGUMENT_BYTES_MAX);
+  });
+
+  test.each([
+    { more: 0, pieces: 1 },
+    { more: 1, pieces: 2 },
+  ])(
+    "is in $pieces where $more bytes more than 4,000,000 by estimate are asked for",
+    async ({ more, pieces }) => {
+      const topic = await createTopic();
+      // Each of two records counts 32 bytes and twice what it has: two quotes, and so many letters.
+      const letters = 4_000_000 / 4 - 32 / 2 - 2;
+      const list = [...filled(1, letters), ...filled(1, letters + more)];
+      expect(rowsOf(appendRecords(topic, [{ partition: 0, records: list }]))).toHaveLength(pieces);
+      expect(await appendTo(topic, list)).toMatchObject([{ offset: 0, logEndOffset: 2 }]);
+    },
+  );
+
+  test("has dense offsets, right counters and every record in its place, beside its neighbours", async () => {
+    const topic = await createTopic(2);
+    const large = values(
+      ...Array.from({ length: 400 }, (_, index) => JSON.stringify(`${index}:${"x".repeat(9_000 + index)}`)),
+    );
+    const small = values("1", "2");
+    const outcomes = await Promise.all([
+      appendTo(topic, small),
+      append(topic, { partition: 1, records: small }, { partition: 0, records: large }),
+      appendTo(topic, small),
+    ]);
+    expect(outcomes).toEqual([
+      [{ partition: 0, partitionId: 1, offset: 0, logEndOffset: 2 }],
+      [
+        { partition: 1, partitionId: 2, offset: 0, logEndOffset: 2 },
+        { partition: 0, partitionId: 1, offset: 2, logEndOffset: 402 },
+      ],
+      [{ partition: 0, partitionId: 1, offset: 402, logEndOffset: 404 }],
+    ]);
+    const all = [...small, ...large, ...small];
+    const stored = await database.rows(
+      "SELECT offset, value FROM records WHERE partition_id = 1 ORDER BY offset",
+    );
+    expect(stored).toEqual(all.map(({ value }, offset) => ({ offset, value })));
+    const sum = all.reduce((bytes, record) => bytes + record.bytes, 0);
+    const frameBytesMax = Math.max(...large.map((record) => record.frameBytesMax));
+    expect(dump().partitions[0]).toMatchObject({
+      log_end_offset: 404,
+      records: 404,
+      bytes: sum,
+      frame_bytes_max: frameBytesMax,
+    });
+  });
+
+  test("in several partitions gives each its own offsets", async () => {
+    const topic = await createTopic(3);
+    await appendTo(topic, values("1"), 2);
+    const [first, second] = [filled(30, 65_000), filled(31, 64_000)];
+    const appends = [
+      { partition: 2, records: first },
+      { partition: 0, records: values("1") },
+      { partition: 1, records: second },
+    ];
+    expect(rowsOf(appendRecords(topic, appends)).length).toBeGreaterThanOrEqual(3);
+    expect(await append(topic, ...appends)).toEqual([
+      { partition: 2, partitionId: 3, offset: 1, logEndOffset: 31 },
+      { partition: 0, partitionId: 1, offset: 0, logEndOffset: 1 },
+      { partition: 1, partitionId: 2, offset: 0, logEndOffset: 31 },
+    ]);
+    for (const [partitionId, count] of [
+      [1, 1],
+      [2, 31],
+      [3, 31],
+    ] as const)
+      expect(await offsetsOf(partitionId)).toEqual(Array.from({ length: count }, (_, offset) => offset));
+  });
+
+  test("settles to undefined and writes nothing where the topic is gone, and spoils no neighbour", async () => {
+    const topic = await createTopic(2);
+    const other = await createTopic(1, "other");
+    await database.db.write([
+      { sql: "DELETE FROM partitions WHERE topic_id = 1" },
+      { sql: "DELETE FROM topics WHERE topic_id = 1" },
+    ]);
+    const large = filled(100, 39_000);
+    const outcomes = await Promise.all([
+      appendTo(other, values("1")),
+      append(topic, { partition: 0, records: large }, { partition: 1, records: large }),
+      appendTo(other, values("2")),
+    ]);
+    expect(outcomes).toMatchObject([[{ offset: 0 }], {}, [{ offset: 1 }]].with(1, undefined as never));
+    expect(dump().records).toHaveLength(2);
+  });
+
+  test("leaves an index of times for all of it", async () => {
+    const topic = await createTopic();
+    await appendTo(topic, filled(2_500, 1_500));
+    expect(await database.rows("SELECT offset FROM time_index ORDER BY offset")).toEqual([
+      { offset: 1_000 },
+      { offset: 2_000 },
+    ]);
+  });
+
+  const widest: readonly [title: string, list: () => readonly NewRecord[]][] = [
+    ["values full of quotes", () => filled(95, 10_000, '"')],
+    ["values full of backslashes", () => filled(95, 10_000, "\\")],
+    [
+      "values full of white space",
+      () => values(...Array.from({ length: 95 }, () => `[${"\n\t".repeat(20_000)}]`)),
+    ],
+    ["bytes", () => records(...Array.from({ length: 95 }, () => `{${bytesMember(new Uint8Array(40_000))}}`))],
+    [
+      "headers full of quotes",
+      () =>
+        records(...Array.from({ length: 200 }, () => `{"value":1,"headers":{"a":"${'\\"'.repeat(7_000)}"}}`)),
+    ],
+    [
+      "keys full of control characters",
+      () => records(...Array.from({ length: 110 }, () => `{"key":"${"\\u0001".repeat(32_000)}","value":1}`)),
+    ],
+    [
+      "keys full of wide characters",
+      () => records(...Array.from({ length: 110 }, () => `{"key":"${"😀".repeat(8_000)}","value":1}`)),
+    ],
+    ["as many small records as a batch may have", () => filled(10_000, 380)],
+  ];
+  for (const [title, list] of widest)
+    test(`of ${title} hands over no argument that is too long`, async () => {
+      const topic = await createTopic();
+      const all = list();
+      expect(longest(rowsOf(appendRecords(topic, [{ partition: 0, records: all }])))).toBeLessThan(
+        ARGUMENT_BYTES_MAX,
+      );
+      expect(await appendTo(topic, all)).toMatchObject([{ logEndOffset: all.length }]);
+    });
+});
+
+describe("appendRecords() whose answer is lost", () => {
+  const settled = (
+    operation: ReturnType<typeof appendRecords>,
+    logEnds: readonly (readonly [number, number])[],
+  ) => {
+    if (typeof operation.afterLostAnswer !== "function") throw new Error("an append must not be repeated");
+    return operation.afterLostAnswer(new Map(logEnds));
+  };
+
+  test("says what it appends to each partition, and settles by the log ends after it", async () => {
+    const topic = await createTopic(3);
+    const operation = appendRecords(topic, [
+      { partition: 2, records: values("1", "2", "3") },
+      { partition: 0, records: values("4") },
+    ]);
+    expect(operation.appends).toEqual([
+      { partitionId: 3, count: 3 },
+      { partitionId: 1, count: 1 },
+    ]);
+    expect(
+      settled(operation, [
+        [1, 10],
+        [2, 7],
+        [3, 20],
+      ]),
+    ).toEqual([
+      { partition: 2, partitionId: 3, offset: 17, logEndOffset: 20 },
+      { partition: 0, partitionId: 1, offset: 9, logEndOffset: 10 },
+    ]);
+    expect(await queue.submit(operation)).toEqual(
+      settled(operation, [
+        [1, 1],
+        [3, 3],
+      ]),
+    );
+  });
+
+  test("settles to undefined where a partition is gone", async () => {
+    const topic = await createTopic(2);
+    const operation = appendRecords(topic, [
+      { partition: 0, records: values("1") },
+      { partition: 1, records: values("2") },
+    ]);
+    expect(settled(operation, [[1, 1]])).toBeUndefined();
+    expect(settled(operation, [])).toBeUndefined();
+  });
+
+  test("settles as its rows would have, several in a flush, in pieces or not, another's topic gone", async () => {
+    const topic = await createTopic(2);
+    const gone = await createTopic(1, "gone");
+    await database.db.write([
+      { sql: "DELETE FROM partitions WHERE topic_id = 2" },
+      { sql: "DELETE FROM topics WHERE topic_id = 2" },
+    ]);
+    const large = values(...Array.from({ length: 100 }, () => `"${"x".repeat(30_000)}"`));
+    const batches = [
+      [{ partition: 0, records: values("1", "2") }],
+      [
+        { partition: 1, records: large },
+        { partition: 0, records: large },
+      ],
+      [{ partition: 0, records: values("3") }],
+      [{ partition: 1, records: values("4", "5") }],
+    ];
+    const run = async (db: Db) => {
+      const shared = openQueue(db);
+      const all = batches.map((batch) => shared.submit(appendRecords(topic, batch)));
+      const none = shared.submit(appendRecords(gone, [{ partition: 0, records: values("6") }]));
+      return Promise.all([...all, none]);
+    };
+    const answered = await run(database.db);
+    await database.db.write([
+      { sql: "DELETE FROM records" },
+      { sql: "UPDATE partitions SET log_end_offset = 0, records = 0, bytes = 0" },
+    ]);
+    const lossy = new WatchedDb(database.db);
+    lossy.write = async (statements, options) => {
+      await database.db.write(statements, options);
+      throw new DbError(
+        "unanswered",
+        "scripted",
+        undefined,
+        await readLogEnds(lossy, options?.appendedTo ?? []),
+      );
+    };
+    expect(await run(lossy)).toEqual(answered);
+    expect(answered.at(-1)).toBeUndefined();
   });
 });
 

@@ -6,6 +6,7 @@ import { findOffsetAt, TimeIndexCadence } from "../../src/store/time-index.ts";
 import { type Topic, Topics } from "../../src/store/topics.ts";
 import { trimStep } from "../../src/store/trims.ts";
 import { openQueue, openTestDatabase, START_MS, WatchedDb } from "../support/database.ts";
+import { FakeTime } from "../support/fake-time.ts";
 
 const database = await openTestDatabase();
 const queue = openQueue(database.db);
@@ -13,7 +14,7 @@ afterAll(() => database.close());
 beforeEach(() => database.empty());
 
 async function createTopic(partitionCount = 1): Promise<Topic> {
-  const topics = new Topics({ db: database.db, queue, createsOnFirstUse: true });
+  const topics = new Topics({ db: database.db, queue, scheduler: new FakeTime(), createsOnFirstUse: true });
   await topics.put("orders", partitionCount);
   return topics.require("orders");
 }

@@ -5,10 +5,12 @@ import { appendRecords } from "../../src/store/records.ts";
 import { deleteTopic } from "../../src/store/topic-deletion.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { openQueue, openTestDatabase, stockRows } from "../support/database.ts";
+import { FakeTime } from "../support/fake-time.ts";
 
 const database = await openTestDatabase();
 const queue = openQueue(database.db);
-const topics = () => new Topics({ db: database.db, queue, createsOnFirstUse: true });
+const topics = () =>
+  new Topics({ db: database.db, queue, scheduler: new FakeTime(), createsOnFirstUse: true });
 afterAll(() => database.close());
 beforeEach(() => database.empty());
 
@@ -28,9 +30,9 @@ async function join(group: string, ...topicNames: string[]): Promise<void> {
     [
       "UPDATE sequence SET last = last + 1 WHERE length(:names) > 0 AND length(:group) > 0",
       "INSERT INTO groups SELECT :group, last, 0 FROM sequence WHERE length(:names) > 0",
-      "INSERT INTO members SELECT :group, 'm', NULL, last, :names, 10000, 0, 9e15 FROM sequence",
+      "INSERT INTO members SELECT :group, 'm', NULL, last, :names, 10000, 0, 9e15, '{}', NULL FROM sequence",
       `INSERT INTO group_topics SELECT DISTINCT :group, t.topic, t.topic_id, t.partition_count ${partitions}`,
-      `INSERT INTO assignments SELECT :group, p.partition_id, 'm', 1 ${partitions}`,
+      `INSERT INTO assignments SELECT :group, p.partition_id, 'm', 1, NULL, NULL ${partitions}`,
       `INSERT INTO committed_offsets SELECT :group, p.partition_id, 0, NULL, 0 ${partitions}`,
       `INSERT INTO offset_history SELECT NULL, :group, t.topic, p.partition, NULL, 0, 'c', 'a', 0 ${partitions}`,
     ].map((sql) => ({ sql, args })),
@@ -106,7 +108,7 @@ describe("deleteTopic()", () => {
     await database.run(
       "INSERT INTO groups VALUES ('only-owns', 1, 0), ('only-committed', 1, 0), ('only-saw', 1, 0)",
     );
-    await database.run("INSERT INTO assignments VALUES ('only-owns', 2, 'm', 1)");
+    await database.run("INSERT INTO assignments VALUES ('only-owns', 2, 'm', 1, NULL, NULL)");
     await database.run("INSERT INTO committed_offsets VALUES ('only-committed', 1, 2, NULL, 0)");
     await database.run("INSERT INTO group_topics VALUES ('only-saw', 'orders', 1, 3)");
     const before = new Map(table("groups").map(({ group_id, version }) => [group_id, Number(version)]));

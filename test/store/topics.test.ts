@@ -5,19 +5,21 @@ import { TOPIC_PARTITIONS_MAX, TOPICS_MAX } from "../../src/protocol/limits.ts";
 import { DbError } from "../../src/store/db.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { failing, openQueue, openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";
+import { FakeTime, turnOfTheLoop } from "../support/fake-time.ts";
 
 const database = await openTestDatabase();
 afterAll(() => database.close());
 beforeEach(() => database.empty());
 
-function openTopics(options: { createsOnFirstUse?: boolean } = {}) {
-  const db = new WatchedDb(database.db);
-  const topics = new Topics({
-    db,
-    queue: openQueue(db),
-    createsOnFirstUse: options.createsOnFirstUse ?? false,
-  });
-  return { db, topics };
+/** As a server process has them. `isShared`: other processes write to the same database. */
+function openTopics(options: { createsOnFirstUse?: boolean; isShared?: boolean } = {}) {
+  const db = new WatchedDb(database.db, { isShared: options.isShared ?? false });
+  const time = new FakeTime();
+  const createsOnFirstUse = options.createsOnFirstUse ?? false;
+  const topics = new Topics({ db, queue: openQueue(db), scheduler: time, createsOnFirstUse });
+  const told: TopicChange[] = [];
+  topics.onChange((change) => told.push(change));
+  return { db, topics, time, told };
 }
 
 async function problemOf(promise: Promise<unknown>): Promise<Problem> {
@@ -195,22 +197,33 @@ describe("Topics.put()", () => {
 });
 
 describe("Topics.find()", () => {
-  test("gives the partitions' ids in the order of their numbers", async () => {
+  test("gives the partitions' ids in the order of their numbers, beside those of others", async () => {
     const { topics } = openTopics();
-    await topics.put("other", 1);
-    await database.db.write([
-      { sql: "INSERT INTO topics (topic, partition_count, created_at) VALUES ('orders', 3, 0)" },
-      { sql: "INSERT INTO partitions (topic_id, partition) VALUES (2, 2), (2, 0), (2, 1)" },
-    ]);
-    expect(await topics.find("orders")).toEqual({ topic: "orders", topicId: 2, partitionIds: [3, 4, 2] });
+    for (const [topic, count] of [
+      ["orders", 2],
+      ["other", 3],
+      ["orders", 12],
+      ["other", 4],
+    ] as const)
+      await topics.put(topic, count);
+    const numbers = await database.rows(
+      "SELECT partition_id AS id FROM partitions WHERE topic_id = 1 ORDER BY partition",
+    );
+    const expected = { topic: "orders", topicId: 1, partitionIds: numbers.map(({ id }) => Number(id)) };
+    expect(await topics.find("orders")).toEqual(expected);
+    expect(await openTopics().topics.find("orders")).toEqual(expected);
   });
 
-  test("asks once for a topic that is there", async () => {
-    const { db, topics } = openTopics();
+  test("asks once for a topic that is there, and not at all for one that it has made", async () => {
+    const { db, topics, time } = openTopics();
     await topics.put("orders", 2);
-    const before = db.reads.length;
-    for (let i = 0; i < 5; i += 1) await topics.find("orders");
-    expect(db.reads.length - before).toBe(1);
+    const later = openTopics();
+    for (let i = 0; i < 5; i += 1) {
+      await time.advance(60_000);
+      expect(await topics.find("orders")).toEqual({ topic: "orders", topicId: 1, partitionIds: [1, 2] });
+      expect(await later.topics.find("orders")).toMatchObject({ partitionIds: [1, 2] });
+    }
+    expect([db.reads.length, later.db.reads.length]).toEqual([0, 1]);
   });
 
   test("does not remember that a topic is not there", async () => {
@@ -249,26 +262,29 @@ describe("Topics' memory", () => {
       await topics.delete("orders"); // while the reader still holds the old rows
       return rows;
     };
-    const found = topics.find("orders");
+    const found = topics.findAgain({ topic: "orders" });
     await reading;
     expect(await found).toMatchObject({ topicId: 1 });
     expect(await topics.find("orders")).toBeUndefined();
   });
 
-  test("lets go of a topic that somebody found gone, and of no newer one", async () => {
-    const { db, topics } = openTopics();
+  test("is of a topic as it is now for whoever found it to be another", async () => {
+    const { topics, told } = openTopics();
     await topics.put("orders", 1);
     const old = await topics.require("orders");
     const other = openTopics().topics; // as another process has it
     await other.delete("orders");
     await other.put("orders", 1);
     expect(await topics.find("orders")).toEqual(old);
-    topics.forget(old);
+    expect(await topics.findAgain(old)).toMatchObject({ topicId: 2, partitionIds: [2] });
     expect(await topics.find("orders")).toMatchObject({ topicId: 2 });
-    const reads = db.reads.length;
-    topics.forget(old);
-    expect(await topics.find("orders")).toMatchObject({ topicId: 2 });
-    expect(db.reads.length).toBe(reads);
+    await other.delete("orders");
+    expect(await topics.findAgain(old)).toBeUndefined();
+    expect(told.slice(1)).toEqual([
+      { topic: "orders", change: "deleted", partitionIds: [1] },
+      { topic: "orders", change: "created", partitionIds: [2] },
+      { topic: "orders", change: "deleted", partitionIds: [2] },
+    ]);
   });
 
   test("lets go of a topic whose change has an unknown outcome", async () => {
@@ -286,15 +302,195 @@ describe("Topics' memory", () => {
   });
 });
 
+describe("Topics' memory of a shared database", () => {
+  /** Two server processes on one database. */
+  function openBoth() {
+    return { own: openTopics({ isShared: true }), other: openTopics({ isShared: true }).topics };
+  }
+
+  test("is kept for a second, of a topic that was found or made", async () => {
+    const { own, other } = openBoth();
+    await other.put("found", 1);
+    await own.topics.find("found");
+    await own.topics.put("made", 1);
+    await other.put("found", 2);
+    await other.put("made", 2);
+    const ask = async () => {
+      const all = [await own.topics.find("found"), await own.topics.find("made")];
+      return all.map((topic) => topic?.partitionIds.length);
+    };
+    await own.time.advance(999);
+    expect(await ask()).toEqual([1, 1]);
+    expect(own.db.reads).toHaveLength(1);
+    await own.time.advance(1);
+    expect(await ask()).toEqual([2, 2]);
+    expect(own.db.reads).toHaveLength(3);
+    expect(await ask()).toEqual([2, 2]);
+    expect(own.db.reads).toHaveLength(3);
+  });
+
+  test("lets what another has grown, deleted, created or made anew be told when it is found", async () => {
+    const { own, other } = openBoth();
+    await other.put("orders", 1);
+    const find = async () => {
+      await own.time.advance(1_000);
+      own.told.length = 0;
+      await own.topics.find("orders");
+      return own.told.map(({ change, partitionIds }) => [change, ...partitionIds]);
+    };
+    expect(await find()).toEqual([]); // the first that it knows of it
+    await other.put("orders", 3);
+    expect(await find()).toEqual([["grown", 2, 3]]);
+    expect(await find()).toEqual([]);
+    await other.delete("orders");
+    expect(await find()).toEqual([["deleted", 1, 2, 3]]);
+    expect(await find()).toEqual([]);
+    await other.put("orders", 2);
+    expect(await find()).toEqual([["created", 4, 5]]);
+    await other.delete("orders");
+    await other.put("orders", 1);
+    expect(await find()).toEqual([
+      ["deleted", 4, 5],
+      ["created", 6],
+    ]);
+  });
+
+  test("asks each time for a topic that is gone, and remembers that it was there", async () => {
+    const { own, other } = openBoth();
+    await own.topics.put("orders", 1);
+    await other.delete("orders");
+    await own.time.advance(1_000);
+    const before = own.db.reads.length;
+    for (let times = 0; times < 3; times += 1) expect(await own.topics.find("orders")).toBeUndefined();
+    expect(own.db.reads.length - before).toBe(3);
+    await other.put("orders", 1);
+    await own.topics.find("orders");
+    expect(own.told.map(({ change }) => change)).toEqual(["created", "deleted", "created"]);
+  });
+
+  test("is all looked up by refresh(), in one read, old or not", async () => {
+    const { own, other } = openBoth();
+    await own.topics.refresh();
+    expect(own.db.reads).toEqual([]); // nothing that could have changed
+    for (const topic of ["deleted", "grown", "same", "unasked"]) await other.put(topic, 1);
+    for (const topic of ["deleted", "grown", "same", "never-there"]) await own.topics.find(topic);
+    await other.delete("deleted");
+    await other.put("grown", 2);
+    await other.put("never-there", 1);
+    const before = own.db.reads.length;
+    await own.topics.refresh();
+    expect(own.db.reads.length - before).toBe(1);
+    expect(own.told).toEqual([
+      { topic: "deleted", change: "deleted", partitionIds: [1] },
+      { topic: "grown", change: "grown", partitionIds: [5] },
+    ]);
+    await own.topics.refresh();
+    expect(own.told).toHaveLength(2);
+  });
+
+  test("is of every partition where another has added some before this one adds more", async () => {
+    const { own, other } = openBoth();
+    await own.topics.put("orders", 1);
+    await other.put("orders", 3);
+    expect(await own.topics.put("orders", 5)).toMatchObject({ partitionCount: 5 });
+    expect(await own.topics.find("orders")).toMatchObject({ partitionIds: [1, 2, 3, 4, 5] });
+    expect(own.told.slice(1)).toEqual([{ topic: "orders", change: "grown", partitionIds: [2, 3, 4, 5] }]);
+  });
+
+  test("is of every partition where the answer of a put was lost and it is done again", async () => {
+    const { own } = openBoth();
+    await own.topics.put("orders", 1);
+    const write = own.db.write.bind(own.db);
+    own.db.write = async (statements, options) => {
+      own.db.write = write;
+      await write(statements, options);
+      throw new DbError("unanswered", "scripted");
+    };
+    expect(await own.topics.put("orders", 3)).toMatchObject({ partitionCount: 3, isNew: false });
+    expect(await own.topics.find("orders")).toMatchObject({ partitionIds: [1, 2, 3] });
+    expect(own.told.slice(1)).toEqual([{ topic: "orders", change: "grown", partitionIds: [2, 3] }]);
+  });
+
+  test("lets a topic that another has deleted go when this one makes it anew", async () => {
+    const { own, other } = openBoth();
+    await own.topics.put("orders", 1);
+    await other.delete("orders");
+    await own.topics.put("orders", 2);
+    expect(await own.topics.find("orders")).toMatchObject({ topicId: 2, partitionIds: [2, 3] });
+    expect(own.told.slice(1)).toEqual([
+      { topic: "orders", change: "deleted", partitionIds: [1] },
+      { topic: "orders", change: "created", partitionIds: [2, 3] },
+    ]);
+  });
+
+  test("lets a topic that another has made anew go when this one adds to it, or deletes it", async () => {
+    for (const last of ["put", "delete"] as const) {
+      await database.empty();
+      const { own, other } = openBoth();
+      await own.topics.put("orders", 1);
+      await other.delete("orders");
+      await other.put("orders", 1);
+      if (last === "put") await own.topics.put("orders", 2);
+      else await own.topics.delete("orders");
+      const gone = own.told.filter(({ change }) => change === "deleted");
+      expect(gone.flatMap(({ partitionIds }) => partitionIds)).toContain(1);
+      const found = await own.topics.find("orders");
+      expect(found?.partitionIds).toEqual(last === "put" ? [2, 3] : undefined);
+    }
+  });
+
+  test("does not fall back to what an earlier look brings later", async () => {
+    const { own, other } = openBoth();
+    await own.topics.put("orders", 1);
+    await other.delete("orders");
+    const read = own.db.read.bind(own.db);
+    let letGo = () => {};
+    own.db.read = async (statement) => {
+      own.db.read = read;
+      const rows = await read(statement);
+      await new Promise<void>((resolve) => {
+        letGo = resolve;
+      });
+      return rows;
+    };
+    const early = own.topics.refresh(); // finds it gone
+    await turnOfTheLoop();
+    await other.put("orders", 1);
+    await own.topics.refresh(); // finds it made anew
+    letGo();
+    await early;
+    expect(await own.topics.find("orders")).toMatchObject({ topicId: 2 });
+    expect(own.told.slice(1)).toEqual([
+      { topic: "orders", change: "deleted", partitionIds: [1] },
+      { topic: "orders", change: "created", partitionIds: [2] },
+    ]);
+  });
+
+  test("is looked up again after a change whose outcome is unknown, and what became of it is told", async () => {
+    const { own } = openBoth();
+    await own.topics.put("orders", 1);
+    await own.topics.put("other", 1);
+    const write = own.db.write.bind(own.db);
+    own.db.write = async (statements, options) => {
+      own.db.write = write;
+      await write(statements, options);
+      throw new DbError("unknown", "scripted");
+    };
+    expect(await problemOf(own.topics.delete("orders"))).toMatchObject({ code: "outcome_unknown" });
+    expect(own.told).toHaveLength(2);
+    expect(await own.topics.find("other")).toMatchObject({ topicId: 2 });
+    expect(await own.topics.find("orders")).toBeUndefined();
+    expect(own.told.slice(2)).toEqual([{ topic: "orders", change: "deleted", partitionIds: [1] }]);
+  });
+});
+
 describe("Topics.onChange()", () => {
   test("tells of what is durable: created, grown, deleted, and which partitions came or went", async () => {
-    const { topics } = openTopics({ createsOnFirstUse: true });
-    const told: TopicChange[] = [];
+    const { topics, told } = openTopics({ createsOnFirstUse: true });
     topics.onChange((change) => {
       const rows = stockRows(database.path, "SELECT partition_id FROM partitions ORDER BY partition_id");
       const isThere = change.partitionIds.every((id) => rows.some(({ partition_id }) => partition_id === id));
       expect(isThere).toBe(change.change !== "deleted");
-      told.push(change);
     });
     await topics.put("orders", 2);
     await topics.put("orders", 2);
@@ -312,10 +508,31 @@ describe("Topics.onChange()", () => {
     ]);
   });
 
+  test("tells of its own changes once, however often they are looked at, on a shared database too", async () => {
+    const { topics, told, time } = openTopics({ isShared: true });
+    const look = async () => {
+      await topics.refresh();
+      await time.advance(1_000);
+      await topics.find("orders");
+    };
+    await topics.put("orders", 2);
+    await look();
+    await topics.put("orders", 3);
+    await look();
+    await topics.delete("orders");
+    await look();
+    await topics.put("orders", 1);
+    await look();
+    expect(told).toEqual([
+      { topic: "orders", change: "created", partitionIds: [1, 2] },
+      { topic: "orders", change: "grown", partitionIds: [3] },
+      { topic: "orders", change: "deleted", partitionIds: [1, 2, 3] },
+      { topic: "orders", change: "created", partitionIds: [4] },
+    ]);
+  });
+
   test("tells nothing of a change that was refused or failed", async () => {
-    const { db, topics } = openTopics();
-    const told: TopicChange[] = [];
-    topics.onChange((change) => told.push(change));
+    const { db, topics, told } = openTopics();
     db.onWrite = failing(new DbError("full", "scripted"));
     expect(await problemOf(topics.put("orders", 2))).toMatchObject({ code: "storage_full" });
     expect(await problemOf(topics.delete("orders"))).toMatchObject({

@@ -5,6 +5,7 @@ import { appendRecords, readChunk } from "../../src/store/records.ts";
 import { type Topic, Topics } from "../../src/store/topics.ts";
 import { STEP_BYTES_MAX, STEP_RECORDS_MAX, trimStep } from "../../src/store/trims.ts";
 import { openQueue, openTestDatabase, stockRows } from "../support/database.ts";
+import { FakeTime } from "../support/fake-time.ts";
 
 const database = await openTestDatabase();
 const queue = openQueue(database.db);
@@ -12,7 +13,7 @@ afterAll(() => database.close());
 beforeEach(() => database.empty());
 
 async function createTopic(partitionCount = 1): Promise<Topic> {
-  const topics = new Topics({ db: database.db, queue, createsOnFirstUse: true });
+  const topics = new Topics({ db: database.db, queue, scheduler: new FakeTime(), createsOnFirstUse: true });
   await topics.put("orders", partitionCount);
   return topics.require("orders");
 }

@@ -3,9 +3,16 @@ import fc from "fast-check";
 import { Problem } from "../../src/core/problem.ts";
 import type { ErrorCode } from "../../src/protocol/codes.ts";
 import { PENDING_WRITE_BYTES_MAX, WRITE_DEADLINE_MS } from "../../src/protocol/limits.ts";
-import { type Db, DbError, type DbFailure, type Rows, type Statement } from "../../src/store/db.ts";
-import { type Operation, WriteQueue } from "../../src/store/write-queue.ts";
-import { FakeTime, fakeChance } from "../support/fake-time.ts";
+import {
+  type Db,
+  DbError,
+  type DbFailure,
+  type Rows,
+  type Statement,
+  type WriteOptions,
+} from "../../src/store/db.ts";
+import { type Append, type Operation, WriteQueue } from "../../src/store/write-queue.ts";
+import { FakeTime, fakeChance, turnOfTheLoop } from "../support/fake-time.ts";
 
 const MIB = 1024 * 1024;
 const FLUSH_OPERATIONS_MAX = 512;
@@ -14,16 +21,21 @@ const FLUSH_BYTES_MAX = 2 * MIB;
 /** A database of names: a statement is written by its text, and its row says it again. */
 class ScriptedDb implements Db {
   readonly durability = "fsync";
+  readonly isShared = true;
+  readonly readsAtOnceMax = 1;
   /** The texts of each write that was asked for, whatever came of it. */
   readonly asked: (readonly string[])[] = [];
+  /** What was said beside each. */
+  readonly options: (WriteOptions | undefined)[] = [];
   /** What is durable, in order. */
   readonly committed: string[] = [];
   /** What becomes of a write; it is committed unless this throws. */
   onWrite: (texts: readonly string[]) => Promise<void> | void = () => {};
 
-  async write(statements: readonly Statement[]): Promise<readonly Rows[]> {
+  async write(statements: readonly Statement[], options?: WriteOptions): Promise<readonly Rows[]> {
     const texts = statements.map(({ sql }) => sql);
     this.asked.push(texts);
+    this.options.push(options);
     await this.onWrite(texts);
     this.committed.push(...texts);
     return texts.map((said) => [{ said }]);
@@ -44,15 +56,19 @@ interface OperationOptions {
   readonly bytes?: number;
   readonly statements?: number;
   readonly settle?: () => void;
+  readonly appends?: readonly Append[];
+  readonly afterLostAnswer?: Operation<readonly unknown[]>["afterLostAnswer"] | undefined;
 }
 
 /** An operation that settles to what its statements said. */
 function operation(name: string, options: OperationOptions = {}): Operation<readonly unknown[]> {
-  const { bytes = 1, statements = 1, settle } = options;
+  const { bytes = 1, statements = 1, settle, appends, afterLostAnswer } = options;
   const texts = Array.from({ length: statements }, (_, i) => (statements === 1 ? name : `${name}.${i}`));
   return {
     statements: texts.map((sql) => ({ sql })),
     bytes,
+    ...(appends && { appends }),
+    ...(afterLostAnswer && { afterLostAnswer }),
     settle: (results) => {
       settle?.();
       return results.map((rows) => rows[0]?.said);
@@ -359,6 +375,241 @@ describe("WriteQueue, when a flush fails", () => {
   });
 });
 
+describe("WriteQueue, when a flush was written and its answer is lost", () => {
+  const repeat = { afterLostAnswer: "repeat" } as const;
+  /** Settles to the log end after its append in each partition that is there. */
+  const append = (...appends: readonly [partitionId: number, count: number][]): OperationOptions => ({
+    appends: appends.map(([partitionId, count]) => ({ partitionId, count })),
+    afterLostAnswer: (logEnds) => [[...logEnds].map(([partitionId, end]) => `${partitionId}@${end}`)],
+  });
+  const unanswered = (logEnds: readonly (readonly [partitionId: number, logEnd: number])[] = []) =>
+    new DbError("unanswered", "scripted: unanswered", undefined, new Map(logEnds));
+
+  /** The first writes are committed and fail like this, the later ones do not. */
+  function loseFirst(db: ScriptedDb, ...errors: readonly DbError[]): void {
+    const left = [...errors];
+    db.onWrite = (texts) => {
+      const error = left.shift();
+      if (!error) return;
+      db.committed.push(...texts);
+      throw error;
+    };
+  }
+
+  test("repeats what can be, before all others, and settles it with the rows that it brings then", async () => {
+    const { db, time, log, settled, submit, submitAll } = setUp();
+    loseFirst(db, unanswered());
+    submit("a", repeat);
+    submit("b", { ...repeat, statements: 2 });
+    await turnOfTheLoop(); // the flush is on its way
+    submitAll("c", "d");
+    await time.settle();
+    expect(db.asked[0]).toEqual(["a", "b.0", "b.1"]);
+    expect(db.asked.slice(1).flat()).toEqual(["a", "b.0", "b.1", "c", "d"]);
+    expect(settled).toEqual(["a: a", "b: b.0,b.1", "c: c", "d: d"]);
+    expect(log).toEqual([
+      { event: "write failed", facts: expect.objectContaining({ failure: "unanswered" }) },
+    ]);
+  });
+
+  test("says outcome_unknown to what cannot be repeated, and spoils no neighbour", async () => {
+    const { db, time, settled, submit } = setUp();
+    loseFirst(db, unanswered([[1, 9]]));
+    submit("a");
+    submit("b", append([1, 4]));
+    submit("c", repeat);
+    submit("d");
+    await time.settle();
+    expect(db.asked.slice(1)).toEqual([["c"]]);
+    expect(settled.toSorted()).toEqual(["a: outcome_unknown", "b: 1@9", "c: c", "d: outcome_unknown"]);
+  });
+
+  test("settles appends by the log ends, walking back from the end", async () => {
+    const { db, time, settled, submit } = setUp();
+    loseFirst(
+      db,
+      unanswered([
+        [1, 100],
+        [2, 50],
+      ]),
+    );
+    submit("a", append([1, 3]));
+    submit("b", append([1, 5], [2, 10]));
+    submit("c", { ...repeat });
+    submit("d", append([2, 1]));
+    submit("e", append([1, 7]));
+    await time.settle();
+    expect(db.asked).toHaveLength(2);
+    expect(settled).toEqual(["a: 1@88,2@39", "b: 1@93,2@49", "d: 1@93,2@50", "e: 1@100,2@50", "c: c"]);
+  });
+
+  test("walks back over appends that are outcome_unknown or repeated themselves", async () => {
+    const { db, time, settled, submit } = setUp();
+    loseFirst(db, unanswered([[1, 100]]));
+    const counted = { appends: [{ partitionId: 1, count: 10 }] };
+    submit("a", append([1, 1]));
+    submit("b", counted);
+    submit("c", append([1, 1]));
+    await time.settle();
+    expect(settled).toEqual(["a: 1@89", "b: outcome_unknown", "c: 1@100"]);
+  });
+
+  test("knows nothing of a partition that is gone", async () => {
+    const { db, time, settled, submit } = setUp();
+    loseFirst(db, unanswered([[2, 4]]));
+    submit("a", append([1, 3], [2, 4]));
+    submit("b", append([1, 3]));
+    await time.settle();
+    expect(settled).toEqual(["a: 2@4", "b: 2@4"]);
+  });
+
+  test("lets an operation whose settling fails fail alone", async () => {
+    const { db, time, settled, submit } = setUp();
+    loseFirst(db, unanswered());
+    const settling = (error: Error): OperationOptions => ({
+      afterLostAnswer: () => {
+        throw error;
+      },
+    });
+    submit("a", settling(new Problem("conflict", "scripted")));
+    submit("b", settling(new TypeError("a defect")));
+    submit("c", append());
+    await time.settle();
+    submit("d");
+    await time.settle();
+    expect(settled).toEqual(["a: conflict", "b: TypeError: a defect", "c: ", "d: d"]);
+  });
+
+  test("repeats once more where the answer is lost again", async () => {
+    const { db, time, settled, submitAll, submit } = setUp();
+    loseFirst(db, unanswered(), unanswered());
+    submit("a", repeat);
+    await time.settle();
+    submitAll("b");
+    await time.settle();
+    expect(db.asked).toEqual([["a"], ["a"], ["a"], ["b"]]);
+    expect(settled).toEqual(["a: a", "b: b"]);
+  });
+
+  test("goes on one by one with the suspects behind it", async () => {
+    const { db, time, settled, submit } = setUp();
+    const outcomes = [failed("rejected"), unanswered(), undefined, failed("rejected")];
+    db.onWrite = () => {
+      const error = outcomes.shift();
+      if (error) throw error;
+    };
+    submit("a", repeat);
+    submit("b", repeat);
+    submit("c", repeat);
+    await time.settle();
+    expect(db.asked.slice(0, 4)).toEqual([["a", "b", "c"], ["a"], ["a"], ["b"]]);
+    expect(settled).toEqual(["a: a", "b: internal", "c: c"]);
+  });
+
+  test.each(["full", "io", "rejected", "unknown"] as const)(
+    "and fails as %s when it is repeated, says outcome_unknown: it was written",
+    async (failure) => {
+      const { db, time, settled, submit } = setUp();
+      loseFirst(db, unanswered());
+      submit("a", repeat);
+      await turnOfTheLoop();
+      db.onWrite = () => {
+        throw failed(failure);
+      };
+      await time.settle();
+      expect(db.asked).toEqual([["a"], ["a"]]);
+      expect(settled).toEqual(["a: outcome_unknown"]);
+    },
+  );
+
+  test("and is past its deadline when it is to be repeated, says outcome_unknown, and unavailable to others", async () => {
+    const { db, time, settled, submit } = setUp(() => 0.5);
+    loseFirst(db, unanswered());
+    submit("a", repeat);
+    await turnOfTheLoop();
+    db.onWrite = () => {
+      throw failed("busy");
+    };
+    submit("b", repeat);
+    await time.advance(WRITE_DEADLINE_MS + 50);
+    expect(settled).toEqual(["a: outcome_unknown", "b: unavailable"]);
+  });
+
+  test("holds the bytes of what is repeated until that is settled", async () => {
+    const { db, queue, time, submit } = setUp();
+    const bytes = PENDING_WRITE_BYTES_MAX / 4;
+    const { release } = hold(db);
+    const holding = db.onWrite;
+    db.onWrite = () => {
+      db.onWrite = holding;
+      throw unanswered();
+    };
+    submit("a", { ...repeat, bytes });
+    await time.settle(); // it is being repeated
+    expect(db.asked).toEqual([["a"], ["a"]]);
+    const left = PENDING_WRITE_BYTES_MAX - bytes;
+    expect(await codeOf(queue.submit(operation("b", { bytes: left + 1 })))).toBe("unavailable");
+    const fitting = queue.submit(operation("c", { bytes: left }));
+    release();
+    await time.settle();
+    release();
+    expect(await codeOf(fitting)).toBe("resolved");
+    const all = queue.submit(operation("d", { bytes: PENDING_WRITE_BYTES_MAX }));
+    await time.settle();
+    release();
+    expect(await codeOf(all)).toBe("resolved");
+  });
+
+  test.each([
+    { what: "repeated", options: repeat },
+    { what: "settled by the log ends", options: append() },
+    { what: "outcome_unknown", options: {} },
+  ])("leaves no bytes of what is $what", async ({ options }) => {
+    const { db, queue, time, submit } = setUp();
+    loseFirst(db, unanswered());
+    submit("a", { ...options, bytes: PENDING_WRITE_BYTES_MAX });
+    await time.settle();
+    const next = queue.submit(operation("b", { bytes: PENDING_WRITE_BYTES_MAX }));
+    await time.settle();
+    expect(await codeOf(next)).toBe("resolved");
+    expect(await codeOf(queue.submit(operation("c", { bytes: PENDING_WRITE_BYTES_MAX + 1 })))).toBe(
+      "unavailable",
+    );
+  });
+});
+
+describe("WriteQueue's options for the database", () => {
+  test("say which partitions a flush appends to, each once", async () => {
+    const { db, time, submit } = setUp();
+    const appends = (...ids: readonly number[]) => ({
+      appends: ids.map((id) => ({ partitionId: id, count: 1 })),
+    });
+    submit("a", appends(3, 1));
+    submit("b");
+    submit("c", appends(1, 2));
+    await time.settle();
+    submit("d");
+    await time.settle();
+    expect(db.options.map((options) => options?.appendedTo)).toEqual([[3, 1, 2], []]);
+  });
+
+  test("say how long the oldest of it may wait still", async () => {
+    const { db, time, submit } = setUp();
+    const { release } = hold(db);
+    submit("a");
+    await time.advance(4_000);
+    submit("b");
+    await time.advance(1_000);
+    submit("c");
+    release();
+    await time.settle();
+    expect(db.options.map((options) => options?.withinMs)).toEqual([
+      WRITE_DEADLINE_MS,
+      WRITE_DEADLINE_MS - 1_000,
+    ]);
+  });
+});
+
 describe("WriteQueue, while another process holds the write lock", () => {
   const busy = () => {
     throw failed("busy");
@@ -585,7 +836,7 @@ describe("WriteQueue.close()", () => {
 
 // ── any sequence of operations and faults ────────────────────────────────────────────────────────────────
 
-const fault = fc.constantFrom<"ok" | "busy" | "full" | "io" | "lost" | "kept" | "defect">(
+const fault = fc.constantFrom<"ok" | "busy" | "full" | "io" | "lost" | "kept" | "unanswered" | "defect">(
   "ok",
   "ok",
   "busy",
@@ -593,6 +844,8 @@ const fault = fc.constantFrom<"ok" | "busy" | "full" | "io" | "lost" | "kept" | 
   "io",
   "lost", // unknown, and it was not written
   "kept", // unknown, and it was
+  "unanswered",
+  "unanswered",
   "defect",
 );
 
@@ -607,6 +860,7 @@ const command = fc.oneof(
       isGuilty: fc.integer({ min: 0, max: 4 }).map((n) => n === 0),
       /** Its own conditions do not hold. */
       isFenced: fc.boolean(),
+      afterLostAnswer: fc.constantFrom("repeat", "log ends", undefined),
     }),
   },
   { weight: 2, arbitrary: fc.constant({ kind: "settle" as const }) },
@@ -646,36 +900,61 @@ async function playOut(
       case "kept":
         db.committed.push(...texts);
         throw failed("unknown");
+      case "unanswered":
+        if (texts.some((text) => guilty.has(text))) throw failed("rejected");
+        db.committed.push(...texts);
+        throw failed("unanswered");
       case "defect":
         throw new TypeError("a defect");
     }
   };
 
-  const operations: { name: string; texts: readonly string[]; outcomes: string[]; settles: number }[] = [];
-  const orderOfResults: string[] = [];
+  const operations: {
+    name: string;
+    texts: readonly string[];
+    outcomes: string[];
+    settles: number;
+    isRepeatable: boolean;
+  }[] = [];
+  const ordersOfResults = { repeatable: [] as string[], others: [] as string[] };
   const submitNext = (options: {
     statements: number;
     bytes: number;
     isGuilty: boolean;
     isFenced: boolean;
+    afterLostAnswer: "repeat" | "log ends" | undefined;
   }) => {
     const name = `op${operations.length}`;
-    const entry = { name, texts: [] as readonly string[], outcomes: [] as string[], settles: 0 };
+    const isRepeatable = options.afterLostAnswer === "repeat";
+    const entry = {
+      name,
+      texts: [] as readonly string[],
+      outcomes: [] as string[],
+      settles: 0,
+      isRepeatable,
+    };
     const submitted = operation(name, {
       ...options,
+      afterLostAnswer: isRepeatable ? "repeat" : undefined,
       settle: () => {
         entry.settles += 1;
         if (options.isFenced) throw new Problem("fenced_generation", "scripted");
       },
     });
     entry.texts = submitted.statements.map(({ sql }) => sql);
+    const byLogEnds = () => {
+      entry.settles += 1;
+      if (options.isFenced) throw new Problem("fenced_generation", "scripted");
+      return entry.texts;
+    };
     if (options.isGuilty && entry.texts[0] !== undefined) guilty.add(entry.texts[0]);
     operations.push(entry);
-    queue.submit(submitted).then(
+    const isByLogEnds = options.afterLostAnswer === "log ends";
+    queue.submit(isByLogEnds ? { ...submitted, afterLostAnswer: byLogEnds } : submitted).then(
       (said) => {
         expect(said).toEqual(entry.texts);
         entry.outcomes.push("resolved");
-        orderOfResults.push(name);
+        ordersOfResults[isRepeatable ? "repeatable" : "others"].push(name);
       },
       (error) => entry.outcomes.push(error instanceof Problem ? error.code : `defect: ${error}`),
     );
@@ -692,18 +971,19 @@ async function playOut(
 
   const timesCommitted = (texts: readonly string[]) =>
     new Set(texts.map((text) => db.committed.filter((other) => other === text).length));
-  for (const { texts, outcomes, settles } of operations) {
+  for (const { texts, outcomes, settles, isRepeatable } of operations) {
     expect(outcomes).toHaveLength(1);
     const [outcome] = outcomes;
     const times = timesCommitted(texts);
     expect(times.size).toBe(1); // all of an operation, or nothing of it
     const [written] = times;
     if (outcome === "resolved" || outcome === "fenced_generation") {
-      expect(written).toBe(1);
       expect(settles).toBe(1);
+      if (isRepeatable) expect(written).toBeGreaterThanOrEqual(1);
+      else expect(written).toBe(1);
     } else {
       expect(settles).toBe(0);
-      if (outcome === "outcome_unknown") expect(written).toBeLessThanOrEqual(1);
+      if (outcome === "outcome_unknown") expect(isRepeatable || Number(written) <= 1).toBe(true);
       else expect({ outcome, written }).toEqual({ outcome, written: 0 });
       expect(["outcome_unknown", "internal", "unavailable", "storage_full"]).toContain(String(outcome));
     }
@@ -712,7 +992,7 @@ async function playOut(
   }
   const inOrder = (names: readonly string[]) =>
     names.toSorted((a, b) => Number(a.slice(2)) - Number(b.slice(2)));
-  expect(orderOfResults).toEqual(inOrder(orderOfResults));
+  for (const order of Object.values(ordersOfResults)) expect(order).toEqual(inOrder(order));
   const committedOperations = [...new Set(db.committed.map((text) => text.replace(/\.\d+$/, "")))];
   expect(committedOperations).toEqual(inOrder(committedOperations));
 }

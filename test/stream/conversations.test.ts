@@ -256,7 +256,7 @@ describe("subscribe", () => {
     const prefix = newGroup();
     const topics = range(0, 101).map((n) => `${prefix}-${n}`);
     const { client, partitions } = await subscribe({ topics: topics.slice(0, 100) });
-    expect(partitions.map(({ topic }) => topic)).toEqual(topics.slice(0, 100));
+    expect(partitions.map(({ topic }) => topic)).toEqual(topics.slice(0, 100).toSorted());
     client.send({ type: "subscribe", id: 1, subscription: "more", topics, group: newGroup() });
     const error = await client.expect("error");
     expect(error).toMatchObject({ id: 1, code: "bad_request" });
@@ -796,36 +796,38 @@ describe("the reset policy", () => {
   });
 });
 
-describe("a group's one member", () => {
-  test("keeps out a second, who is told how to take over, and is not disturbed", async () => {
+describe("a member of a group", () => {
+  test("that has the only partition keeps it beside a second, who gets it when the first has gone", async () => {
     const topic = await newTopic();
     const group = newGroup();
     const { client } = await subscribe({ topics: [topic], group });
-    const second = await open();
-    second.send({ type: "subscribe", id: 1, topics: [topic], group });
-    const error = await second.expect("error");
-    expect(error).toMatchObject({ id: 1, subscription: "default", code: "conflict", retriable: false });
-    expect(error.message).toContain(`"${group}"`);
-    expect(error.message).toContain("memberId");
-    expect(error.message).toContain("instanceId");
+    const second = await subscribe({ topics: [topic], group });
+    expect(second.partitions).toEqual([]);
     await produce(topic, 1);
-    await client.expect("records");
+    const frame = await client.expect("records");
+    client.send({ type: "ack", offsets: [ackOf(frame)] });
+    await client.expect("acked");
+    expect(await second.client.untilAnswered()).toEqual([]);
     await client.close();
-    // It left with its socket: the place is free at once.
-    await subscribe({ topics: [topic], group }, second);
-    await second.close();
+    // It left with its socket: the partition is free at once.
+    const { partitions } = await second.client.expect("assigned");
+    expect(partitions).toMatchObject([{ topic, partition: 0, position: 1, committedOffset: 1 }]);
+    await second.client.close();
   });
 
-  test("also keeps out one with an instanceId or memberId that nobody has", async () => {
+  test("is another than one with an instanceId or memberId that nobody has", async () => {
     const topic = await newTopic();
     const group = newGroup();
-    const { client } = await subscribe({ topics: [topic], group, instanceId: "tab-7" });
-    const second = await open();
-    for (const fields of [{ instanceId: "tab-8" }, { memberId: "nobody" }, { memberId: "tab-7" }]) {
-      second.send({ type: "subscribe", id: 1, topics: [topic], group, ...fields });
-      expect(await second.expect("error")).toMatchObject({ id: 1, code: "conflict" });
-    }
-    await Promise.all([client.close(), second.close()]);
+    const { client, subscribed } = await subscribe({ topics: [topic], group, instanceId: "tab-7" });
+    const others: Joined[] = [];
+    for (const fields of [{ instanceId: "tab-8" }, { memberId: "nobody" }, { memberId: "tab-7" }])
+      others.push(await subscribe({ topics: [topic], group, ...fields }));
+    const ids = [subscribed, ...others.map((other) => other.subscribed)].map(({ memberId }) => memberId);
+    expect(new Set(ids).size).toBe(4);
+    expect(ids).not.toContain("nobody");
+    expect(others.map(({ partitions }) => partitions)).toEqual([[], [], []]);
+    expect(await client.untilAnswered()).toEqual([]);
+    await Promise.all([client, ...others.map((other) => other.client)].map((each) => each.close()));
   });
 
   test.each(["memberId", "instanceId"] as const)(
@@ -950,16 +952,15 @@ describe("a group's one member", () => {
     const group = newGroup();
     const old = await subscribe({ topics: [topic], group, instanceId: "tab-7" });
     await old.client.close();
-    const stranger = await open();
-    stranger.send({ type: "subscribe", topics: [topic], group });
-    expect(await stranger.expect("error")).toMatchObject({ code: "conflict" });
+    const stranger = await subscribe({ topics: [topic], group });
+    expect(stranger.partitions).toEqual([]);
     const back = await subscribe({ topics: [topic], group, instanceId: "tab-7" });
     expect(back.partitions[0]?.generation).toBeGreaterThan(old.partitions[0]?.generation ?? 0);
     await back.client.expectRecords(3);
     back.client.send({ type: "unsubscribe" });
     await back.client.expect("unsubscribed");
-    await subscribe({ topics: [topic], group }, stranger);
-    await Promise.all([stranger.close(), back.client.close()]);
+    expect((await stranger.client.expect("assigned")).partitions).toMatchObject([{ topic, position: 0 }]);
+    await Promise.all([stranger.client.close(), back.client.close()]);
   });
 });
 
@@ -1075,14 +1076,16 @@ describe("a bad frame", () => {
     expect(await client.closed()).toMatchObject({ code: 4400 });
   });
 
-  test("ends the memberships of its socket: the group is free at once", async () => {
+  test("ends the memberships of its socket: its partitions are free at once", async () => {
     const topic = await newTopic();
     const group = newGroup();
     const { client } = await subscribe({ topics: [topic], group });
     client.sendText("bad");
     await client.expect("error");
     await client.closed();
-    await (await subscribe({ topics: [topic], group })).client.close();
+    const next = await subscribe({ topics: [topic], group });
+    expect(next.partitions).toMatchObject([{ topic, partition: 0 }]);
+    await next.client.close();
   });
 });
 
@@ -1276,7 +1279,12 @@ describe("a client that asks and never reads", () => {
     }
     await left;
 
-    const successor = await joinWhenFree({ topics: [topic], group });
+    const successor = await open();
+    successor.send({ type: "subscribe", topics: [topic], group });
+    await successor.expect("subscribed");
+    let { partitions } = await successor.expect("assigned");
+    if (partitions.length === 0) ({ partitions } = await successor.expect("assigned"));
+    expect(partitions).toMatchObject([{ topic, partition: 0 }]);
     await successor.close();
     const { texts, code } = await silent.readToEnd();
     expect(code).toBe(4029);
@@ -1286,17 +1294,6 @@ describe("a client that asks and never reads", () => {
     expect(await witness.untilAnswered()).toEqual([]);
     await witness.close();
   }, 20_000);
-
-  /** Asks until the place is free: each refusal is an event. */
-  async function joinWhenFree(fields: { topics: readonly string[]; group: string }): Promise<StreamClient> {
-    const client = await open();
-    for (;;) {
-      client.send({ type: "subscribe", ...fields });
-      const answer = await client.next();
-      if (answer.type === "subscribed") return client;
-      expect(answer).toMatchObject({ type: "error", code: "conflict" });
-    }
-  }
 });
 
 test("nothing of all this was a defect in the server's log", () => {

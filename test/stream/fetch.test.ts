@@ -15,10 +15,10 @@ beforeEach(() => database.empty());
 
 /** A partition of ten records, one a second from 1,000 on. */
 async function setUp() {
-  const topics = new Topics({ db: database.db, queue, createsOnFirstUse: true });
+  const time = new FakeTime();
+  const topics = new Topics({ db: database.db, queue, scheduler: time, createsOnFirstUse: true });
   const topic = await topics.require("orders");
   const watched = new WatchedDb(database.db);
-  const time = new FakeTime();
   const deps = { db: watched, scheduler: time, log: () => {} };
   const wakeUps = new WakeUps(deps);
   const fetches = new Fetches({ ...deps, reads: new SharedReads(deps), wakeUps });
@@ -230,7 +230,9 @@ describe("Fetches.stop()", () => {
 
 describe("Fetches.fetch() of a topic that is deleted", () => {
   async function deleteOrders(): Promise<void> {
-    await new Topics({ db: database.db, queue, createsOnFirstUse: false }).delete("orders");
+    await new Topics({ db: database.db, queue, scheduler: new FakeTime(), createsOnFirstUse: false }).delete(
+      "orders",
+    );
   }
 
   test("during its wait ends at once as unknown_topic, and names it", async () => {

@@ -1,13 +1,12 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
-import type { GainRequest, JoinRequest, JoinResult } from "../../src/core/membership.ts";
+import type { JoinRequest } from "../../src/core/group-picture.ts";
+import type { OwnershipChange } from "../../src/core/ownership.ts";
 import { Problem } from "../../src/core/problem.ts";
-import { parseJsonProduce } from "../../src/core/produce-request.ts";
 import type { MembershipRef } from "../../src/core/session/state.ts";
-import { commitOffsets } from "../../src/store/commits.ts";
 import { type Db, DbError } from "../../src/store/db.ts";
-import { appendRecords } from "../../src/store/records.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { WriteQueue } from "../../src/store/write-queue.ts";
+import type { Joined } from "../../src/stream/group-turns.ts";
 import { Memberships } from "../../src/stream/memberships.ts";
 import { failing, openTestDatabase, START_MS, WatchedDb } from "../support/database.ts";
 import { FakeTime, fakeChance } from "../support/fake-time.ts";
@@ -20,46 +19,114 @@ beforeEach(() => database.empty());
 const TIMEOUT_MS = 45_000;
 /** What a look at the leases waits beyond the one that is due. */
 const SLACK_MS = 50;
+const PROCESS_LEASE_MS = 10_000;
+const REVOKE_DEADLINE_MS = 5_000;
 
 type Request = Omit<JoinRequest, "newMemberId">;
 
+interface Options {
+  readonly db?: Db;
+  readonly ids?: string;
+  readonly createsOnFirstUse?: boolean;
+  /** Of one of several servers on the database. */
+  readonly processId?: string;
+  readonly time?: FakeTime;
+}
+
 /** A server's memberships; the clocks of the database and of the server move together. */
-function startServer(options: { db?: Db; ids?: string; createsOnFirstUse?: boolean } = {}) {
-  const { db = database.db, ids = "id", createsOnFirstUse = true } = options;
-  const watched = new WatchedDb(db);
-  const time = new FakeTime((ms) => database.pass(ms));
+function startServer(options: Options = {}) {
+  const { db = database.db, ids = "id", createsOnFirstUse = true, processId = null } = options;
+  const watched = new WatchedDb(db, { isShared: processId !== null });
+  const time = options.time ?? new FakeTime((ms) => database.pass(ms));
   const events: string[] = [];
   const log = (event: string) => void events.push(event);
   const chance = fakeChance({ ids });
   const queue = new WriteQueue({ db: watched, scheduler: time, chance, log });
-  const topics = new Topics({ db: watched, queue, createsOnFirstUse });
-  const memberships = new Memberships({ db: watched, topics, queue, scheduler: time, chance, log });
-  /** Who was told of the end of a membership, in order. */
+  const topics = new Topics({ db: watched, queue, scheduler: time, createsOnFirstUse });
+  const memberships = new Memberships({
+    db: watched,
+    topics,
+    queue,
+    scheduler: time,
+    chance,
+    log,
+    processId,
+  });
+  topics.onChange(({ topic }) => memberships.onTopicChange(topic));
+  /** What members were told after they had joined, in order. */
   const told: string[] = [];
-  const join = (request: Partial<Request> = {}, name = "member") =>
-    memberships.join(
-      {
-        group: "billing",
-        topics: ["orders"],
-        memberId: undefined,
-        instanceId: undefined,
-        policies: { missing: "earliest", outOfRange: "earliest" },
-        sessionTimeoutMs: TIMEOUT_MS,
-        ...request,
-      },
-      (reason) => told.push(`${name} ${reason}`),
+  const join = (request: Partial<Request> = {}, name = "member"): Promise<Joined> =>
+    new Promise((resolve, reject) =>
+      memberships.join(requestOf(request), {
+        onJoined: resolve,
+        onRefused: reject,
+        onChange: (change) => told.push(`${name} ${textOf(change)}`),
+        onEnd: (reason) => told.push(`${name} ${reason}`),
+      }),
     );
   return { watched, time, events, queue, topics, memberships, told, join };
 }
 
-const refOf = ({ memberId, membership }: JoinResult, group = "billing"): MembershipRef => ({
+/** Two servers on one database, with clients. */
+async function startTwoServers() {
+  const time = new FakeTime((ms) => database.pass(ms));
+  const here = startServer({ processId: "p-here", ids: "here", time });
+  const there = startServer({ processId: "p-there", ids: "there", time, db: second });
+  await here.topics.put("orders", 2);
+  for (const { memberships } of [here, there]) {
+    await memberships.begin();
+    memberships.resume();
+  }
+  await time.settle();
+  /** As the change poll of each does. */
+  const poll = async () => {
+    for (const { group_id, version } of await database.rows("SELECT group_id, version FROM groups"))
+      for (const { memberships } of [here, there])
+        memberships.onGroupChange(String(group_id), Number(version));
+    await time.settle();
+  };
+  return { time, here, there, poll };
+}
+
+function requestOf(request: Partial<Request>): Request {
+  return {
+    group: "billing",
+    topics: ["orders"],
+    memberId: undefined,
+    instanceId: undefined,
+    policies: { missing: "earliest", outOfRange: "earliest" },
+    sessionTimeoutMs: TIMEOUT_MS,
+    ...request,
+  };
+}
+
+/** Partitions by number; ids are one higher where the topic is the first. */
+function textOf({ gained, revoked, lost }: OwnershipChange): string {
+  return [
+    ...gained.map(({ partition }) => `gained ${partition}`),
+    ...revoked.map(({ partitionId, deadlineMs }) => `revoked ${partitionId - 1} in ${deadlineMs}`),
+    ...lost.map(({ partitionId, reason }) => `lost ${partitionId - 1} ${reason}`),
+  ].join(", ");
+}
+
+const refOf = ({ memberId, membership }: Joined, group = "billing"): MembershipRef => ({
   group,
   memberId,
   membership,
 });
 
+const ownedBy = ({ owned }: Joined) =>
+  owned.gained.map(({ partitionId, generation }) => ({ partitionId, generation }));
+
 const members = () => database.rows("SELECT group_id, member_id, membership FROM members ORDER BY group_id");
-const memberIds = async () => (await members()).map(({ member_id }) => member_id);
+const memberIds = async () =>
+  (await database.rows("SELECT member_id FROM members ORDER BY member_id")).map(({ member_id }) => member_id);
+const owners = async (group = "billing") =>
+  (
+    await database.rows("SELECT member_id FROM assignments WHERE group_id = :group ORDER BY partition_id", {
+      group,
+    })
+  ).map(({ member_id }) => member_id);
 
 async function codeOf(promise: Promise<unknown>): Promise<string> {
   return promise.then(
@@ -76,12 +143,14 @@ describe("Memberships.join()", () => {
     expect(result).toMatchObject({
       memberId: "id-1",
       membership: 1,
-      partitions: [
-        { partition: 0, generation: 2, committedOffset: 0 },
-        { partition: 1, generation: 3 },
-      ],
-      resets: [{ partition: 0, from: null, to: 0, policy: "earliest" }, { partition: 1 }],
-      unplaced: [],
+      owned: {
+        gained: [
+          { partition: 0, generation: 2, committedOffset: 0, reset: "earliest", unplaced: null },
+          { partition: 1, generation: 3, reset: "earliest" },
+        ],
+        revoked: [],
+        lost: [],
+      },
     });
     expect(told).toEqual([]);
     expect(await members()).toEqual([{ group_id: "billing", member_id: "id-1", membership: 1 }]);
@@ -89,7 +158,8 @@ describe("Memberships.join()", () => {
 
   test("creates its topics where first use does", async () => {
     const { join } = startServer();
-    await join({ topics: ["orders", "payments"] });
+    const { owned } = await join({ topics: ["orders", "payments"] });
+    expect(owned.gained.map(({ topic }) => topic)).toEqual(["orders", "payments"]);
     expect(await database.rows("SELECT topic FROM topics ORDER BY topic")).toEqual([
       { topic: "orders" },
       { topic: "payments" },
@@ -103,22 +173,52 @@ describe("Memberships.join()", () => {
     expect(await database.rows("SELECT * FROM groups")).toEqual([]);
   });
 
-  test("of a second member is a conflict that the first does not notice", async () => {
-    const { join, told } = startServer();
-    await join({}, "first");
-    const before = await members();
-    expect(await codeOf(join({}, "second"))).toBe("conflict");
-    expect(await codeOf(join({ memberId: "somebody", instanceId: "tab-9" }, "third"))).toBe("conflict");
-    expect(await members()).toEqual(before);
-    expect(told).toEqual([]);
+  test("of a topic that cannot be created says why", async () => {
+    const { join, watched } = startServer();
+    watched.onWrite = failing(new DbError("full", "scripted"));
+    expect(await codeOf(join())).toBe("storage_full");
+    expect(await codeOf(join())).toBe("resolved");
   });
 
-  test("by many at once lets one in", async () => {
+  test("that cannot look for its topics says so", async () => {
     const { join, watched } = startServer();
-    const outcomes = await Promise.all(Array.from({ length: 10 }, () => codeOf(join())));
-    expect(outcomes).toEqual(["resolved", ...Array.from({ length: 9 }, () => "conflict")]);
+    watched.onRead = failing(new DbError("io", "scripted"));
+    expect(await codeOf(join())).not.toBe("resolved");
+    expect(await codeOf(join())).toBe("resolved");
     expect(await members()).toHaveLength(1);
-    expect(watched.writes).toHaveLength(2); // the topic and the one join: nobody has tried in vain
+  });
+
+  test("of a second member shares the partitions with the first, which is told to let go", async () => {
+    const { join, told, topics, time } = startServer();
+    await topics.put("orders", 2);
+    await join({}, "first");
+    const next = await join({}, "second");
+    expect(next.owned).toEqual({ gained: [], revoked: [], lost: [] });
+    await time.settle();
+    expect(told).toEqual([`first revoked 1 in ${REVOKE_DEADLINE_MS}`]);
+    expect(await owners()).toEqual(["id-1", "id-1"]); // until it has let go
+    expect(await memberIds()).toEqual(["id-1", "id-2"]);
+  });
+
+  test("with an instanceId or a memberId that nobody has is a new member", async () => {
+    const { join } = startServer();
+    await join({ instanceId: "tab-7" });
+    const { memberId } = await join({ memberId: "somebody", instanceId: "tab-9" });
+    expect(memberId).toBe("id-2");
+    expect((await join({ memberId: "tab-7" })).memberId).toBe("id-3");
+    expect(await memberIds()).toEqual(["id-1", "id-2", "id-3"]);
+  });
+
+  test("by many at once goes to disk together and gives each its share", async () => {
+    const { join, watched, topics, told } = startServer();
+    await topics.put("orders", 20);
+    const before = watched.writes.length;
+    const results = await Promise.all(Array.from({ length: 10 }, () => join()));
+    expect(watched.writes.length - before).toBe(1);
+    expect(results.map(({ owned }) => owned.gained.length)).toEqual(Array.from({ length: 10 }, () => 2));
+    const generations = results.flatMap(({ owned }) => owned.gained.map(({ generation }) => generation));
+    expect(new Set(generations).size).toBe(20);
+    expect(told).toEqual([]);
   });
 
   test("of many groups at once goes to disk together", async () => {
@@ -137,6 +237,7 @@ describe("Memberships.join()", () => {
     const again = await join({ memberId: first.memberId }, "second");
     expect(again.memberId).toBe(first.memberId);
     expect(again.membership).toBeGreaterThan(first.membership);
+    expect(again.owned.gained[0]?.generation).toBeGreaterThan(first.owned.gained[0]?.generation ?? 0);
     expect(told).toEqual(["first replaced"]);
     expect(await members()).toEqual([
       { group_id: "billing", member_id: first.memberId, membership: again.membership },
@@ -152,11 +253,36 @@ describe("Memberships.join()", () => {
     expect(await memberIds()).toEqual(["id-2"]);
   });
 
+  test("that takes a member over moves nobody else", async () => {
+    const { join, told, topics, time } = startServer();
+    await topics.put("orders", 4);
+    const [first, other] = await Promise.all([join({}, "first"), join({}, "other")]);
+    const again = await join({ memberId: first.memberId }, "again");
+    await time.settle();
+    expect(again.owned.gained.map(({ partition }) => partition)).toEqual(
+      first.owned.gained.map(({ partition }) => partition),
+    );
+    expect(told).toEqual(["first replaced"]);
+    const kept = await database.rows(
+      "SELECT partition_id AS partitionId, generation FROM assignments WHERE member_id = 'id-2'",
+    );
+    expect(kept).toEqual(ownedBy(other));
+  });
+
   test("takes over again and again, and tells each holder once", async () => {
     const { join, told } = startServer();
     const { memberId } = await join({}, "0");
     for (const name of ["1", "2", "3"]) await join({ memberId }, name);
     expect(told).toEqual(["0 replaced", "1 replaced", "2 replaced"]);
+  });
+
+  test("takes over again and again, all at once, and leaves one holder", async () => {
+    const { join, told, time } = startServer();
+    const { memberId } = await join({}, "0");
+    const results = await Promise.all(["1", "2", "3"].map((name) => join({ memberId }, name)));
+    await time.settle();
+    expect(told.toSorted()).toEqual(["0 replaced", "1 replaced", "2 replaced"]);
+    expect(await members()).toMatchObject([{ member_id: memberId, membership: results[2]?.membership }]);
   });
 
   test("takes over in one group and leaves a member of the same name in another alone", async () => {
@@ -168,32 +294,18 @@ describe("Memberships.join()", () => {
     expect(await members()).toHaveLength(2);
   });
 
-  test("after the lease of the other has run out takes its place and tells it", async () => {
-    const { join, told, time } = startServer();
-    await join({}, "first");
-    await time.advance(TIMEOUT_MS - 1);
-    expect(await codeOf(join({}, "too early"))).toBe("conflict");
-    await time.advance(1);
-    await join({}, "second");
-    expect(told).toHaveLength(1);
-    expect(told[0]).toStartWith("first ");
-    expect(await members()).toHaveLength(1);
-  });
-
   test("that fails in the database leaves nothing, and the next one goes on", async () => {
     const { join, watched, topics, told } = startServer();
     await topics.put("orders", 1);
     watched.onWrite = failing(new DbError("io", "scripted"));
-    const [failed, next] = await Promise.all([codeOf(join()), codeOf(join())]);
-    expect([failed, next]).toEqual(["unavailable", "resolved"]);
-    watched.onRead = failing(new DbError("io", "scripted"));
-    expect(await codeOf(join({ group: "other" }))).not.toBe("resolved");
-    expect(await codeOf(join({ group: "other" }))).toBe("resolved");
-    expect(await members()).toHaveLength(2);
+    expect(await codeOf(join())).toBe("unavailable");
+    expect(await members()).toEqual([]);
+    expect(await codeOf(join())).toBe("resolved");
+    expect(await members()).toHaveLength(1);
     expect(told).toEqual([]);
   });
 
-  test("whose outcome is unknown stands in nobody's way longer than its lease", async () => {
+  test("whose outcome is unknown is ended when its lease has run out, though nobody joins", async () => {
     const { join, watched, topics, time } = startServer();
     await topics.put("orders", 1);
     watched.onWrite = async (statements) => {
@@ -202,109 +314,12 @@ describe("Memberships.join()", () => {
       throw new DbError("unknown", "scripted");
     };
     expect(await codeOf(join())).toBe("outcome_unknown");
-    expect(await codeOf(join())).toBe("conflict");
-    await time.advance(TIMEOUT_MS);
-    expect(await codeOf(join())).toBe("resolved");
     expect(await members()).toHaveLength(1);
-  });
-
-  test("whose outcome is unknown is ended when its lease has run out, though nobody joins", async () => {
-    const { join, watched, topics, time } = startServer();
-    await topics.put("orders", 1);
-    watched.onWrite = async (statements) => {
-      watched.onWrite = undefined;
-      await database.db.write(statements);
-      throw new DbError("unknown", "scripted");
-    };
-    expect(await codeOf(join())).toBe("outcome_unknown");
+    // After an outage every lease runs for at least one more heartbeat; this one has all of its own left.
+    await time.advance(TIMEOUT_MS - 1);
     expect(await members()).toHaveLength(1);
-    await time.advance(TIMEOUT_MS + SLACK_MS);
+    await time.advance(1 + SLACK_MS);
     expect(await members()).toEqual([]);
-  });
-});
-
-describe("Memberships.join() while another server changes the group", () => {
-  /** Runs `meanwhile` between the reading of the group and the writing of the join, as often as it is told. */
-  function interfere(
-    watched: WatchedDb,
-    times: number,
-    meanwhile: (round: number) => Promise<unknown>,
-  ): void {
-    let round = 0;
-    watched.onRead = async ({ sql }) => {
-      if (!sql.includes("partitions_seen") || round === times) return;
-      round += 1;
-      await meanwhile(round);
-    };
-  }
-
-  test("looks again and finds the other's member", async () => {
-    const here = startServer();
-    const there = startServer({ db: second, ids: "other" });
-    await here.topics.put("orders", 1);
-    interfere(here.watched, 1, () => there.join());
-    expect(await codeOf(here.join())).toBe("conflict");
-    expect(await memberIds()).toEqual(["other-1"]);
-    expect(there.told).toEqual([]);
-    expect(await database.rows("SELECT * FROM guard")).toEqual([]);
-  });
-
-  test("looks again and joins where the other has left", async () => {
-    const here = startServer();
-    const there = startServer({ db: second, ids: "other" });
-    await here.topics.put("orders", 1);
-    interfere(here.watched, 3, async () => there.memberships.leave(refOf(await there.join())));
-    const { memberId, partitions } = await here.join();
-    expect(await memberIds()).toEqual([memberId]);
-    expect(partitions.map(({ generation }) => generation)).toEqual(
-      (await database.rows("SELECT generation FROM assignments")).map(({ generation }) => Number(generation)),
-    );
-  });
-
-  test("gives up as unavailable when the group changes every time, and has written nothing", async () => {
-    const here = startServer();
-    const there = startServer({ db: second, ids: "other" });
-    await here.topics.put("orders", 1);
-    interfere(here.watched, 1_000, async () => there.memberships.leave(refOf(await there.join())));
-    expect(await codeOf(here.join())).toBe("unavailable");
-    expect(await members()).toEqual([]);
-    expect(await database.rows("SELECT * FROM guard")).toEqual([]);
-  });
-
-  test("of two servers lets one in, whoever is first", async () => {
-    const here = startServer();
-    const there = startServer({ db: second, ids: "other" });
-    await here.topics.put("orders", 1);
-    for (let round = 0; round < 10; round += 1) {
-      const group = `group-${round}`;
-      const outcomes = [codeOf(here.join({ group })), codeOf(there.join({ group }))];
-      await here.time.advance(100);
-      await there.time.advance(100);
-      expect((await Promise.all(outcomes)).toSorted()).toEqual(["conflict", "resolved"]);
-    }
-    expect(await members()).toHaveLength(10);
-  });
-
-  test.each([
-    { policy: "earliest", says: "does not say that a policy placed what an ack has placed meanwhile" },
-    { policy: "none", says: "does not call a partition unplaced that an ack has placed meanwhile" },
-  ] as const)("$says", async ({ policy }) => {
-    const { join, queue, topics, watched } = startServer();
-    await topics.put("orders", 1);
-    await database.run("UPDATE partitions SET log_end_offset = 10");
-    await database.run("UPDATE partitions SET log_end_offset = 3");
-    const old = await join({ policies: { missing: "none", outOfRange: "none" } });
-    const ack = { topic: "orders", partition: 0, offset: 3, metadata: null, refusal: undefined };
-    const generation = old.partitions[0]?.generation ?? 0;
-    watched.onRead = ({ sql }) => {
-      if (!sql.includes("partitions_seen")) return;
-      watched.onRead = undefined;
-      // Goes to the queue now and to disk in a later turn: after this reading of the group, before the join.
-      void queue.submit(commitOffsets("billing", [{ ...ack, generation }]));
-    };
-    const result = await join({ memberId: old.memberId, policies: { missing: policy, outOfRange: "none" } });
-    expect(result.partitions).toMatchObject([{ committedOffset: 3 }]);
-    expect(result).toMatchObject({ resets: [], unplaced: [] });
   });
 });
 
@@ -314,6 +329,19 @@ describe("Memberships.leave()", () => {
     await memberships.leave(refOf(await join()));
     expect(await members()).toEqual([]);
     expect(told).toEqual([]);
+  });
+
+  test("gives what it had to those who stay, at once, who keep what they had", async () => {
+    const { join, memberships, told, topics, time } = startServer();
+    await topics.put("orders", 4);
+    const [first, other] = await Promise.all([join({}, "first"), join({}, "other")]);
+    await memberships.leave(refOf(first));
+    await time.settle();
+    const had = first.owned.gained.map(({ partition }) => `gained ${partition}`).join(", ");
+    expect(told).toEqual([`other ${had}`]);
+    expect(await owners()).toEqual(["id-2", "id-2", "id-2", "id-2"]);
+    const rows = await database.rows("SELECT partition_id AS partitionId, generation FROM assignments");
+    for (const kept of ownedBy(other)) expect(rows).toContainEqual(kept);
   });
 
   test("tells nobody, even when a renewal comes after it", async () => {
@@ -326,12 +354,15 @@ describe("Memberships.leave()", () => {
     expect(told).toEqual([]);
   });
 
-  test("makes room for a join that is asked for right behind it", async () => {
-    const { join, memberships } = startServer();
+  test("and a join that is asked for right behind it are one change", async () => {
+    const { join, memberships, watched } = startServer();
     const first = await join();
+    const before = watched.writes.length;
     const left = memberships.leave(refOf(first));
-    expect(await codeOf(join())).toBe("resolved");
+    const next = await join();
     await left;
+    expect(watched.writes.length - before).toBeLessThanOrEqual(2);
+    expect(next.owned.gained.map(({ partition }) => partition)).toEqual([0]);
     expect(await memberIds()).toEqual(["id-2"]);
   });
 
@@ -356,6 +387,70 @@ describe("Memberships.leave()", () => {
   });
 });
 
+describe("Memberships.release()", () => {
+  test("hands a revoked partition on at once; the owner is told that it is gone, the next that it has come", async () => {
+    const { join, memberships, told, topics, time } = startServer();
+    await topics.put("orders", 2);
+    const first = await join({}, "first");
+    await join({}, "second");
+    await time.settle();
+    told.length = 0;
+    await memberships.release(refOf(first), ownedBy(first).slice(1));
+    await time.settle();
+    expect(told).toEqual(["first lost 1 rebalance", "second gained 1"]);
+    expect(await owners()).toEqual(["id-1", "id-2"]);
+    expect(time.nowMs()).toBe(0);
+  });
+
+  test("of what is not revoked does nothing", async () => {
+    const { join, memberships, told, topics, time } = startServer();
+    await topics.put("orders", 2);
+    const first = await join({}, "first");
+    await join({}, "second");
+    await time.settle();
+    told.length = 0;
+    await memberships.release(refOf(first), ownedBy(first).slice(0, 1));
+    await time.settle();
+    expect(told).toEqual([]);
+    expect(await owners()).toEqual(["id-1", "id-1"]);
+  });
+
+  test("that never comes is done by the deadline, on the database's clock", async () => {
+    const { join, told, topics, time } = startServer();
+    await topics.put("orders", 2);
+    await join({}, "first");
+    await join({}, "second");
+    await time.advance(REVOKE_DEADLINE_MS - 1);
+    told.length = 0;
+    expect(await owners()).toEqual(["id-1", "id-1"]);
+    await time.advance(1 + SLACK_MS);
+    expect(told).toEqual(["first lost 1 rebalance", "second gained 1"]);
+    expect(await owners()).toEqual(["id-1", "id-2"]);
+  });
+});
+
+describe("Memberships.stall()", () => {
+  test("gives the partition to somebody else", async () => {
+    const { join, memberships, told, topics, time } = startServer();
+    await topics.put("orders", 2);
+    const [first] = await Promise.all([join({}, "first"), join({}, "second")]);
+    await memberships.stall(refOf(first), ownedBy(first));
+    await time.settle();
+    const stalled = first.owned.gained[0]?.partition;
+    expect(told.toSorted()).toEqual([`first lost ${stalled} rebalance`, `second gained ${stalled}`]);
+  });
+
+  test("of the only member gives it back, in a new generation", async () => {
+    const { join, memberships, told, time } = startServer();
+    const first = await join();
+    await memberships.stall(refOf(first), ownedBy(first));
+    await time.settle();
+    expect(told).toEqual(["member gained 0"]);
+    const [row] = await database.rows("SELECT generation FROM assignments");
+    expect(row?.generation).toBeGreaterThan(first.owned.gained[0]?.generation ?? 0);
+  });
+});
+
 describe("Memberships.renew()", () => {
   test("moves the lease and tells nobody", async () => {
     const { join, memberships, told, time } = startServer();
@@ -368,15 +463,15 @@ describe("Memberships.renew()", () => {
     expect(told).toEqual([]);
   });
 
-  test("tells the holder, once, that another server has ended the membership", async () => {
-    const here = startServer();
-    const there = startServer({ db: second, ids: "other" });
+  test("tells the holder, once, that another server has taken the membership over", async () => {
+    const { here, there, time } = await startTwoServers();
     const joined = await here.join({}, "here");
     const taken = await there.join({ memberId: joined.memberId }, "there");
     expect(here.told).toEqual([]);
     await here.memberships.renew(refOf(joined));
     await here.memberships.renew(refOf(joined));
-    expect(here.told).toHaveLength(1);
+    await time.settle();
+    expect(here.told).toEqual(["here replaced"]);
     expect(there.told).toEqual([]);
     expect(await members()).toMatchObject([{ membership: taken.membership }]);
   });
@@ -387,6 +482,23 @@ describe("Memberships.renew()", () => {
     await join({ memberId: old.memberId }, "new");
     await memberships.renew(refOf(old));
     expect(told).toEqual(["old replaced"]);
+  });
+
+  test("that fails is no reason to end anybody: who could not renew has another heartbeat", async () => {
+    const { join, memberships, time, watched, told } = startServer();
+    const member = refOf(await join());
+    watched.onWrite = () => {
+      throw new DbError("io", "scripted");
+    };
+    await time.advance(40_000);
+    expect(await codeOf(memberships.renew(member))).toBe("unavailable");
+    await time.advance(10_000);
+    watched.onWrite = undefined;
+    await time.advance(2_000);
+    expect(told).toEqual([]);
+    expect(
+      await database.rows("SELECT member_id FROM member_leases, clock WHERE expires_at > now_ms"),
+    ).toEqual([{ member_id: "id-1" }]);
   });
 });
 
@@ -402,7 +514,23 @@ describe("Memberships.detach()", () => {
     expect(await members()).toEqual([]);
     expect(await database.rows("SELECT * FROM assignments")).toEqual([]);
     expect(told).toEqual([]);
+    await time.advance(TIMEOUT_MS);
     expect(time.pendingDelaysMs).toEqual([]); // nothing left to look for
+  });
+
+  test("leaves the partitions to it, and others keep theirs", async () => {
+    const { join, memberships, time, told, topics } = startServer();
+    await topics.put("orders", 2);
+    const [first, other] = await Promise.all([join({ instanceId: "tab-7" }, "first"), join({}, "other")]);
+    await memberships.detach(refOf(first));
+    for (let beat = 0; beat < 2; beat += 1) {
+      await time.advance(15_000);
+      await memberships.renew(refOf(other));
+    }
+    expect(told).toEqual([]);
+    expect((await owners()).toSorted()).toEqual(["id-1", "id-2"]);
+    await time.advance(15_000 + SLACK_MS);
+    expect(told).toEqual([`other gained ${first.owned.gained[0]?.partition}`]);
   });
 
   test("of several ends each when its own lease has run out", async () => {
@@ -445,137 +573,169 @@ describe("Memberships.detach()", () => {
     expect(await members()).toMatchObject([{ group_id: "let-go" }]);
   });
 
-  test("looks again after a second when the database could not end the lease", async () => {
+  test("that cannot be written leaves what was left of the lease", async () => {
     const { join, memberships, time, watched, events } = startServer();
-    await memberships.detach(refOf(await join({ instanceId: "tab-7" })));
-    watched.onWrite = failing(new DbError("io", "1"), new DbError("full", "2"));
-    await time.advance(TIMEOUT_MS + SLACK_MS);
-    await time.advance(1_000);
-    expect(events.filter((event) => event === "leases could not be looked at")).toHaveLength(2);
+    const member = refOf(await join({ instanceId: "tab-7" }));
+    await time.advance(10_000);
+    watched.onWrite = failing(new DbError("io", "scripted"));
+    await memberships.detach(member);
+    expect(events).toContain("lease not renewed");
+    await time.advance(35_000 - 1);
     expect(await members()).toHaveLength(1);
-    await time.advance(1_000);
+    await time.advance(1 + SLACK_MS);
     expect(await members()).toEqual([]);
   });
 });
 
-describe("Memberships.gain()", () => {
-  const gainOf = (result: JoinResult, options: Partial<GainRequest> = {}): GainRequest => ({
-    ...refOf(result),
-    topics: ["orders"],
-    policies: { missing: "latest", outOfRange: "latest" },
-    lostPartitionIds: [],
-    ...options,
-  });
-  const growTo = (partition: number) =>
-    database.run("INSERT INTO partitions (topic_id, partition) VALUES (1, :partition)", { partition });
-
-  test("brings what the topic has grown by, from its beginning", async () => {
-    const { join, memberships, told } = startServer();
-    const joined = await join();
-    await growTo(1);
-    expect(await memberships.gain(gainOf(joined))).toMatchObject({
-      memberId: joined.memberId,
-      membership: joined.membership,
-      partitions: [{ partition: 1, generation: 4, committedOffset: 0 }],
-      resets: [{ partition: 1, from: null, to: 0, policy: "earliest" }],
-      unplaced: [],
-    });
-    expect(told).toEqual([]);
+describe("Memberships.onTopicChange()", () => {
+  test("gives the members what the topic has grown by, from its beginning, and moves nothing else", async () => {
+    const { join, told, topics, time } = startServer();
+    await topics.put("orders", 2);
+    const policies = { missing: "latest", outOfRange: "latest" } as const;
+    await Promise.all([join({ policies }, "first"), join({ policies }, "second")]);
+    await topics.put("orders", 4);
+    await time.settle();
+    expect(told.toSorted()).toEqual(["first gained 2", "second gained 3"]);
+    const history = await database.rows("SELECT partition, cause FROM offset_history ORDER BY partition");
+    expect(history.map(({ cause }) => cause)).toEqual([
+      "missing: latest",
+      "missing: latest",
+      "new partition: earliest",
+      "new partition: earliest",
+    ]);
   });
 
-  test("brings what was lost again, in a new generation", async () => {
-    const { join, memberships } = startServer();
-    const joined = await join();
-    const gained = await memberships.gain(gainOf(joined, { lostPartitionIds: [1] }));
-    expect(gained?.partitions).toMatchObject([{ partitionId: 1, committedOffset: 0 }]);
-    expect(gained?.partitions[0]?.generation).toBeGreaterThan(joined.partitions[0]?.generation ?? 0);
-  });
-
-  test("writes nothing where there is nothing, nor where the membership has ended", async () => {
-    const { join, memberships, watched } = startServer();
-    const joined = await join();
-    const before = watched.writes.length;
-    expect(await memberships.gain(gainOf(joined))).toBeUndefined();
-    expect(watched.writes).toHaveLength(before);
-    await memberships.leave(refOf(joined));
-    await growTo(1);
-    expect(await memberships.gain(gainOf(joined, { lostPartitionIds: [1] }))).toBeUndefined();
-    expect(await database.rows("SELECT * FROM assignments")).toEqual([]);
+  test("tells what is lost with a topic that is deleted, and gives it again when it is created again", async () => {
+    const { join, told, topics, time } = startServer();
+    await topics.put("orders", 1);
+    await join({ policies: { missing: "latest", outOfRange: "latest" } });
+    await topics.delete("orders");
+    await time.settle();
+    expect(told).toEqual(["member lost 0 topic_deleted"]);
+    await topics.put("orders", 1);
+    await time.settle();
+    expect(told).toEqual(["member lost 0 topic_deleted", "member gained 0"]);
   });
 
   test("creates no topic", async () => {
-    const { join, memberships } = startServer();
-    const joined = await join();
-    expect(await memberships.gain(gainOf(joined, { topics: ["orders", "refunds"] }))).toBeUndefined();
-    expect(await database.rows("SELECT topic FROM topics")).toEqual([{ topic: "orders" }]);
-  });
-
-  test("plans again where another process has changed the group in between", async () => {
-    const { join, memberships, watched } = startServer();
-    const other = startServer({ db: second, ids: "other" });
-    const joined = await join();
-    await growTo(1);
-    const before = watched.writes.length;
-    watched.onWrite = async () => {
-      watched.onWrite = undefined;
-      await other.memberships.gain(gainOf(joined));
-    };
-    expect(await memberships.gain(gainOf(joined, { lostPartitionIds: [1] }))).toMatchObject({
-      partitions: [{ partitionId: 1 }], // the other one was given by the other process
-    });
-    expect(watched.writes.length - before).toBe(2);
-  });
-
-  test("finds what a policy by time needs", async () => {
-    const { join, memberships } = startServer();
-    const joined = await join({ policies: { missing: "none", outOfRange: "none" } });
-    await database.run("UPDATE partitions SET log_start_offset = 5, log_end_offset = 9");
-    await database.run("INSERT INTO committed_offsets VALUES ('billing', 1, 3, NULL, 0)");
-    const policies = { missing: "none", outOfRange: { ago: 5 } } as const;
-    const gained = await memberships.gain(gainOf(joined, { policies, lostPartitionIds: [1] }));
-    expect(gained).toMatchObject({
-      partitions: [{ committedOffset: 9 }], // nothing in the log is as young
-      resets: [{ from: 3, to: 9, policy: { ago: 5 } }],
-    });
-  });
-
-  test("waits for its turn behind what the group is doing", async () => {
-    const { join, memberships } = startServer();
-    const joined = await join();
-    await growTo(1);
-    const done: string[] = [];
-    await Promise.all([
-      memberships.leave(refOf(joined)).then(() => done.push("left")),
-      memberships.gain(gainOf(joined)).then((gained) => done.push(`gained ${gained}`)),
-    ]);
-    expect(done).toEqual(["left", "gained undefined"]);
+    const { join, topics, time } = startServer();
+    await join({ topics: ["orders"] });
+    await topics.delete("orders");
+    await time.advance(1_000);
+    expect(await database.rows("SELECT topic FROM topics")).toEqual([]);
   });
 });
 
-describe("Memberships.join() with a policy by time", () => {
-  test("starts where the time is, on the database's clock, and records why", async () => {
-    const { join, topics, queue } = startServer();
-    const records = [3_000, 2_000, 1_000].map((agoMs) => ({ value: 1, timestamp: START_MS - agoMs }));
-    const list = parseJsonProduce(JSON.stringify({ records }));
-    await queue.submit(appendRecords(await topics.require("orders"), [{ partition: 0, records: list }]));
-    const result = await join({ policies: { missing: { ago: 2_500 }, outOfRange: "none" } });
-    expect(result).toMatchObject({
-      partitions: [{ committedOffset: 1 }],
-      resets: [{ from: null, to: 1, policy: { ago: 2_500 } }],
+describe("Memberships.reset()", () => {
+  test("moves the offset of a live member, which begins anew in a new generation", async () => {
+    const { join, memberships, told, time } = startServer();
+    const joined = await join();
+    await database.run("UPDATE partitions SET log_end_offset = 9");
+    const target = { kind: "place", topics: [{ topic: "orders" }], to: "latest" } as const;
+    const request = { group: "billing", topics: ["orders"], target, isDryRun: false, reason: "skip" };
+    expect(await memberships.reset(request)).toMatchObject({
+      steps: [{ topic: "orders", partition: 0, from: 0, to: 9 }],
+      isApplied: true,
     });
-    expect(await database.rows("SELECT cause FROM offset_history")).toEqual([
-      { cause: "missing: ago 2500 ms" },
+    await time.settle();
+    expect(told).toEqual(["member gained 0"]);
+    const [row] = await database.rows("SELECT generation, reset FROM assignments");
+    expect(row?.generation).toBeGreaterThan(joined.owned.gained[0]?.generation ?? 0);
+    expect(row?.reset).toBeNull();
+    expect(await database.rows("SELECT cause, actor FROM offset_history WHERE new_offset = 9")).toEqual([
+      { cause: "reset: latest (skip)", actor: "operator" },
     ]);
+  });
+
+  test("of a group that is not there is unknown_group, and leaves nothing behind", async () => {
+    const { memberships, topics } = startServer();
+    await topics.put("orders", 1);
+    const target = { kind: "place", topics: [{ topic: "orders" }], to: "latest" } as const;
+    const request = { group: "nobody", topics: ["orders"], target, isDryRun: false, reason: undefined };
+    expect(await codeOf(memberships.reset(request))).toBe("unknown_group");
+    expect(await database.rows("SELECT * FROM groups")).toEqual([]);
   });
 });
 
-describe("Memberships.endThoseOfLastRun()", () => {
-  test("ends the members without an instance and lets the others run out", async () => {
+describe("several servers on one database", () => {
+  test("share the partitions of a group; each tells its own members when it hears of a change", async () => {
+    const { here, there, poll } = await startTwoServers();
+    const first = await here.join({}, "here");
+    await there.join({}, "there");
+    expect(here.told).toEqual([]);
+    await poll();
+    expect(here.told).toEqual([`here revoked 1 in ${REVOKE_DEADLINE_MS}`]);
+    await here.memberships.release(refOf(first), ownedBy(first).slice(1));
+    await poll();
+    expect(here.told.slice(1)).toEqual(["here lost 1 rebalance"]);
+    expect(there.told).toEqual(["there gained 1"]);
+    expect(await owners()).toEqual(["here-1", "there-1"]);
+  });
+
+  test("hang their members on themselves: the lease of the process ends those without an instance", async () => {
+    const { here, there, time } = await startTwoServers();
+    await here.join({}, "dynamic");
+    await here.join({ group: "shipping", instanceId: "tab-7" }, "static");
+    await there.join({}, "there");
+    expect(await database.rows("SELECT process_id FROM processes ORDER BY process_id")).toEqual([
+      { process_id: "p-here" },
+      { process_id: "p-there" },
+    ]);
+    // It stands still from here on, as one that was killed does.
+    here.watched.onWrite = () => new Promise(() => {});
+    here.watched.onRead = () => new Promise(() => {});
+    await time.advance(PROCESS_LEASE_MS + 1_000);
+    expect((await members()).map(({ member_id }) => member_id)).toEqual(["there-1", "here-2"]);
+    expect(there.told.at(-1)).toContain("gained");
+    expect([await owners(), await owners("shipping")]).toEqual([
+      ["there-1", "there-1"],
+      ["here-2", "here-2"],
+    ]);
+  });
+
+  test("keep their leases while they live, however long", async () => {
+    const { here, there, time } = await startTwoServers();
+    const [first, other] = [await here.join({}, "here"), await there.join({}, "there")];
+    for (let beat = 0; beat < 20; beat += 1) {
+      await time.advance(15_000);
+      await here.memberships.renew(refOf(first));
+      await there.memberships.renew(refOf(other));
+    }
+    expect([...here.told, ...there.told].filter((line) => line.includes("expired"))).toEqual([]);
+    expect(await memberIds()).toEqual(["here-1", "there-1"]);
+  });
+
+  test("end their members when they stop, at once", async () => {
+    const { here, there, time, poll } = await startTwoServers();
+    await here.join({}, "here");
+    await there.join({}, "there");
+    await here.memberships.close();
+    expect(await database.rows("SELECT process_id FROM processes")).toEqual([{ process_id: "p-there" }]);
+    await poll();
+    await time.advance(1_000);
+    expect(await memberIds()).toEqual(["there-1"]);
+    expect(await owners()).toEqual(["there-1", "there-1"]);
+  });
+
+  test("hold no lease and look at nothing while they have neither members nor clients", async () => {
+    const { here, there, time } = await startTwoServers();
+    await here.memberships.leave(refOf(await here.join()));
+    for (const { memberships } of [here, there]) memberships.pause();
+    await time.advance(30_000);
+    expect(time.pendingDelaysMs).toEqual([]);
+    const reads = here.watched.reads.length + there.watched.reads.length;
+    await time.advance(60_000);
+    expect(here.watched.reads.length + there.watched.reads.length).toBe(reads);
+  });
+});
+
+describe("Memberships.begin()", () => {
+  test("of a file of its own ends the members without an instance and lets the others run out", async () => {
     const last = startServer();
     await last.join({ group: "a" });
     await last.join({ group: "b", instanceId: "tab-7" });
-    const { memberships, time, events, told } = startServer();
-    await memberships.endThoseOfLastRun();
+    const { memberships, time, events, told } = startServer({ ids: "next" });
+    await memberships.begin();
     expect(await members()).toMatchObject([{ group_id: "b" }]);
     expect(events).toEqual(["memberships of the last run ended"]);
     await time.advance(TIMEOUT_MS + SLACK_MS);
@@ -585,9 +745,29 @@ describe("Memberships.endThoseOfLastRun()", () => {
 
   test("of a file without members does nothing and waits for nothing", async () => {
     const { memberships, time, events } = startServer();
-    await memberships.endThoseOfLastRun();
+    await memberships.begin();
     expect(events).toEqual([]);
     expect(time.pendingDelaysMs).toEqual([]);
+  });
+
+  test("of a file that was closed for long gives static members another heartbeat to come back", async () => {
+    const last = startServer();
+    await last.join({ instanceId: "tab-7" });
+    await database.pass(1_000_000);
+    const { memberships, time, join } = startServer({ ids: "next" });
+    await memberships.begin();
+    await time.advance(14_000);
+    expect(await memberIds()).toEqual(["id-1"]);
+    expect((await join({ instanceId: "tab-7" })).memberId).toBe("next-1");
+    await time.advance(TIMEOUT_MS - 1);
+    expect(await memberIds()).toEqual(["next-1"]);
+  });
+
+  test("of a shared database ends nobody", async () => {
+    const { here, there } = await startTwoServers();
+    await here.join({}, "here");
+    await there.memberships.begin();
+    expect(await memberIds()).toEqual(["here-1"]);
   });
 });
 
@@ -596,19 +776,35 @@ describe("Memberships.close()", () => {
     const { join, memberships, time } = startServer();
     await memberships.detach(refOf(await join({ instanceId: "tab-7" })));
     expect(time.pendingDelaysMs).toHaveLength(1);
-    memberships.close();
+    await memberships.close();
     expect(time.pendingDelaysMs).toEqual([]);
     await time.advance(2 * TIMEOUT_MS);
     expect(await members()).toHaveLength(1);
   });
 
+  test("waits for the change that is under way", async () => {
+    const { join, memberships, watched, topics } = startServer();
+    await topics.put("orders", 1);
+    let written = false;
+    watched.onWrite = async () => {
+      await new Promise<void>((resolve) => setImmediate(resolve));
+      written = true;
+    };
+    void join();
+    await Promise.resolve();
+    await new Promise<void>((resolve) => setImmediate(resolve));
+    await memberships.close();
+    expect(written).toBe(true);
+  });
+
   test("looks at leases no more, even when a socket that closes after it cannot be let go", async () => {
     const { join, memberships, queue, time } = startServer();
     const member = refOf(await join());
-    memberships.close();
+    await memberships.close();
     await queue.close();
     expect(await codeOf(memberships.leave(member))).toBe("unavailable");
     await memberships.detach(member);
+    await time.advance(60_000);
     expect(time.pendingDelaysMs).toEqual([]);
   });
 });

@@ -518,15 +518,18 @@ describe("a topic that changes while it is subscribed to", () => {
   test("grows: the member gets the new partitions, from their beginning, and keeps the old", async () => {
     const topic = await newTopic(2);
     const group = newGroup();
-    const { client } = await subscribe({ topics: [topic], group, reset: "latest" });
+    const { client, partition } = await subscribe({ topics: [topic], group, reset: "latest" });
     await http.call("PUT", `/v1/topics/${topic}`, { partitionCount: 3 });
-    await http.produce(topic, [{ value: "old", partition: 0 }]);
     const gained = (await client.expect("assigned")).partitions;
     expect(gained.map(({ partition, position, reset }) => [partition, position, reset])).toEqual([
       [1, 0, "earliest"],
       [2, 0, "earliest"],
     ]);
-    expect(valuesOf(await client.expectRecords(1))).toEqual(["old"]);
+    await http.produce(topic, [{ value: "old", partition: 0 }]);
+    expect(await client.expect("records")).toMatchObject({
+      generation: partition.generation,
+      records: [{ value: "old" }],
+    });
     await http.produce(topic, [{ value: "new", partition: 2 }]);
     expect(valuesOf(await client.expectRecords(1))).toEqual(["new"]);
     await client.close();

@@ -7,6 +7,7 @@ import { appendRecords } from "../../src/store/records.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { locate, reposition } from "../../src/stream/positions.ts";
 import { openQueue, openTestDatabase, START_MS, WatchedDb } from "../support/database.ts";
+import { FakeTime } from "../support/fake-time.ts";
 
 const database = await openTestDatabase();
 const { db } = database;
@@ -20,7 +21,7 @@ afterAll(() => database.close());
 /** The log holds [40, 100), a record a second up to now; the group owns the partition. */
 beforeEach(async () => {
   await database.empty();
-  const topics = new Topics({ db, queue, createsOnFirstUse: true });
+  const topics = new Topics({ db, queue, scheduler: new FakeTime(), createsOnFirstUse: true });
   const records = Array.from({ length: 100 }, (_, n) => ({
     value: n,
     timestamp: START_MS - (99 - n) * 1_000,

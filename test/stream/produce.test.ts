@@ -23,13 +23,18 @@ function setUp({
   const { db } = database;
   const queue = openQueue(db);
   const deps = {
-    topics: new Topics({ db, queue, createsOnFirstUse }),
+    topics: new Topics({ db, queue, scheduler: new FakeTime(), createsOnFirstUse }),
     queue,
     wakeUps: new WakeUps({ db, scheduler: new FakeTime(), log: () => {} }),
     timeIndexCadence: new TimeIndexCadence(),
     chance: fakeChance({ random }),
   };
-  const elsewhere = new Topics({ db: otherDb, queue: openQueue(otherDb), createsOnFirstUse: false });
+  const elsewhere = new Topics({
+    db: otherDb,
+    queue: openQueue(otherDb),
+    scheduler: new FakeTime(),
+    createsOnFirstUse: false,
+  });
   return { deps, elsewhere };
 }
 

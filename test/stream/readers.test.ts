@@ -6,6 +6,7 @@ import { appendRecords } from "../../src/store/records.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { gainForReader, openReader } from "../../src/stream/readers.ts";
 import { openQueue, openTestDatabase, START_MS, WatchedDb } from "../support/database.ts";
+import { FakeTime } from "../support/fake-time.ts";
 
 const database = await openTestDatabase();
 const { db } = database;
@@ -16,7 +17,7 @@ beforeEach(() => database.empty());
 
 const depsOf = (createsOnFirstUse = true) => ({
   db,
-  topics: new Topics({ db, queue, createsOnFirstUse }),
+  topics: new Topics({ db, queue, scheduler: new FakeTime(), createsOnFirstUse }),
 });
 const from = (place: ReaderRequest["from"], topics: readonly string[] = ["orders"]): ReaderRequest => ({
   topics,
@@ -47,7 +48,12 @@ describe("openReader()", () => {
     await depsOf().topics.put("orders", 2);
     await produce(10);
     const watched = new WatchedDb(db);
-    const topics = new Topics({ db: watched, queue: openQueue(watched), createsOnFirstUse: true });
+    const topics = new Topics({
+      db: watched,
+      queue: openQueue(watched),
+      scheduler: new FakeTime(),
+      createsOnFirstUse: true,
+    });
     const positionsOf = async (place: ReaderRequest["from"]) =>
       (await openReader({ db: watched, topics }, from(place))).map(({ position }) => position);
     expect(await positionsOf("earliest")).toEqual([0, 0]);
@@ -64,6 +70,17 @@ describe("openReader()", () => {
       { topic: "refunds", partition: 0, position: 0 },
     ]);
     expect(await topicNames()).toEqual(["orders", "refunds"]);
+  });
+
+  test("knows its topics from before its look at them, so that whatever changes after it is told", async () => {
+    const deps = depsOf();
+    await depsOf().topics.put("orders", 1); // as another process did
+    await openReader(deps, from("latest"));
+    const told: unknown[] = [];
+    deps.topics.onChange((change) => told.push(change));
+    await depsOf().topics.put("orders", 2);
+    await deps.topics.refresh();
+    expect(told).toEqual([{ topic: "orders", change: "grown", partitionIds: [2] }]);
   });
 
   test("of a topic that is not there is unknown_topic where first use creates none", async () => {

@@ -22,11 +22,11 @@ const request = (options: Partial<ReadRequest> = {}): ReadRequest => ({
   ...options,
 });
 
-async function setUp() {
-  const topics = new Topics({ db: database.db, queue, createsOnFirstUse: true });
-  await topics.put("orders", 1);
-  const watched = new WatchedDb(database.db);
+async function setUp({ readsAtOnceMax = 1 } = {}) {
   const time = new FakeTime();
+  const topics = new Topics({ db: database.db, queue, scheduler: time, createsOnFirstUse: true });
+  await topics.put("orders", 1);
+  const watched = Object.assign(new WatchedDb(database.db), { readsAtOnceMax });
   const reads = new SharedReads({ db: watched, scheduler: time });
   const produce = async (count: number) => {
     const records = parseJsonProduce(
@@ -82,6 +82,37 @@ describe("SharedReads.read()", () => {
       expect(watched.reads).toHaveLength(turn);
       await turnOfTheLoop();
     }
+  });
+
+  test("of a database that takes several reads at once has so many under way, and one more when one has come", async () => {
+    const { watched, time, reads } = await setUp({ readsAtOnceMax: 3 });
+    const answers: (() => void)[] = [];
+    watched.onRead = () => new Promise<void>((resolve) => answers.push(resolve));
+    const done: number[] = [];
+    for (const from of [1, 2, 3, 4, 5]) void reads.read(request({ from })).then(() => done.push(from));
+    await time.settle();
+    expect(watched.reads).toHaveLength(3);
+    answers[1]?.(); // answers come in any order
+    await time.settle();
+    expect([done, watched.reads.length]).toEqual([[2], 4]);
+    for (let next = answers.shift(); next; next = answers.shift()) {
+      next();
+      await time.settle();
+    }
+    expect(done.toSorted()).toEqual([1, 2, 3, 4, 5]);
+  });
+
+  test("that fail make room for those that wait", async () => {
+    const { watched, time, reads } = await setUp({ readsAtOnceMax: 2 });
+    watched.onRead = failing(new DbError("io", "1"), new DbError("io", "2"));
+    const outcomes = Promise.allSettled([1, 2, 3, 4].map((from) => reads.read(request({ from }))));
+    await time.settle();
+    expect((await outcomes).map(({ status }) => status)).toEqual([
+      "rejected",
+      "rejected",
+      "fulfilled",
+      "fulfilled",
+    ]);
   });
 
   test("reads nothing before its turn and nothing that nobody has asked for", async () => {

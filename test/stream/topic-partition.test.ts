@@ -2,13 +2,15 @@ import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { Topics } from "../../src/store/topics.ts";
 import { usePartition } from "../../src/stream/topic-partition.ts";
 import { openQueue, openTestDatabase } from "../support/database.ts";
+import { FakeTime } from "../support/fake-time.ts";
 
 const database = await openTestDatabase();
 const otherDb = await database.openSecond();
 afterAll(() => database.close());
 beforeEach(() => database.empty());
 
-const openTopics = (db = database.db) => new Topics({ db, queue: openQueue(db), createsOnFirstUse: true });
+const openTopics = (db = database.db) =>
+  new Topics({ db, queue: openQueue(db), scheduler: new FakeTime(), createsOnFirstUse: true });
 
 /** What is used by an id that is in the database; the ids that were asked for. */
 function watchedUse() {

@@ -6,6 +6,7 @@ import { Topics } from "../../src/store/topics.ts";
 import { STEP_RECORDS_MAX } from "../../src/store/trims.ts";
 import { trimLog } from "../../src/stream/trim.ts";
 import { failing, openQueue, openTestDatabase, stockRows, WatchedDb } from "../support/database.ts";
+import { FakeTime } from "../support/fake-time.ts";
 
 const database = await openTestDatabase();
 afterAll(() => database.close());
@@ -17,7 +18,7 @@ const partition = () =>
 async function setUp(recordCount: number) {
   const db = new WatchedDb(database.db);
   const queue = openQueue(db);
-  const topics = new Topics({ db, queue, createsOnFirstUse: true });
+  const topics = new Topics({ db, queue, scheduler: new FakeTime(), createsOnFirstUse: true });
   const topic = await topics.require("orders");
   const append = (count: number) => {
     const text = JSON.stringify({ records: Array.from({ length: count }, () => ({ value: 1 })) });

@@ -16,7 +16,12 @@ beforeEach(() => database.empty());
 
 /** Partitions 1, 2 and 3, each of a topic of its own. */
 async function setUp(change: (db: WatchedDb) => Db = (db) => db) {
-  const topics = new Topics({ db: database.db, queue: openQueue(database.db), createsOnFirstUse: true });
+  const topics = new Topics({
+    db: database.db,
+    queue: openQueue(database.db),
+    scheduler: new FakeTime(),
+    createsOnFirstUse: true,
+  });
   for (const topic of ["a", "b", "c"]) await topics.put(topic, 1);
   const watched = new WatchedDb(database.db);
   const time = new FakeTime();
@@ -28,12 +33,13 @@ async function setUp(change: (db: WatchedDb) => Db = (db) => db) {
   return { watched, time, log, wakeUps, woken, wait };
 }
 
+const openElsewhere = () =>
+  new Topics({ db: database.db, queue: otherQueue, scheduler: new FakeTime(), createsOnFirstUse: false });
+
 async function appendElsewhere(topic: "a" | "b" | "c", count = 1): Promise<void> {
   const values = Array.from({ length: count }, () => ({ value: 1 }));
   const records = parseJsonProduce(JSON.stringify({ records: values }));
-  const found = await new Topics({ db: database.db, queue: otherQueue, createsOnFirstUse: false }).require(
-    topic,
-  );
+  const found = await openElsewhere().require(topic);
   await otherQueue.submit(appendRecords(found, [{ partition: 0, records }]));
 }
 
@@ -175,7 +181,7 @@ describe("WakeUps.notifyGone()", () => {
     wait("a", 1, 0);
     wait("b", 2, 0);
     await time.advance(10);
-    const elsewhere = new Topics({ db: database.db, queue: otherQueue, createsOnFirstUse: false });
+    const elsewhere = openElsewhere();
     await elsewhere.delete("a");
     await time.advance(100);
     expect(woken).toEqual(["a"]);
@@ -200,7 +206,7 @@ describe("WakeUps' polling", () => {
     expect(watched.reads).toEqual([]);
   });
 
-  test("comes every 10 ms, doubling to 100 ms", async () => {
+  test("comes every 10 ms, doubling to 50 ms", async () => {
     const { time, wait } = await setUp();
     wait("waits", 1, 0);
     const delays: (number | undefined)[] = [];
@@ -208,17 +214,17 @@ describe("WakeUps' polling", () => {
       delays.push(...time.pendingDelaysMs);
       await time.advance(time.pendingDelaysMs[0] ?? 0);
     }
-    expect(delays).toEqual([10, 20, 40, 80, 100, 100, 100]);
+    expect(delays).toEqual([10, 20, 40, 50, 50, 50, 50]);
   });
 
   test("starts anew at 10 ms when something has grown", async () => {
     const { time, wait, woken } = await setUp();
     wait("a", 1, 0);
     wait("b", 2, 0);
-    await time.advance(950); // polls at 10, 30, 70, 150, then every 100 ms
-    expect(time.pendingDelaysMs).toEqual([100]);
+    await time.advance(950); // polls at 10, 30, 70, then every 50 ms
+    expect(time.pendingDelaysMs).toEqual([50]);
     await appendElsewhere("a");
-    await time.advance(100);
+    await time.advance(20); // to 970
     expect(woken).toEqual(["a"]);
     expect(time.pendingDelaysMs).toEqual([10]);
   });
@@ -295,6 +301,8 @@ describe("WakeUps' polling", () => {
   test("asks each time where the database cannot tell whether anybody has committed", async () => {
     const { time, wait, watched, woken } = await setUp((db) => ({
       durability: "fsync",
+      isShared: true,
+      readsAtOnceMax: 1,
       read: (statement) => db.read(statement),
       write: (statements) => db.write(statements),
       script: (sql) => db.script(sql),

@@ -2,7 +2,7 @@
 // and 170 KiB, so a test file opens one database and empties it between its tests.
 
 import { join } from "node:path";
-import type { Db, DbError, Row, Rows, SqlValue, Statement } from "../../src/store/db.ts";
+import type { Db, DbError, Row, Rows, SqlValue, Statement, WriteOptions } from "../../src/store/db.ts";
 import { openEmbeddedDb } from "../../src/store/embedded.ts";
 import { migrate } from "../../src/store/migrations.ts";
 import { WriteQueue } from "../../src/store/write-queue.ts";
@@ -67,6 +67,8 @@ const TABLES = [
   "committed_offsets",
   "assignments",
   "members",
+  "processes",
+  "flushes",
   "group_topics",
   "groups",
   "purges",
@@ -83,6 +85,7 @@ async function emptyDatabase(db: Db, hasRealClock: boolean): Promise<void> {
   await db.write([
     ...TABLES.map((table) => ({ sql: `DELETE FROM ${table}` })),
     { sql: "UPDATE sequence SET last = 0" },
+    { sql: "UPDATE catalog SET version = 0" },
     ...clock,
   ]);
 }
@@ -90,6 +93,9 @@ async function emptyDatabase(db: Db, hasRealClock: boolean): Promise<void> {
 /** Passes everything on to a real database, counts it, and fails or interferes where a test says so. */
 export class WatchedDb implements Db {
   readonly durability = "fsync";
+  readonly readsAtOnceMax: number;
+  /** As a remote database is; a file that several servers of a test have open is so too. */
+  readonly isShared: boolean;
   readonly reads: Statement[] = [];
   readonly writes: (readonly Statement[])[] = [];
   /** Called before each; what it throws is the outcome. */
@@ -99,8 +105,10 @@ export class WatchedDb implements Db {
   onClose: (() => void) | undefined;
   readonly #db: Db;
 
-  constructor(db: Db) {
+  constructor(db: Db, options: { isShared?: boolean } = {}) {
     this.#db = db;
+    this.readsAtOnceMax = db.readsAtOnceMax;
+    this.isShared = options.isShared ?? db.isShared;
   }
 
   async read(statement: Statement): Promise<Rows> {
@@ -109,10 +117,10 @@ export class WatchedDb implements Db {
     return this.#db.read(statement);
   }
 
-  async write(statements: readonly Statement[]): Promise<readonly Rows[]> {
+  async write(statements: readonly Statement[], options?: WriteOptions): Promise<readonly Rows[]> {
     this.writes.push(statements);
     await this.onWrite?.(statements);
-    return this.#db.write(statements);
+    return this.#db.write(statements, options);
   }
 
   script(sql: string): Promise<void> {

@@ -52,7 +52,7 @@ export function temporaryFolder(): { readonly path: string; remove(): void } & D
   return { path, remove, [Symbol.dispose]: remove };
 }
 
-/** Rejects with what the server wrote when it does not become ready. */
+/** `databasePath`: or the URL of a remote database. Rejects with what the server wrote when it does not become ready. */
 export async function startServer(databasePath: string, options: ServerOptions = {}): Promise<TestServer> {
   const { child, stdout, stderr } = launch(databasePath, options);
   const isReady = await stdout.until(ANNOUNCED[options.mode ?? "dev"]);
@@ -93,7 +93,8 @@ export async function refusedServer(databasePath: string, options: ServerOptions
 export function spawnServer(databasePath: string, options: ServerOptions = {}) {
   const { mode = "dev", flags = [], repository = REPOSITORY, env = {}, cwd, prefix = [] } = options;
   const entry = join(repository, "src/runtimes/bun.ts");
-  const command = [process.execPath, entry, mode, "--port", "0", "--db", `file:${databasePath}`, ...flags];
+  const database = /^(http|libsql)/.test(databasePath) ? databasePath : `file:${databasePath}`;
+  const command = [process.execPath, entry, mode, "--port", "0", "--db", database, ...flags];
   return Bun.spawn([...prefix, ...command], {
     env: { ...foreignEnvironment(), ...env },
     stdout: "pipe",

@@ -1,12 +1,20 @@
 // A session driven by hand: a test says what happens to it and reads what it wants done, line by line.
 
 import type { CheckedFrame } from "../../src/core/client-frame.ts";
-import type { JoinedPartition, JoinResult } from "../../src/core/membership.ts";
+import type { OwnedPartition } from "../../src/core/group-plan.ts";
+import type { GainedPartition, OwnershipChange } from "../../src/core/ownership.ts";
 import type { ReaderPartition } from "../../src/core/readers.ts";
-import type { AckOutcome, LocatedFacts, SessionEffect, SessionEvent } from "../../src/core/session/events.ts";
+import type {
+  AckOutcome,
+  JoinResult,
+  LocatedFacts,
+  SessionEffect,
+  SessionEvent,
+} from "../../src/core/session/events.ts";
 import { createSession, type Session, type SubscriptionRef } from "../../src/core/session/state.ts";
 import { stepSession } from "../../src/core/session/step.ts";
 import type { ChunkExtent, ReadRequest } from "../../src/core/session/window.ts";
+import type { UnplacedPartition } from "../../src/core/starts.ts";
 import type { AckEntry, SeekFrame, ServerFrame, SubscribeFrame } from "../../src/protocol/frames.ts";
 
 export type EffectOf<T extends SessionEffect["type"]> = Extract<SessionEffect, { type: T }>;
@@ -37,14 +45,19 @@ export class SessionScript {
     return theOne(this.receive(frame), "join").ref;
   }
 
-  join(ref: SubscriptionRef, result: Partial<JoinResult> = {}): Effects {
-    return this.step({ type: "joined", ref, result: joinResult(result) });
+  join(ref: SubscriptionRef, options: JoinOptions = {}): Effects {
+    return this.step({ type: "joined", ref, result: joinResult(options) });
   }
 
   /** Subscribes and joins with these partitions. */
-  open(options: Partial<SubscribeFrame> = {}, partitions: readonly JoinedPartition[] = [joinedPartition()]) {
+  open(options: Partial<SubscribeFrame> = {}, partitions: readonly GainedPartition[] = [joinedPartition()]) {
     const ref = this.subscribe(options);
     return { ref, effects: this.join(ref, { partitions }) };
+  }
+
+  /** A rebalance or a reset, as far as it is said. */
+  own(ref: SubscriptionRef, change: Partial<OwnershipChange>): Effects {
+    return this.step({ type: "ownership", ref, change: { ...NO_CHANGE, ...change } });
   }
 
   /** A reader of "orders" with these partitions. */
@@ -85,6 +98,7 @@ export class SessionScript {
   }
 }
 
+const NO_CHANGE: OwnershipChange = { gained: [], revoked: [], lost: [] };
 const NOTHING_COMMITTED: LocatedFacts = {
   logStartOffset: 0,
   logEndOffset: 1_000_000,
@@ -96,7 +110,8 @@ export function acceptedOutcomes({ acks }: EffectOf<"commit">): readonly AckOutc
   return acks.map(({ offset, refusal }) => ({ committedOffset: refusal ? null : offset, code: refusal }));
 }
 
-export function joinedPartition(options: Partial<JoinedPartition> = {}): JoinedPartition {
+/** As it comes by a join, or later. */
+export function joinedPartition(options: Partial<GainedPartition> = {}): GainedPartition {
   const { partition = 0 } = options;
   return {
     topic: "orders",
@@ -108,8 +123,23 @@ export function joinedPartition(options: Partial<JoinedPartition> = {}): JoinedP
     metadata: null,
     logStartOffset: 0,
     logEndOffset: 1_000_000,
+    reset: null,
+    unplaced: null,
     ...options,
   };
+}
+
+/** The policy `none` leaves it without a place. */
+export function unplacedPartition(
+  options: Partial<GainedPartition> = {},
+  why: Pick<UnplacedPartition, "code" | "message"> = {
+    code: "no_committed_offset",
+    message: "nothing is committed",
+  },
+): GainedPartition {
+  const gained = joinedPartition({ committedOffset: null, ...options });
+  const { partitionId, topic, partition } = gained;
+  return { ...gained, unplaced: { partitionId, topic, partition, ...why } };
 }
 
 export function readerPartition(options: Partial<ReaderPartition> = {}): ReaderPartition {
@@ -126,15 +156,10 @@ export function readerPartition(options: Partial<ReaderPartition> = {}): ReaderP
   };
 }
 
-export function joinResult(options: Partial<JoinResult> = {}): JoinResult {
-  return {
-    memberId: "m1",
-    membership: 1,
-    partitions: [joinedPartition()],
-    resets: [],
-    unplaced: [],
-    ...options,
-  };
+export type JoinOptions = Partial<JoinResult> & { readonly partitions?: readonly GainedPartition[] };
+
+export function joinResult({ partitions = [joinedPartition()], ...options }: JoinOptions = {}): JoinResult {
+  return { memberId: "m1", membership: 1, owned: { ...NO_CHANGE, gained: partitions }, ...options };
 }
 
 /** Records of the stated size, whatever their text. */
@@ -185,8 +210,9 @@ function lineOf(effect: SessionEffect): string {
       return `wait ${effect.ref.partitionKey} at ${effect.position}`;
     case "openReader":
       return `open reader for ${refText(effect.ref)}`;
-    case "gain":
-      return `gain ${effect.member.group} ${effect.member.memberId}${effect.lostPartitionIds.map((id) => ` lost ${id}`).join("")}`;
+    case "release":
+    case "stall":
+      return `${effect.type} ${effect.partitions.map(ownedText).join(", ")} of ${effect.member.memberId}`;
     case "gainReader":
       return `gain for ${refText(effect.ref)}`;
     case "stopWaiting":
@@ -222,6 +248,10 @@ function sentLine(frame: ServerFrame): string {
 
 function refText({ name, serial }: SubscriptionRef): string {
   return `${name}#${serial}`;
+}
+
+function ownedText({ partitionId, generation }: OwnedPartition): string {
+  return `${partitionId} in ${generation}`;
 }
 
 function ackText({ topic, partition, offset, refusal }: EffectOf<"commit">["acks"][number]): string {

@@ -1,9 +1,9 @@
-// How partitions come to a subscription, one way for all: by joining, by opening a reader, and later when a topic
-// grows, comes into being, or stalls. Whatever comes is told by `assigned` before its first record.
+// How partitions come to a subscription, one way for all: by joining, by opening a reader, and later by a rebalance, a
+// reset or a topic that grows. Whatever comes is told by `assigned` before its first record.
 
 import type { AssignedPartition, FrameId } from "../../protocol/frames.ts";
 import type { ResetPolicy } from "../../protocol/places.ts";
-import type { JoinedPartition, JoinResult } from "../membership.ts";
+import type { GainedPartition } from "../ownership.ts";
 import type { LogBounds } from "../places.ts";
 import { Problem } from "../problem.ts";
 import type { ReaderPartition } from "../readers.ts";
@@ -19,30 +19,58 @@ import {
   type Subscription,
   type SubscriptionRef,
 } from "./state.ts";
-import { addPartition, moveTo, type PartitionDelivery } from "./window.ts";
+import { addPartition, dropPartition, isRevoked, moveTo, type PartitionDelivery } from "./window.ts";
 
 // ── what is gained ───────────────────────────────────────────────────────────────────────────────────────
 
-/** The partitions of a join or a gain, each from its committed offset or from where a policy has put it. */
-export function assignJoined(subscription: Subscription, result: JoinResult): readonly SessionEffect[] {
-  const unplacedIds = new Set(result.unplaced.map(({ partitionId }) => partitionId));
-  const policies = new Map(result.resets.map(({ partitionId, policy }) => [partitionId, policy]));
-  const partitions = result.partitions.filter((joined) => isThere(subscription, joined));
-  const waits = partitions.flatMap((joined) => {
-    const position = unplacedIds.has(joined.partitionId) ? null : joined.committedOffset;
-    return add(subscription, { ...joined, position });
+/**
+ * Each from its committed offset or from where a policy has put it. One that is there already begins anew, and stays
+ * paused unless it was on its way out.
+ */
+export function assignGained(
+  subscription: Subscription,
+  gained: readonly GainedPartition[],
+): readonly SessionEffect[] {
+  const begun = gained.flatMap((partition) => {
+    const position = partition.unplaced ? null : partition.committedOffset;
+    const before = subscription.partitions.get(partitionKey(partition.topic, partition.partition));
+    const isPaused = before?.isPaused && !isRevoked(before);
+    return [
+      ...(before ? replace(subscription, before) : []),
+      ...add(subscription, { ...partition, position, isPaused }),
+    ];
   });
-  const unplaced = result.unplaced.filter((each) => isThere(subscription, each));
   return [
     assigned(
       subscription,
-      partitions.map((joined) => describe(subscription, joined, policies.get(joined.partitionId))),
+      gained.map((partition) => describe(subscription, partition, partition.reset ?? undefined)),
     ),
-    ...unplaced.map(({ code, message, topic, partition }) =>
-      errorFrame(new Problem(code, message), { name: subscription.name, topic, partition }),
+    ...gained.flatMap(({ unplaced, topic, partition }) =>
+      unplaced
+        ? [
+            errorFrame(new Problem(unplaced.code, unplaced.message), {
+              name: subscription.name,
+              topic,
+              partition,
+            }),
+          ]
+        : [],
     ),
-    ...waits,
+    ...begun,
   ];
+}
+
+function replace(subscription: Subscription, before: PartitionDelivery): readonly SessionEffect[] {
+  const key = partitionKey(before.topic, before.partition);
+  removePartition(subscription, before);
+  return [{ type: "stopWaiting", ref: refOf(subscription), partitionKey: key }];
+}
+
+/** What it held of the window is free. */
+export function removePartition(subscription: Subscription, partition: PartitionDelivery): void {
+  subscription.partitions.delete(partitionKey(partition.topic, partition.partition));
+  subscription.revoking.delete(partition);
+  dropPartition(subscription.delivery, partition);
 }
 
 export function assignRead(
@@ -59,30 +87,15 @@ export function assignRead(
   return [assigned(subscription, described), ...waits];
 }
 
-/** Asks for what the subscription's topics have beside what it has; `lost`: its own, to be had anew. */
-export function gainMore(subscription: Subscription, lost: readonly PartitionDelivery[] = []): SessionEffect {
-  const { source, topics, policies, partitions } = subscription;
-  const ref = refOf(subscription);
+/** Asks for what the topics of a reader have beside what it has. */
+export function gainMore(subscription: Subscription): readonly SessionEffect[] {
+  const { source, topics, partitions } = subscription;
+  if (source.kind !== "reader") return [];
   subscription.isStale = false;
   subscription.gains += 1;
-  if (source.kind === "reader") {
-    const knownPartitionIds = new Set([...partitions.values()].map(({ partitionId }) => partitionId));
-    return { type: "gainReader", ref, request: { topics, from: source.from }, knownPartitionIds };
-  }
-  if (!source.member) throw new Error("A subscription asked for more before it had joined");
-  const lostPartitionIds = lost.map(({ partitionId }) => partitionId);
-  return { type: "gain", ref, member: source.member, topics, policies, lostPartitionIds };
-}
-
-export function handleGained(
-  session: Session,
-  { ref, result }: Extract<SessionEvent, { type: "gained" }>,
-): readonly SessionEffect[] {
-  const subscription = find(session, ref);
-  if (!subscription) return [];
-  const effects = result ? assignJoined(subscription, result) : [];
-  endGain(subscription);
-  return effects;
+  const knownPartitionIds = new Set([...partitions.values()].map(({ partitionId }) => partitionId));
+  const request = { topics, from: source.from };
+  return [{ type: "gainReader", ref: refOf(subscription), request, knownPartitionIds }];
 }
 
 export function handleReaderGained(
@@ -97,13 +110,9 @@ export function handleReaderGained(
     ({ topic, partition }) => !subscription.partitions.has(partitionKey(topic, partition)),
   );
   const effects = found.length > 0 ? assignRead(subscription, found) : [];
-  endGain(subscription);
-  return effects;
-}
-
-function endGain(subscription: Subscription): void {
   subscription.gains -= 1;
   if (subscription.gains === 0) subscription.gonePartitionIds.clear();
+  return effects;
 }
 
 function isThere(
@@ -185,7 +194,7 @@ function assigned(
   return { type: "send", frame: { type: "assigned", id, subscription: name, partitions } };
 }
 
-type Described = Omit<JoinedPartition, "partitionId">;
+type Described = Omit<GainedPartition, "partitionId" | "reset" | "unplaced">;
 
 function describe(
   { partitions }: Subscription,

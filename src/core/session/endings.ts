@@ -1,20 +1,19 @@
 // The ends that a client did not ask for: of a subscription, whose membership or socket is lost, and of partitions,
 // whose topic is deleted or which were not acknowledged in time.
 
-import type { RevokeReason } from "../../protocol/frames.ts";
 import { gainMore } from "./assigned.ts";
 import type { SessionEffect, Surroundings, TopicChange } from "./events.ts";
+import { lose, revoked } from "./rebalance.ts";
 import {
   find,
   type GroupSource,
   memberOf,
-  partitionKey,
   refOf,
   type Session,
   type Subscription,
   type SubscriptionRef,
 } from "./state.ts";
-import { dropPartition, type PartitionDelivery } from "./window.ts";
+import { isRevoked } from "./window.ts";
 
 /** The partitions are no longer this subscription's, and the subscription ends. */
 export function handleEnded(
@@ -25,10 +24,11 @@ export function handleEnded(
   const subscription = find(session, ref);
   if (!subscription) return [];
   const { name, partitions } = subscription;
+  const untold = [...partitions.values()].filter((partition) => !isRevoked(partition));
   session.subscriptions.delete(name);
   return [
     { type: "stopWaiting", ref },
-    ...(reason === "expired" ? [revoked(name, [...partitions.values()], reason)] : []),
+    ...(reason === "expired" ? revoked(subscription, untold, { reason, deadlineMs: 0 }) : []),
     { type: "send", frame: { type: "unsubscribed", subscription: name, code: reason } },
   ];
 }
@@ -44,17 +44,17 @@ export function handleClosed(session: Session): readonly SessionEffect[] {
   });
 }
 
-export function letGo({ leaving }: Subscription, { isStatic, member }: GroupSource): SessionEffect {
+export function letGo({ leaving }: Subscription, { instanceId, member }: GroupSource): SessionEffect {
   if (!member) throw new Error("A membership was let go before it was had");
-  return isStatic && !leaving ? { type: "detach", member } : { type: "leave", member };
+  return instanceId !== undefined && !leaving ? { type: "detach", member } : { type: "leave", member };
 }
 
 // ── partitions ───────────────────────────────────────────────────────────────────────────────────────────
 
-/** A deleted topic takes its partitions along; one that grows or comes into being brings some. */
+/** Readers own nothing, so nobody but the topic tells them. */
 export function handleTopicChanged(session: Session, change: TopicChange): readonly SessionEffect[] {
   return [...session.subscriptions.values()]
-    .filter(({ topics }) => topics.includes(change.topic))
+    .filter(({ topics, source }) => source.kind === "reader" && topics.includes(change.topic))
     .flatMap((subscription) =>
       change.change === "deleted"
         ? loseTopic(subscription, new Set(change.partitionIds))
@@ -68,51 +68,31 @@ function loseTopic(subscription: Subscription, partitionIds: ReadonlySet<number>
   const lost = [...subscription.partitions.values()].filter(({ partitionId }) =>
     partitionIds.has(partitionId),
   );
-  return lost.length > 0 ? lose(subscription, lost, "topic_deleted") : [];
+  return lose(subscription, lost, "topic_deleted");
 }
 
 function expectMore(subscription: Subscription): readonly SessionEffect[] {
-  if (subscription.isOpen) return subscription.leaving ? [] : [gainMore(subscription)];
+  if (subscription.isOpen) return subscription.leaving ? [] : gainMore(subscription);
   subscription.isStale = true;
   return [];
 }
 
 /**
- * Whoever acknowledges nothing for that long loses the partition at once. While the group has nobody else it comes back
- * to the same member, in a new generation and from the committed offset: what it never acknowledged is sent again.
+ * Whoever acknowledges nothing for that long loses the partition at once. It goes to another member, or comes back to
+ * the same one while the group has nobody else: in a new generation and from the committed offset, so what was never
+ * acknowledged is sent again.
  */
 export function revokeStalled(session: Session, { nowMs }: Surroundings): readonly SessionEffect[] {
-  return [...session.subscriptions.values()].flatMap((subscription) => {
+  return [...session.subscriptions.values()].flatMap((subscription): readonly SessionEffect[] => {
     const { ackTimeoutMs, partitions } = subscription;
-    if (ackTimeoutMs === undefined || !memberOf(subscription)) return [];
+    const member = memberOf(subscription);
+    if (ackTimeoutMs === undefined || !member) return [];
     const stalled = [...partitions.values()].filter(
-      ({ unackedSinceMs }) => unackedSinceMs !== undefined && nowMs - unackedSinceMs >= ackTimeoutMs,
+      ({ unackedSinceMs, revocation }) =>
+        revocation === "none" && unackedSinceMs !== undefined && nowMs - unackedSinceMs >= ackTimeoutMs,
     );
     if (stalled.length === 0) return [];
-    return [...lose(subscription, stalled, "stalled"), gainMore(subscription, stalled)];
+    const owned = stalled.map(({ partitionId, generation }) => ({ partitionId, generation }));
+    return [...lose(subscription, stalled, "stalled"), { type: "stall", member, partitions: owned }];
   });
-}
-
-function lose(
-  subscription: Subscription,
-  lost: readonly PartitionDelivery[],
-  reason: RevokeReason,
-): readonly SessionEffect[] {
-  const ref = refOf(subscription);
-  const stops = lost.map((partition): SessionEffect => {
-    const key = partitionKey(partition.topic, partition.partition);
-    subscription.partitions.delete(key);
-    dropPartition(subscription.delivery, partition);
-    return { type: "stopWaiting", ref, partitionKey: key };
-  });
-  return [...stops, revoked(subscription.name, lost, reason)];
-}
-
-function revoked(
-  subscription: string,
-  lost: readonly PartitionDelivery[],
-  reason: RevokeReason,
-): SessionEffect {
-  const partitions = lost.map(({ topic, partition, generation }) => ({ topic, partition, generation }));
-  return { type: "send", frame: { type: "revoked", subscription, partitions, reason, deadlineMs: 0 } };
 }

@@ -2,9 +2,11 @@
 
 import type { ErrorCode } from "../../protocol/codes.ts";
 import type { FrameId, Run, ServerFrame } from "../../protocol/frames.ts";
-import type { Place, ResetPolicies, ResetPolicy } from "../../protocol/places.ts";
+import type { Place, ResetPolicy } from "../../protocol/places.ts";
 import type { CheckedFrame } from "../client-frame.ts";
-import type { JoinRequest, JoinResult } from "../membership.ts";
+import type { JoinRequest } from "../group-picture.ts";
+import type { OwnedPartition } from "../group-plan.ts";
+import type { OwnershipChange } from "../ownership.ts";
 import type { PlaceFacts } from "../places.ts";
 import type { Problem } from "../problem.ts";
 import type { NewRecord } from "../produce-request.ts";
@@ -24,8 +26,8 @@ export type SessionEvent =
       readonly partitions: readonly ReaderPartition[];
     }
   | { readonly type: "openFailed"; readonly ref: SubscriptionRef; readonly problem: Problem }
-  /** Undefined: the membership has ended, or there was nothing to gain. */
-  | { readonly type: "gained"; readonly ref: SubscriptionRef; readonly result: JoinResult | undefined }
+  /** A rebalance or a reset: partitions of a group have come, are going, or have gone. */
+  | { readonly type: "ownership"; readonly ref: SubscriptionRef; readonly change: OwnershipChange }
   | {
       readonly type: "readerGained";
       readonly ref: SubscriptionRef;
@@ -97,14 +99,14 @@ export type SessionEffect =
       readonly request: Omit<JoinRequest, "newMemberId">;
     }
   | { readonly type: "openReader"; readonly ref: SubscriptionRef; readonly request: ReaderRequest }
+  /** Revoked partitions that may change hands now. */
   | {
-      readonly type: "gain";
-      readonly ref: SubscriptionRef;
+      readonly type: "release";
       readonly member: MembershipRef;
-      readonly topics: readonly string[];
-      readonly policies: ResetPolicies;
-      readonly lostPartitionIds: readonly number[];
+      readonly partitions: readonly OwnedPartition[];
     }
+  /** Partitions that nothing was acknowledged of in time: the client was told that they are gone. */
+  | { readonly type: "stall"; readonly member: MembershipRef; readonly partitions: readonly OwnedPartition[] }
   | {
       readonly type: "gainReader";
       readonly ref: SubscriptionRef;
@@ -155,6 +157,13 @@ export type SessionEffect =
 interface UnsubscribeAnswer {
   readonly name: string;
   readonly id: FrameId | undefined;
+}
+
+/** What the database says of a join, once it is durable. */
+export interface JoinResult {
+  readonly memberId: string;
+  readonly membership: number;
+  readonly owned: OwnershipChange;
 }
 
 export type TextChunk = ChunkExtent & { readonly records: string };

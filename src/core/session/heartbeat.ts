@@ -97,8 +97,9 @@ function nextStallAtMs({ subscriptions }: Session): number {
   let nextAtMs = Number.POSITIVE_INFINITY;
   for (const { ackTimeoutMs, partitions } of subscriptions.values()) {
     if (ackTimeoutMs === undefined) continue;
-    for (const { unackedSinceMs } of partitions.values())
-      if (unackedSinceMs !== undefined) nextAtMs = Math.min(nextAtMs, unackedSinceMs + ackTimeoutMs);
+    for (const { unackedSinceMs, revocation } of partitions.values())
+      if (revocation === "none" && unackedSinceMs !== undefined)
+        nextAtMs = Math.min(nextAtMs, unackedSinceMs + ackTimeoutMs);
   }
   return nextAtMs;
 }

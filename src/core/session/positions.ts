@@ -1,13 +1,6 @@
-// What a client does with the positions of its partitions: seek, pause, resume, and release of what it is losing.
+// What a client does with the positions of its partitions: seek, pause, resume.
 
-import type {
-  FrameId,
-  PartitionName,
-  PauseFrame,
-  ReleaseFrame,
-  ResumeFrame,
-  SeekFrame,
-} from "../../protocol/frames.ts";
+import type { FrameId, PartitionName, PauseFrame, ResumeFrame, SeekFrame } from "../../protocol/frames.ts";
 import { SEEKS_WAITING_MAX } from "../../protocol/limits.ts";
 import { resolvePlace } from "../places.ts";
 import { Problem } from "../problem.ts";
@@ -44,7 +37,7 @@ function refuseSeek(
   { frame, partition }: { frame: SeekFrame; partition: PartitionDelivery | undefined },
 ): Problem | undefined {
   const { to } = frame;
-  if (!partition) return notAssigned(frame);
+  if (partition?.revocation !== "none") return notAssigned(frame);
   if (source.kind === "reader" && (to === "current" || (typeof to === "object" && "shift" in to)))
     return new Problem(
       "bad_request",
@@ -65,7 +58,8 @@ export function handleLocated(
   const about = { name, id, topic, partition: number };
   if (!subscription) return [errorFrame(unknownSubscription(name), about)];
   const partition = subscription.partitions.get(partitionKey(topic, number));
-  if (partition?.generation !== seek.generation) return [errorFrame(notAssigned(seek), about)];
+  if (partition?.generation !== seek.generation || partition.revocation !== "none")
+    return [errorFrame(notAssigned(seek), about)];
   const target = "problem" in outcome ? outcome.problem : targetOf(seek, outcome);
   if (target instanceof Problem) return [errorFrame(target, about)];
   if ("problem" in outcome) return [];
@@ -86,7 +80,7 @@ function targetOf({ place }: Seek, facts: LocatedFacts): number | Problem {
   }
 }
 
-// ── pause, resume, release ───────────────────────────────────────────────────────────────────────────────
+// ── pause, resume ────────────────────────────────────────────────────────────────────────────────────────
 
 export function handlePause(session: Session, frame: PauseFrame | ResumeFrame): readonly SessionEffect[] {
   return withPartitions(session, frame, (partitions) => {
@@ -95,29 +89,15 @@ export function handlePause(session: Session, frame: PauseFrame | ResumeFrame): 
   });
 }
 
-/** What is revoked is gone at once as yet (`deadlineMs` 0): there is never anything left to release. */
-export function handleRelease(session: Session, frame: ReleaseFrame): readonly SessionEffect[] {
-  return withPartitions(session, frame, ([first], name) => {
-    const problem = new Problem(
-      "conflict",
-      `Cannot release topic "${first.topic}" partition ${first.partition}: it is not being revoked`,
-    );
-    return [errorFrame(problem, { name, id: frame.id, topic: first.topic, partition: first.partition })];
-  });
-}
-
 /** All of them or none: a frame that names a partition which the subscription does not have has no effect. */
-function withPartitions(
+export function withPartitions(
   session: Session,
   frame: {
     subscription?: string | undefined;
     id?: FrameId | undefined;
     partitions: readonly PartitionName[];
   },
-  use: (
-    partitions: readonly [PartitionDelivery, ...PartitionDelivery[]],
-    name: string,
-  ) => readonly SessionEffect[],
+  use: (partitions: readonly PartitionDelivery[], subscription: Subscription) => readonly SessionEffect[],
 ): readonly SessionEffect[] {
   const name = frame.subscription ?? DEFAULT_SUBSCRIPTION;
   const subscription = findOpen(session, name);
@@ -128,8 +108,7 @@ function withPartitions(
     if (!partition) return [errorFrame(notAssigned(named), { name, id: frame.id, ...named })];
     found.push(partition);
   }
-  const [first, ...others] = found;
-  return first ? use([first, ...others], name) : [];
+  return use(found, subscription);
 }
 
 function notAssigned({ topic, partition }: PartitionName): Problem {

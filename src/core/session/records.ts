@@ -46,6 +46,7 @@ export function handleChunk(
   const { source, ack } = subscription;
   if (ack === "none" && source.kind === "group" && chunk.count > 0) {
     session.waiting.commitsAhead += 1;
+    partition.isCommittedAhead = true;
     return [{ type: "commitAhead", ref, group: source.group, ack: endOf(partition, chunk), chunk }];
   }
   return deliver(session, { subscription, partition, chunk }, around);
@@ -69,8 +70,8 @@ export function handleCommittedAhead(
     return [];
   }
   // What cannot be sent now was not sent before either: it is read and committed again, to the same end.
-  if (!subscription || !wantedPartition(session, ref, around)) return endReading(session, ref);
-  return partition ? deliver(session, { subscription, partition, chunk }, around) : [];
+  if (!subscription || !partition || !wantedPartition(session, ref, around)) return endReading(session, ref);
+  return deliver(session, { subscription, partition, chunk }, around);
 }
 
 export function handleCommitAheadFailed(session: Session, ref: PartitionRef): readonly SessionEffect[] {
@@ -122,6 +123,7 @@ function deliver(
     effects.push({ type: "wait", ref, partitionId, position: chunk.next });
   }
   if (ackTimeoutMs !== undefined) effects.push(...alarmBy(session, around, nowMs + ackTimeoutMs));
+  if (chunk.firstRecordBytes === undefined) partition.isCommittedAhead = false;
   return effects;
 }
 

@@ -44,23 +44,25 @@ export interface Subscription {
   readonly sessionTimeoutMs: number;
   readonly delivery: Delivery;
   readonly partitions: Map<string, PartitionDelivery>;
+  /** Those of a group that are to go, from the first word of it until they are lost. */
+  readonly revoking: Set<PartitionDelivery>;
   /** `subscribed` was sent. */
   isOpen: boolean;
   /** An unsubscribe that came before that. */
   leaving: UnsubscribeFrame | undefined;
-  /** A topic of it has grown or come into being before that. */
+  /** Of a reader: a topic of it has grown or come into being before that. */
   isStale: boolean;
-  /** Gains that are under way. */
+  /** Of a reader: gains that are under way. */
   gains: number;
-  /** Partitions of deleted topics: what is under way may still bring them. */
+  /** Of a reader: partitions of deleted topics that what is under way may still bring. */
   readonly gonePartitionIds: Set<number>;
 }
 
 export interface GroupSource {
   readonly kind: "group";
   readonly group: string;
-  /** Has an instanceId: the membership outlives the socket. */
-  readonly isStatic: boolean;
+  /** The membership outlives the socket where it has one. */
+  readonly instanceId: string | undefined;
   /** Undefined while joining. */
   member: MembershipRef | undefined;
 }

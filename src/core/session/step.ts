@@ -8,13 +8,14 @@ import type { CheckedFrame } from "../client-frame.ts";
 import type { Problem } from "../problem.ts";
 import { handleAck, handleCommitFailed, handleCommitted } from "./acks.ts";
 import { errorFrame, ok } from "./answers.ts";
-import { handleGained, handleReaderGained, handleRepositioned } from "./assigned.ts";
+import { handleReaderGained, handleRepositioned } from "./assigned.ts";
 import { closeWhenFinished, handleDraining, handleDrainOverdue } from "./draining.ts";
 import { handleClosed, handleEnded, handleTopicChanged } from "./endings.ts";
 import type { SessionEffect, SessionEvent, Surroundings } from "./events.ts";
 import { handleAlarm, noteHeartbeat, noteLife } from "./heartbeat.ts";
-import { handleLocated, handlePause, handleRelease, handleSeek } from "./positions.ts";
+import { handleLocated, handlePause, handleSeek } from "./positions.ts";
 import { handleProduce, handleProduced } from "./produces.ts";
+import { handleOwnership, handleRelease, revokeFurther } from "./rebalance.ts";
 import {
   freeTaken,
   handleChunk,
@@ -41,6 +42,7 @@ export function stepSession(
 ): readonly SessionEffect[] {
   freeTaken(session, around);
   const effects = [...handleEvent(session, event, around)];
+  effects.push(...revokeFurther(session));
   // Answers and control frames are out: what the windows have left now goes to records.
   effects.push(...readMore(session, around), ...closeWhenFinished(session));
   return effects;
@@ -65,8 +67,8 @@ function handleEvent(session: Session, event: SessionEvent, around: Surroundings
       return handleReaderOpened(session, event.ref, event.partitions);
     case "openFailed":
       return handleOpenFailed(session, event.ref, event.problem);
-    case "gained":
-      return handleGained(session, event);
+    case "ownership":
+      return handleOwnership(session, event);
     case "readerGained":
       return handleReaderGained(session, event.ref, event.partitions);
     case "left":

@@ -8,14 +8,14 @@ import {
   WINDOW_RECORDS_DEFAULT,
 } from "../../protocol/limits.ts";
 import type { ResetPolicies } from "../../protocol/places.ts";
-import type { JoinResult } from "../membership.ts";
 import { Problem } from "../problem.ts";
 import type { ReaderPartition } from "../readers.ts";
 import { DEFAULT_SUBSCRIPTION, errorFrame, unknownSubscription, unsubscribed } from "./answers.ts";
-import { assignJoined, assignRead, gainMore } from "./assigned.ts";
+import { assignGained, assignRead, gainMore } from "./assigned.ts";
 import { letGo } from "./endings.ts";
-import type { SessionEffect, SessionEvent, Surroundings } from "./events.ts";
+import type { JoinResult, SessionEffect, SessionEvent, Surroundings } from "./events.ts";
 import { heartbeatOf, noteHeartbeat } from "./heartbeat.ts";
+import { applyOwnership } from "./rebalance.ts";
 import { find, memberOf, refOf, type Session, type Subscription, type SubscriptionRef } from "./state.ts";
 import { createDelivery } from "./window.ts";
 
@@ -25,7 +25,7 @@ export function handleSubscribe(
   around: Surroundings,
 ): readonly SessionEffect[] {
   const name = frame.subscription ?? DEFAULT_SUBSCRIPTION;
-  const refusal = refuseSubscribe(session, name);
+  const refusal = refuseSubscribe(session, name) ?? refuseTwice(session, frame);
   if (refusal) return [errorFrame(refusal, { name, id: frame.id })];
   session.lastSerial += 1;
   const subscription = createSubscription(name, session.lastSerial, frame);
@@ -50,6 +50,24 @@ function refuseSubscribe(session: Session, name: string): Problem | undefined {
   return undefined;
 }
 
+/** A socket that shares a topic with itself: one membership would wait for the other's partitions. */
+function refuseTwice(
+  { subscriptions }: Session,
+  { group, topics, memberId, instanceId }: SubscribeFrame,
+): Problem | undefined {
+  for (const { name, source, topics: others } of subscriptions.values()) {
+    if (source.kind !== "group" || source.group !== group) continue;
+    const isTakenOver =
+      (memberId !== undefined && memberId === source.member?.memberId) ||
+      (instanceId !== undefined && instanceId === source.instanceId);
+    const topic = isTakenOver ? undefined : topics.find((each) => others.includes(each));
+    if (topic === undefined) continue;
+    const why = `Cannot subscribe to topic "${topic}" in group "${group}": subscription "${name}" of this socket does already`;
+    return new Problem("conflict", why, { topic, group });
+  }
+  return undefined;
+}
+
 function createSubscription(name: string, serial: number, frame: SubscribeFrame): Subscription {
   return {
     name,
@@ -66,6 +84,7 @@ function createSubscription(name: string, serial: number, frame: SubscribeFrame)
       bytes: frame.window?.bytes ?? WINDOW_BYTES_DEFAULT,
     }),
     partitions: new Map(),
+    revoking: new Set(),
     isOpen: false,
     leaving: undefined,
     isStale: false,
@@ -76,7 +95,7 @@ function createSubscription(name: string, serial: number, frame: SubscribeFrame)
 
 function sourceOf({ group, from = "earliest", instanceId }: SubscribeFrame): Subscription["source"] {
   if (group === undefined) return { kind: "reader", from, lastGeneration: 0 };
-  return { kind: "group", group, isStatic: instanceId !== undefined, member: undefined };
+  return { kind: "group", group, instanceId, member: undefined };
 }
 
 /** A reader has nothing to commit: unless it wants to hold the records back, it acknowledges nothing. */
@@ -115,7 +134,8 @@ export function handleJoined(
   if (session.isClosed) return [letGo(subscription, source)];
   return [
     ...open(session, subscription, memberId),
-    ...assignJoined(subscription, result),
+    ...assignGained(subscription, result.owned.gained),
+    ...applyOwnership(subscription, { ...result.owned, gained: [] }),
     ...afterOpening(session, subscription),
   ];
 }
@@ -156,7 +176,7 @@ function open(session: Session, subscription: Subscription, memberId?: string): 
 /** What came while it was opening. */
 function afterOpening(session: Session, subscription: Subscription): readonly SessionEffect[] {
   if (subscription.leaving) return handleUnsubscribe(session, subscription.leaving);
-  return subscription.isStale ? [gainMore(subscription)] : [];
+  return subscription.isStale ? gainMore(subscription) : [];
 }
 
 export function handleOpenFailed(

@@ -36,6 +36,14 @@ export interface PartitionDelivery {
   run: number;
   /** Since when nothing of it was acknowledged; undefined while everything is. */
   unackedSinceMs: number | undefined;
+  /**
+   * `wanted`: as soon as what is committed ahead has been sent, though it has to be read again for that.
+   * `told`: the client knows, and may acknowledge what it has. `released`: it has let go.
+   */
+  revocation: "none" | "wanted" | "told" | "released";
+  revokeDeadlineMs: number;
+  /** At most once: more of it is committed, or may be, than has been sent. */
+  isCommittedAhead: boolean;
   /** Set when the next record did not fit what the windows had left: the room that it needs. */
   nextRecordBytes: number;
 }
@@ -86,20 +94,28 @@ export function addPartition(
   added: Pick<
     PartitionDelivery,
     "topic" | "topicId" | "partition" | "partitionId" | "generation" | "position"
-  >,
+  > & { readonly isPaused?: boolean | undefined },
 ): PartitionDelivery {
   const partition: PartitionDelivery = {
     ...added,
     furthest: added.position ?? -1,
     sent: [],
     phase: added.position === null ? "halted" : "ready",
-    isPaused: false,
+    isPaused: added.isPaused ?? false,
     run: 0,
     unackedSinceMs: undefined,
+    revocation: "none",
+    revokeDeadlineMs: 0,
+    isCommittedAhead: false,
     nextRecordBytes: 0,
   };
   delivery.turns.push(partition);
   return partition;
+}
+
+/** The client was told that it goes. */
+export function isRevoked({ revocation }: PartitionDelivery): boolean {
+  return revocation === "told" || revocation === "released";
 }
 
 /** The partition is lost: what it held of the window is free. A read of it that is under way still ends. */
@@ -116,6 +132,7 @@ export function moveTo(delivery: Delivery, partition: PartitionDelivery, positio
   partition.furthest = Math.max(partition.furthest, position ?? -1);
   partition.nextRecordBytes = 0;
   partition.phase = position === null ? "halted" : "ready";
+  if (position === null) partition.isCommittedAhead = false; // nothing follows
 }
 
 /** The partition whose turn it is, and how much of it: undefined while there is no room or nothing to read. */

@@ -25,6 +25,7 @@ import {
   INTEGER_MAX,
   JSON_DEPTH_MAX,
   KEY_BYTES_MAX,
+  PARTITIONS_PER_RESET_MAX,
   PARTITIONS_PER_SUBSCRIPTION_MAX,
   RECORD_BYTES_MAX,
   SESSION_TIMEOUT_MAX_MS,
@@ -290,3 +291,60 @@ export const groupOffsetsSchema = v.strictObject({
     ACK_ENTRIES_MAX,
   ),
 });
+
+const resetTopics = v.pipe(
+  listOf(
+    v.strictObject({
+      topic: name,
+      partitions: v.optional(
+        v.pipe(
+          listOf(offset, TOPIC_PARTITIONS_MAX),
+          v.check((input) => new Set(input).size === input.length, "must not name a partition twice"),
+          v.metadata({ uniqueItems: true }),
+        ),
+      ),
+    }),
+    TOPICS_PER_SUBSCRIPTION_MAX,
+  ),
+  v.check(
+    (input) => new Set(input.map(({ topic }) => topic)).size === input.length,
+    "must not name a topic twice",
+  ),
+  v.description("No topic twice. Without `partitions`: all of the topic."),
+);
+
+const resetPlan = v.pipe(
+  listOf(
+    v.strictObject({ topic: name, partition: offset, from: v.nullable(offset), to: offset }),
+    PARTITIONS_PER_RESET_MAX,
+  ),
+  v.check(
+    (input) => new Set(input.map(({ topic, partition }) => `${topic}/${partition}`)).size === input.length,
+    "must not name a partition twice",
+  ),
+  v.description("No partition twice. `from`: the committed offset, null where there is none."),
+);
+
+/** POST /v1/groups/:group/reset: a place in partitions of topics, or a plan. */
+export const resetRequestSchema = v.pipe(
+  v.strictObject({
+    topics: v.optional(resetTopics),
+    to: v.optional(placeSchema),
+    plan: v.optional(resetPlan),
+    dryRun: v.optional(v.boolean()),
+    reason: v.optional(metadata),
+  }),
+  v.check(
+    ({ topics, to, plan }) =>
+      plan === undefined
+        ? topics !== undefined && to !== undefined
+        : topics === undefined && to === undefined,
+    'must have "topics" and "to", or "plan"',
+  ),
+  v.metadata({
+    oneOf: [
+      { required: ["topics", "to"], not: { required: ["plan"] } },
+      { required: ["plan"], not: { anyOf: [{ required: ["topics"] }, { required: ["to"] }] } },
+    ],
+  }),
+);

@@ -45,7 +45,7 @@ export const subscribedFrameSchema = v.strictObject({
   memberId: v.optional(v.string()),
   heartbeatMs: durationMs,
   sessionTimeoutMs: durationMs,
-  durability: v.picklist(["fsync"]),
+  durability: v.picklist(["fsync", "relaxed"]),
 }) satisfies v.GenericSchema<unknown, SubscribedFrame>;
 
 const assignedPartitionSchema = v.strictObject({
@@ -110,7 +110,7 @@ export const revokedFrameSchema = v.strictObject({
   type: v.literal("revoked"),
   subscription: name,
   partitions: v.array(v.strictObject({ topic: name, partition: offset, generation })),
-  reason: v.picklist(["expired", "stalled", "topic_deleted"]),
+  reason: v.picklist(["rebalance", "expired", "stalled", "topic_deleted"]),
   deadlineMs: durationMs,
 }) satisfies v.GenericSchema<unknown, RevokedFrame>;
 
@@ -254,8 +254,13 @@ export const committedOffsetsAnswerSchema = v.strictObject({ offsets: v.array(ac
 
 export const readinessSchema = v.strictObject({
   status: v.literal("ready"),
-  durability: v.picklist(["fsync"]),
+  durability: v.picklist(["fsync", "relaxed"]),
   schemaVersion: offset,
 });
 
 export const livenessSchema = v.strictObject({ status: v.literal("alive") });
+
+export const resetAnswerSchema = v.strictObject({
+  plan: v.array(v.strictObject({ topic: name, partition: offset, from: v.nullable(offset), to: offset })),
+  applied: v.boolean(),
+});

@@ -41,7 +41,8 @@ function unknownMemberOf(issue: v.BaseIssue<unknown>): string | undefined {
 }
 
 function describe(issue: v.BaseIssue<unknown>): string {
-  const member = `"${excerpt(pathOf(issue))}"`;
+  const path = pathOf(issue);
+  const member = path === "" ? "it" : `"${excerpt(path)}"`; // a check of the whole has no path
   if (issue.kind === "validation" || issue.type === "custom") return `${member} ${issue.message}`;
   if (issue.received === "undefined") return `${member} must be there`;
   return `${member} must be ${inWords(issue.expected ?? "")}, found ${excerpt(inWords(issue.received))}`;

@@ -10,6 +10,7 @@ import {
   readerPartition,
   SessionScript,
   theOne,
+  unplacedPartition,
 } from "../../support/session-script.ts";
 
 const entry = (offset: number, about: Partial<AckEntry> = {}): AckEntry => ({
@@ -169,11 +170,7 @@ describe("acks are judged", () => {
   test("a partition whose policy none left it without a place takes no ack, not even of offset 0", () => {
     const script = new SessionScript();
     const ref = script.subscribe({ reset: "none" });
-    const place = { partitionId: 70, topic: "orders", partition: 0 };
-    script.join(ref, {
-      partitions: [joinedPartition({ committedOffset: null, logStartOffset: 10 })],
-      unplaced: [{ ...place, code: "no_committed_offset", message: "nothing is committed" }],
-    });
+    script.join(ref, { partitions: [unplacedPartition({ logStartOffset: 10 })] });
     const { acks } = theOne(script.ack([entry(0)]), "commit");
     expect(acks[0]?.refusal).toBe("offset_out_of_range");
   });

@@ -1,18 +1,26 @@
-// A server, a log and a client around one session, moved by chance: reads, acks, seeks, pauses, losses, gains and time
-// in any order. The client believes nothing but the frames that it gets, and holds every one against what it may get.
+// A server, a log, groups and a client around one session, moved by chance: reads, acks, seeks, pauses, rebalances,
+// resets and time in any order. The client believes nothing but the frames that it gets, and holds every one against
+// what it may get.
 
 import { expect, test } from "bun:test";
 import fc from "fast-check";
+import type { GroupMember, GroupPartition } from "../../../src/core/group-picture.ts";
+import type { OwnedPartition } from "../../../src/core/group-plan.ts";
+import { type OwnershipChange, type ToldOwnerships, tellOwnership } from "../../../src/core/ownership.ts";
 import { Problem } from "../../../src/core/problem.ts";
-import type { LocatedFacts, SessionEffect, SessionEvent } from "../../../src/core/session/events.ts";
+import type {
+  AckOutcome,
+  AckRequest,
+  LocatedFacts,
+  SessionEffect,
+  SessionEvent,
+} from "../../../src/core/session/events.ts";
 import type { AssignedPartition, SubscribeFrame, Window } from "../../../src/protocol/frames.ts";
 import { SOCKET_BUFFER_BYTES_MAX, WINDOW_BYTES_MIN } from "../../../src/protocol/limits.ts";
 import type { Place, ResetPolicy } from "../../../src/protocol/places.ts";
 import {
-  acceptedOutcomes,
   type EffectOf,
   framesOf,
-  joinedPartition,
   joinResult,
   lines,
   readerPartition,
@@ -22,6 +30,7 @@ import {
 
 const KIB = 1024;
 const POLICY_TIME_OFFSET = 7;
+const REVOKE_DEADLINE_MS = 5_000;
 
 // ── the log ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -63,20 +72,135 @@ function policyPosition(policy: ResetPolicy, log: Log): number | null {
   return Math.min(Math.max(wanted, log.logStartOffset), log.sizes.length);
 }
 
+// ── the group ────────────────────────────────────────────────────────────────────────────────────────────
+
+/** As the database has it. One of its members is the subscription of its name; of the others nobody here knows. */
+class Group {
+  /** Of the one member. */
+  readonly #ownerships = new Map<number, { generation: number; isRevoked: boolean }>();
+  readonly #committed = new Map<number, number>();
+  readonly #told: ToldOwnerships = new Map();
+  readonly #reset: ResetPolicy;
+
+  constructor(reset: ResetPolicy) {
+    this.#reset = reset;
+  }
+
+  owns({ partitionId, generation }: OwnedPartition): boolean {
+    return this.#ownerships.get(partitionId)?.generation === generation;
+  }
+
+  isOwned({ partitionId }: Log): boolean {
+    return this.#ownerships.has(partitionId);
+  }
+
+  isRevoked({ partitionId }: Pick<Log, "partitionId">): boolean {
+    return this.#ownerships.get(partitionId)?.isRevoked ?? false;
+  }
+
+  committed({ partitionId }: Pick<Log, "partitionId">): number {
+    return this.#committed.get(partitionId) ?? 0;
+  }
+
+  /** In a new generation, whoever had it. */
+  give(log: Log, generation: number): void {
+    const { partitionId, logStartOffset, sizes } = log;
+    const committed = this.#committed.get(partitionId);
+    const isUsable = committed !== undefined && committed >= logStartOffset && committed <= sizes.length;
+    const start = policyPosition(committed === undefined ? "earliest" : this.#reset, log);
+    if (!isUsable && start !== null) this.#committed.set(partitionId, start);
+    this.#ownerships.set(partitionId, { generation, isRevoked: false });
+  }
+
+  revoke({ partitionId }: Log): void {
+    const ownership = this.#ownerships.get(partitionId);
+    if (ownership) ownership.isRevoked = true;
+  }
+
+  /** A deadline is over, or was before anybody here has heard of it. */
+  take({ partitionId }: Pick<Log, "partitionId">): void {
+    this.#ownerships.delete(partitionId);
+  }
+
+  reset(log: Log, to: { generation: number; offset: number }): void {
+    if (!this.isOwned(log) || this.isRevoked(log)) return;
+    this.#committed.set(log.partitionId, to.offset);
+    this.#ownerships.set(log.partitionId, { generation: to.generation, isRevoked: false });
+  }
+
+  commit(owned: OwnedPartition, offset: number): boolean {
+    if (!this.owns(owned)) return false;
+    this.#committed.set(owned.partitionId, Math.max(this.committed(owned), offset));
+    return true;
+  }
+
+  /** What its member has to be told, by the same function as in the server. */
+  tell(logs: readonly Log[]): OwnershipChange {
+    const existing = new Set(logs.map(({ partitionId }) => partitionId));
+    for (const partitionId of this.#ownerships.keys())
+      if (!existing.has(partitionId)) this.take({ partitionId });
+    const member: GroupMember = {
+      memberId: "m1",
+      membership: 1,
+      instanceId: null,
+      topics: ["orders"],
+      policies: { missing: "earliest", outOfRange: this.#reset },
+      expiresInMs: 45_000,
+    };
+    const partitions = logs.map((log) => this.#partition(log));
+    return tellOwnership(this.#told, member, {
+      group: "g",
+      version: 1,
+      nowMs: 0,
+      members: [member],
+      partitions,
+    });
+  }
+
+  #partition(log: Log): GroupPartition {
+    const { partition, partitionId } = log;
+    const ownership = this.#ownerships.get(partitionId);
+    return {
+      topic: "orders",
+      topicId: 7,
+      partition,
+      partitionId,
+      ...boundsOf(log),
+      committedOffset: this.#committed.get(partitionId) ?? null,
+      metadata: null,
+      owner: ownership
+        ? {
+            memberId: "m1",
+            generation: ownership.generation,
+            revokeInMs: ownership.isRevoked ? REVOKE_DEADLINE_MS : null,
+            reset: null,
+          }
+        : null,
+      partitionsSeen: 0,
+      topicIdSeen: null,
+    };
+  }
+}
+
 // ── the client ───────────────────────────────────────────────────────────────────────────────────────────
 
 interface Owned {
   readonly generation: number;
   /** The next offset that it must get; null: it has no place. */
   next: number | null;
+  /** The highest position that it was given or has reached. */
+  furthest: number;
   isPaused: boolean;
+  /** It goes, or has gone: the client may acknowledge what it has. */
+  isRevoked: boolean;
   /** What it has, and its server counts as unacknowledged. */
   unacked: { readonly offset: number; readonly bytes: number }[];
 }
 
 interface Subscriber {
   readonly name: string;
-  readonly kind: "group" | "reader";
+  /** Undefined: a reader. */
+  readonly group: Group | undefined;
   readonly window: Window;
   readonly isAcking: boolean;
   readonly owned: Map<number, Owned>;
@@ -85,19 +209,21 @@ interface Subscriber {
   read: EffectOf<"read"> | undefined;
   /** While the end of what it brought is committed the read is not over. */
   isCommittingAhead: boolean;
-  /** Of its group, in the database: by partition id. */
-  readonly ownedIds: Set<number>;
+  /** How far, by generation, as long as no seek has voided it. */
+  readonly committedAhead: Map<number, number>;
   /** What was asked for and is not answered, in its order. */
   readonly gains: (() => SessionEvent)[];
 }
 
-type GainEffect = EffectOf<"join"> | EffectOf<"openReader"> | EffectOf<"gain"> | EffectOf<"gainReader">;
+type GainEffect = EffectOf<"join"> | EffectOf<"openReader"> | EffectOf<"gainReader">;
 
 type Pending =
   | EffectOf<"commit">
   | EffectOf<"commitAhead">
   | EffectOf<"locate">
   | EffectOf<"reposition">
+  | EffectOf<"release">
+  | EffectOf<"stall">
   | EffectOf<"leave">
   | EffectOf<"produce">;
 
@@ -125,7 +251,7 @@ class World {
     const frame: SubscribeFrame = { type: "subscribe", subscription: name, topics: ["orders"], ...source };
     this.subscribers.set(name, {
       name,
-      kind,
+      group: kind === "group" ? new Group(reset) : undefined,
       window,
       isAcking,
       owned: new Map(),
@@ -133,7 +259,7 @@ class World {
       isEnded: false,
       read: undefined,
       isCommittingAhead: false,
-      ownedIds: new Set(),
+      committedAhead: new Map(),
       gains: [],
     });
     this.receive({ ...frame, ...timeout, ack, window, reset: { outOfRange: reset } });
@@ -168,9 +294,12 @@ class World {
         return this.#seeRead(effect);
       case "join":
       case "openReader":
-      case "gain":
       case "gainReader":
         return this.#seeGain(effect);
+      case "release":
+        this.#seeRelease(effect);
+        this.#pending.push(effect);
+        return;
       case "wait":
         this.#waits.set(`${effect.ref.name}/${effect.ref.partitionKey}`, effect);
         return;
@@ -189,11 +318,13 @@ class World {
         return;
       case "commitAhead":
         this.#the(effect.ref.name).isCommittingAhead = true;
+        this.#the(effect.ref.name).committedAhead.set(effect.ack.generation, effect.ack.offset);
         this.#pending.push(effect);
         return;
       case "commit":
       case "locate":
       case "reposition":
+      case "stall":
       case "produce":
         this.#pending.push(effect);
         return;
@@ -217,11 +348,22 @@ class World {
       isFull ||
       this.isDraining ||
       !owned ||
-      owned.isPaused
+      owned.isPaused ||
+      owned.isRevoked
     )
       throw new Error(`no ${lines([read])} is wanted now`);
     expect(read.request.from).toBe(owned.next ?? -1);
     subscriber.read = read;
+  }
+
+  /** What is let go was told to go, and nothing of it is out; at most once: nothing of it is committed and not sent. */
+  #seeRelease({ member, partitions }: EffectOf<"release">): void {
+    const { owned, committedAhead } = this.#the(member.group);
+    for (const { generation } of partitions) {
+      const released = [...owned.values()].find((each) => each.generation === generation);
+      expect(released).toMatchObject({ isRevoked: true, unacked: [] });
+      expect(committedAhead.get(generation) ?? -1).toBeLessThanOrEqual(released?.furthest ?? -1);
+    }
   }
 
   /** The database answers now or later, and always in the order in which it was asked. */
@@ -246,19 +388,14 @@ class World {
       const type = effect.type === "openReader" ? "readerOpened" : "readerGained";
       return { type, ref, partitions };
     }
-    const lost = new Set(effect.type === "gain" ? effect.lostPartitionIds : []);
-    const gained = this.topic.logs.filter(
-      ({ partitionId }) => !subscriber.ownedIds.has(partitionId) || lost.has(partitionId),
-    );
-    for (const { partitionId } of gained) subscriber.ownedIds.add(partitionId);
-    const partitions = gained.map((log) => {
-      this.#lastGeneration += 1;
-      const committedOffset = log.logStartOffset;
-      return joinedPartition({ ...log, ...boundsOf(log), generation: this.#lastGeneration, committedOffset });
-    });
-    const result = joinResult({ partitions });
-    if (effect.type === "join") return { type: "joined", ref, result };
-    return { type: "gained", ref, result: partitions.length > 0 ? result : undefined };
+    for (const log of this.topic.logs) subscriber.group?.give(log, this.#nextGeneration());
+    const owned = subscriber.group?.tell(this.topic.logs) ?? { gained: [], revoked: [], lost: [] };
+    return { type: "joined", ref, result: joinResult({ owned }) };
+  }
+
+  #nextGeneration(): number {
+    this.#lastGeneration += 1;
+    return this.#lastGeneration;
   }
 
   // ── what the client gets ─────────────────────────────────────────────────────────────────────────────
@@ -275,8 +412,10 @@ class World {
       if (frame.type === "revoked") {
         const { owned } = this.#the(frame.subscription);
         for (const { partition, generation } of frame.partitions) {
-          expect(owned.get(partition)?.generation).toBe(generation);
-          owned.delete(partition);
+          const revoked = owned.get(partition);
+          expect(revoked).toMatchObject({ generation, isRevoked: false });
+          if (revoked && frame.deadlineMs > 0) revoked.isRevoked = true;
+          else owned.delete(partition);
         }
       }
       if (frame.type === "unsubscribed") expect(this.#the(frame.subscription).isEnded).toBe(true);
@@ -286,7 +425,8 @@ class World {
   #receiveRecords(frame: Extract<ReturnType<typeof framesOf>[number], { type: "records" }>): void {
     const { owned, isEnded } = this.#the(frame.subscription);
     const partition = owned.get(frame.partition);
-    if (!partition || isEnded || partition.isPaused) throw new Error(`unwanted: ${JSON.stringify(frame)}`);
+    if (!partition || isEnded || partition.isPaused || partition.isRevoked)
+      throw new Error(`unwanted: ${JSON.stringify(frame)}`);
     expect(frame.generation).toBe(partition.generation);
     const from = partition.next ?? -1;
     const offsets = frame.records.map(({ offset }) => offset);
@@ -297,6 +437,7 @@ class World {
     const log = this.topic.logs.find((each) => each.partition === frame.partition);
     partition.unacked.push(...offsets.map((offset) => ({ offset, bytes: log?.sizes[offset] ?? 0 })));
     partition.next = frame.next;
+    partition.furthest = Math.max(partition.furthest, frame.next);
   }
 
   #check(subscriber: Subscriber): void {
@@ -342,14 +483,16 @@ class World {
       case "commit": {
         const { ref, id, acks } = pending;
         if (!isDone) return this.step({ type: "commitFailed", ref, id, acks, problem });
-        this.#accept(ref.name, acks);
-        return this.step({ type: "committed", ref, id, acks, outcomes: acceptedOutcomes(pending) });
+        return this.step({ type: "committed", ref, id, acks, outcomes: this.#commit(pending) });
       }
       case "commitAhead": {
-        const { ref, chunk } = pending;
-        this.#the(ref.name).isCommittingAhead = false;
+        const { ref, chunk, ack } = pending;
+        const subscriber = this.#the(ref.name);
+        subscriber.isCommittingAhead = false;
+        // What has failed for all that the server knows may be there.
+        const isFenced = !this.#commitOne(subscriber, ack);
         if (!isDone) return this.step({ type: "commitAheadFailed", ref });
-        return this.step({ type: "committedAhead", ref, chunk, isFenced: false });
+        return this.step({ type: "committedAhead", ref, chunk, isFenced });
       }
       case "locate": {
         const facts = this.#factsOf(pending.seek.partitionId);
@@ -367,6 +510,10 @@ class World {
         const to = { ...facts, policy, position: policyPosition(policy, log) };
         return this.step({ type: "repositioned", ref: pending.ref, to });
       }
+      case "release":
+        return this.#release(pending);
+      case "stall":
+        return this.#stall(pending, isDone);
       case "leave":
         return pending.answer && this.step({ type: "left", ...pending.answer });
       case "produce":
@@ -381,12 +528,38 @@ class World {
     );
   }
 
-  #accept(name: string, acks: EffectOf<"commit">["acks"]): void {
-    for (const { partition, generation, offset, refusal } of acks) {
-      const owned = this.#the(name).owned.get(partition);
-      if (owned?.generation !== generation || refusal !== undefined) continue;
-      owned.unacked = owned.unacked.filter((record) => record.offset >= offset);
+  /** Where it cannot be written the deadline does the same. */
+  #release({ member, partitions }: EffectOf<"release">): void {
+    const { group } = this.#the(member.group);
+    for (const owned of partitions) if (group?.owns(owned) && group.isRevoked(owned)) group.take(owned);
+  }
+
+  /** To another member, or to the same one anew. */
+  #stall({ member, partitions }: EffectOf<"stall">, isTaken: boolean): void {
+    const { group } = this.#the(member.group);
+    for (const owned of partitions) {
+      const log = this.topic.find(owned.partitionId);
+      if (!log || !group?.owns(owned)) continue;
+      if (isTaken || group.isRevoked(log)) group.take(log);
+      else group.give(log, this.#nextGeneration());
     }
+  }
+
+  #commit({ ref, acks }: EffectOf<"commit">): readonly AckOutcome[] {
+    const subscriber = this.#the(ref.name);
+    return acks.map((ack) => {
+      if (ack.refusal !== undefined) return { committedOffset: null, code: ack.refusal };
+      if (!this.#commitOne(subscriber, ack)) return { committedOffset: null, code: "fenced_generation" };
+      const owned = subscriber.owned.get(ack.partition);
+      if (owned?.generation === ack.generation)
+        owned.unacked = owned.unacked.filter(({ offset }) => offset >= ack.offset);
+      return { committedOffset: ack.offset, code: undefined };
+    });
+  }
+
+  #commitOne({ group }: Subscriber, { partition, generation, offset }: AckRequest): boolean {
+    const log = this.topic.logs.find((each) => each.partition === partition);
+    return log !== undefined && group?.commit({ ...log, generation }, offset) === true;
   }
 
   settleGain(which: number): boolean {
@@ -402,18 +575,18 @@ class World {
     if (!subscriber || partition === undefined || !owned) return;
     const offset = Math.max(0, (owned.next ?? 0) - (howFar % 12) + 1);
     const generation = owned.generation - (howFar % 11 === 10 ? 1 : 0);
-    if (subscriber.kind === "reader" && offset <= (owned.next ?? -1) && generation === owned.generation)
+    if (!subscriber.group && offset <= owned.furthest && generation === owned.generation)
       owned.unacked = owned.unacked.filter((record) => record.offset >= offset);
     const offsets = [{ topic: "orders", partition, generation, offset }];
     this.receive({ type: "ack", subscription: subscriber.name, offsets });
   }
 
   ackEverything(): void {
-    for (const { name, owned, kind } of this.subscribers.values()) {
+    for (const { name, owned, group } of this.subscribers.values()) {
       const offsets = [...owned].flatMap(([partition, { generation, next }]) =>
         next === null ? [] : [{ topic: "orders", partition, generation, offset: next }],
       );
-      if (kind === "reader") for (const partition of owned.values()) partition.unacked = [];
+      if (!group) for (const partition of owned.values()) partition.unacked = [];
       if (offsets.length > 0) this.receive({ type: "ack", subscription: name, offsets });
     }
   }
@@ -435,13 +608,76 @@ class World {
     for (const [which] of this.#allOwned().entries()) this.pause(which, "resume");
   }
 
+  // ── the groups ───────────────────────────────────────────────────────────────────────────────────────
+
+  rebalance(which: number, how: "revoke" | "take" | "give"): void {
+    const { group, log } = pick(this.#allShares(), which) ?? {};
+    if (!group || !log) return;
+    if (how === "revoke") group.revoke(log);
+    if (how === "take") group.take(log);
+    if (how === "give" && !group.isOwned(log)) group.give(log, this.#nextGeneration());
+  }
+
+  reset(which: number, howFar: number): void {
+    const { group, log } = pick(this.#allShares(), which) ?? {};
+    if (!group || !log) return;
+    const offset = Math.min(Math.max(howFar, log.logStartOffset), log.sizes.length);
+    group.reset(log, { generation: this.#nextGeneration(), offset });
+  }
+
+  release(which: number): void {
+    const { subscriber, partition, owned } = this.#ownedAt(which) ?? {};
+    if (!subscriber?.group || partition === undefined || !owned) return;
+    if (owned.isRevoked) owned.unacked = [];
+    const partitions = [{ topic: "orders", partition }];
+    this.receive({ type: "release", subscription: subscriber.name, partitions });
+  }
+
+  /** The member is told what has become of its group. */
+  look(which: number): void {
+    const subscriber = pick(this.#members, which);
+    if (!subscriber?.group) return;
+    const { name, owned, group } = subscriber;
+    const change = group.tell(this.topic.logs);
+    const lost = new Set(change.lost.map(({ generation }) => generation));
+    const isLost = ({ generation }: Owned) => lost.has(generation);
+    for (const [partition, each] of owned) if (each.isRevoked && isLost(each)) owned.delete(partition);
+    this.step({ type: "ownership", ref: { name, serial: this.#serialOf(subscriber) }, change });
+    if (!this.isClosed) expect([...owned.values()].filter(isLost)).toEqual([]);
+  }
+
+  lookAtEverything(): void {
+    for (const [which] of this.#members.entries()) this.look(which);
+  }
+
+  giveEverything(): void {
+    for (const { group, log } of this.#allShares())
+      if (!group.isOwned(log)) group.give(log, this.#nextGeneration());
+  }
+
+  get #members(): readonly Subscriber[] {
+    return [...this.subscribers.values()].filter(({ group, isOpen, isEnded }) => group && isOpen && !isEnded);
+  }
+
+  #allShares() {
+    return this.#members.flatMap(({ group }) =>
+      group ? this.topic.logs.map((log) => ({ group, log })) : [],
+    );
+  }
+
+  #serialOf({ name }: Subscriber): number {
+    return [...this.subscribers.keys()].indexOf(name) + 1;
+  }
+
   end(which: number, how: "unsubscribe" | "replaced" | "expired"): void {
     const subscriber = pick([...this.subscribers.values()], which);
     if (!subscriber?.isOpen || subscriber.isEnded) return;
     subscriber.isEnded = true;
-    const serial = [...this.subscribers.keys()].indexOf(subscriber.name) + 1;
+    const serial = this.#serialOf(subscriber);
     if (how === "unsubscribe") this.receive({ type: "unsubscribe", subscription: subscriber.name });
     else this.step({ type: "ended", ref: { name: subscriber.name, serial }, reason: how });
+    if (how === "expired" && !this.isClosed)
+      expect([...subscriber.owned.values()].filter(({ isRevoked }) => !isRevoked)).toEqual([]);
     subscriber.owned.clear();
     subscriber.gains.length = 0;
     subscriber.read = undefined;
@@ -467,7 +703,6 @@ class World {
     const partitionIds = this.topic.logs.map(({ partitionId }) => partitionId);
     if (partitionIds.length === 0) return;
     this.topic.logs = [];
-    for (const { ownedIds } of this.subscribers.values()) for (const id of partitionIds) ownedIds.delete(id);
     this.#tell("deleted", partitionIds);
   }
 
@@ -539,6 +774,7 @@ class World {
       const partitions = [...owned.keys()].sort();
       expect([name, ...partitions]).toEqual([name, ...this.topic.logs.map(({ partition }) => partition)]);
       for (const { partition, sizes } of this.topic.logs) {
+        expect(owned.get(partition)?.isRevoked).toBe(false);
         const next = owned.get(partition)?.next ?? null;
         if (next !== null) expect([name, partition, next]).toEqual([name, partition, sizes.length]);
       }
@@ -563,13 +799,22 @@ class World {
 }
 
 function receiveAssigned(
-  { owned }: Subscriber,
+  { owned, group, committedAhead }: Subscriber,
   { partition, generation, position }: AssignedPartition,
 ): void {
   const before = owned.get(partition);
   const isSame = before?.generation === generation;
-  if (before && !isSame) throw new Error(`partition ${partition} was assigned again and never revoked`);
-  owned.set(partition, { generation, next: position, unacked: [], isPaused: isSame && before.isPaused });
+  if (before && !isSame && !group) throw new Error(`a reader's partition ${partition} was never revoked`);
+  if (before) expect(generation).toBeGreaterThanOrEqual(before.generation);
+  if (isSame) committedAhead.delete(generation);
+  owned.set(partition, {
+    generation,
+    next: position,
+    furthest: Math.max(isSame ? before.furthest : -1, position ?? -1),
+    unacked: [],
+    isPaused: before !== undefined && !before.isRevoked && before.isPaused,
+    isRevoked: false,
+  });
 }
 
 function pick<T>(items: readonly T[], which: number): T | undefined {
@@ -635,9 +880,19 @@ const moveArbitrary = fc.oneof(
   move(2, sizesArbitrary, (world, given) => world.createTopic(given)),
   move(2, fc.constantFrom(0, 1, SOCKET_BUFFER_BYTES_MAX), (world, given) => world.buffer(given)),
   move(2, fc.constantFrom(1, 600, 1_000), (world, given) => world.pass(given)),
-  move(1, fc.tuple(which, fc.constantFrom("unsubscribe" as const, "replaced" as const)), (world, given) =>
-    world.end(...given),
+  move(
+    1,
+    fc.tuple(which, fc.constantFrom("unsubscribe" as const, "replaced" as const, "expired" as const)),
+    (world, given) => world.end(...given),
   ),
+  move(
+    6,
+    fc.tuple(which, fc.constantFrom("revoke" as const, "take" as const, "give" as const)),
+    (world, given) => world.rebalance(...given),
+  ),
+  move(1, fc.tuple(which, fc.nat(25)), (world, given) => world.reset(...given)),
+  move(8, which, (world, given) => world.look(given)),
+  move(2, which, (world, given) => world.release(given)),
 );
 
 const worldArbitrary = fc
@@ -646,7 +901,7 @@ const worldArbitrary = fc
     fc.array(subscriptionArbitrary, { minLength: 1, maxLength: 3 }),
   )
   .map((given) => Object.assign(() => new World(...given), { toString: () => JSON.stringify(given) }));
-const movesArbitrary = fc.array(moveArbitrary, { maxLength: 150 });
+const movesArbitrary = fc.array(moveArbitrary, { maxLength: 150, size: "max" });
 
 test("in whatever order: windows hold, records come in order to whom they belong, and all of them in the end", () => {
   const property = fc.property(worldArbitrary, movesArbitrary, (create, moves) => {
@@ -655,6 +910,8 @@ test("in whatever order: windows hold, records come in order to whom they belong
     world.buffer(0);
     world.resumeEverything();
     for (let rounds = 0; rounds < 200; rounds += 1) {
+      world.giveEverything();
+      world.lookAtEverything();
       world.settleEverything();
       world.ackEverything();
       world.wake();
@@ -674,6 +931,7 @@ test("in whatever order: a socket that is to be closed sends nothing new, and cl
     world.drain();
     for (const make of later) make(world);
     world.buffer(0);
+    world.lookAtEverything();
     world.settleEverything();
     world.ackEverything();
     world.settleEverything();

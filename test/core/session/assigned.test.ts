@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import type { JoinedPartition, JoinResult } from "../../../src/core/membership.ts";
+import type { OwnershipChange } from "../../../src/core/ownership.ts";
 import type { ReaderPartition } from "../../../src/core/readers.ts";
 import type { Reposition, TopicChange } from "../../../src/core/session/events.ts";
 import type { SubscribeFrame } from "../../../src/protocol/frames.ts";
@@ -8,11 +8,11 @@ import {
   all,
   framesOf,
   joinedPartition,
-  joinResult,
   lines,
   readerPartition,
   SessionScript,
   theOne,
+  unplacedPartition,
 } from "../../support/session-script.ts";
 
 const ORDERS = { topic: "orders", partition: 0 };
@@ -27,41 +27,16 @@ const changed = (change: TopicChange["change"], ...partitionIds: readonly number
 const grown = joinedPartition({ partition: 1, generation: 4, logEndOffset: 9 });
 
 describe("what a group gains", () => {
-  /** A member that has asked for what its topic has grown by. */
-  function asking() {
+  /** A member that reads the first partition of its topic. */
+  function reading() {
     const script = new SessionScript();
-    const { effects } = script.open();
-    const asked = script.step(changed("grown", 71));
-    return { script, gain: theOne(asked, "gain"), reading: theOne(effects, "read") };
+    const { ref, effects } = script.open();
+    return { script, ref, read: theOne(effects, "read") };
   }
-  const gained = (partitions: readonly JoinedPartition[], about: Partial<JoinResult> = {}) =>
-    joinResult({ partitions, ...about });
-
-  test("is asked for with the member, its topics and its policies", () => {
-    const script = new SessionScript();
-    const { ref } = script.open({ topics: ["refunds", "orders"], reset: { outOfRange: { ago: 5 } } });
-    expect(theOne(script.step(changed("grown", 71)), "gain")).toEqual({
-      type: "gain",
-      ref,
-      member: { group: "billing", memberId: "m1", membership: 1 },
-      topics: ["refunds", "orders"],
-      policies: { missing: "earliest", outOfRange: { ago: 5 } },
-      lostPartitionIds: [],
-    });
-  });
 
   test("is assigned, and nothing else is touched: what was being read is sent", () => {
-    const { script, gain, reading } = asking();
-    const reset = {
-      topic: "orders",
-      partition: 1,
-      partitionId: 71,
-      from: null,
-      to: 0,
-      cause: "new partition",
-    };
-    const resets = [{ ...reset, policy: "earliest" as const }];
-    const effects = script.step({ type: "gained", ref: gain.ref, result: gained([grown], { resets }) });
+    const { script, ref, read } = reading();
+    const effects = script.own(ref, { gained: [{ ...grown, reset: "earliest", metadata: "m" }] });
     expect(framesOf(effects)).toEqual([
       {
         type: "assigned",
@@ -74,6 +49,7 @@ describe("what a group gains", () => {
             generation: 4,
             position: 0,
             committedOffset: 0,
+            metadata: "m",
             logStartOffset: 0,
             logEndOffset: 9,
             reset: "earliest",
@@ -81,84 +57,39 @@ describe("what a group gains", () => {
         ],
       },
     ]);
-    const sent = script.answer(reading, { count: 1, logEndOffset: 1 });
+    const sent = script.answer(read, { count: 1, logEndOffset: 1 });
     expect(lines(sent)).toEqual(["send records orders/0 to 1", "wait orders/0 at 1", "read orders/1 from 0"]);
   });
 
-  test("that nothing came of says nothing", () => {
-    const { script, gain } = asking();
-    expect(lines(script.step({ type: "gained", ref: gain.ref, result: undefined }))).toEqual([]);
+  test("at the end of its log waits for what is appended, and is not read before", () => {
+    const { script, ref } = reading();
+    const effects = script.own(ref, { gained: [{ ...grown, committedOffset: 9 }] });
+    expect(lines(effects)).toEqual(["send assigned", "wait orders/1 at 9"]);
   });
 
   test("without a place is assigned without one, and an error names it", () => {
-    const { script, gain } = asking();
-    const unplaced = [
-      {
-        partitionId: 71,
-        topic: "orders",
-        partition: 1,
-        code: "no_committed_offset",
-        message: "why",
-      } as const,
-    ];
-    const partition = joinedPartition({ partition: 1, generation: 4, committedOffset: null });
-    const effects = script.step({ type: "gained", ref: gain.ref, result: gained([partition], { unplaced }) });
+    const { script, ref, read } = reading();
+    const effects = script.own(ref, { gained: [unplacedPartition({ partition: 1, generation: 4 })] });
     expect(framesOf(effects)).toMatchObject([
       { type: "assigned", partitions: [{ partition: 1, position: null }] },
       { type: "error", topic: "orders", partition: 1, code: "no_committed_offset" },
     ]);
-    expect(all(effects, "read")).toEqual([]);
-  });
-
-  test("of a topic that was deleted in the meantime is not assigned", () => {
-    const { script, gain } = asking();
-    script.step(changed("deleted", 70, 71));
-    const effects = script.step({ type: "gained", ref: gain.ref, result: gained([grown]) });
-    expect(framesOf(effects)).not.toContainEqual(
-      expect.objectContaining({ partitions: [expect.anything()] }),
-    );
-    expect(all(effects, "read")).toEqual([]);
-    expect(lines(script.ack([{ ...entry(0), partition: 1, generation: 4 }]))).toEqual([
-      "commit billing orders/1=0 (fenced_generation)",
-    ]);
-  });
-
-  test("of two that are under way keeps to a deletion that came before the second result", () => {
-    const { script, gain } = asking();
-    script.step(changed("grown", 72));
-    script.step(changed("deleted", 70, 71, 72));
-    script.step({ type: "gained", ref: gain.ref, result: undefined });
-    script.step({ type: "gained", ref: gain.ref, result: gained([grown]) });
-    expect([...(script.session.subscriptions.get("default")?.partitions.keys() ?? [])]).toEqual([]);
-  });
-
-  test("after a deletion that is over is assigned: the topic was created again", () => {
-    const { script, gain } = asking();
-    script.step({ type: "gained", ref: gain.ref, result: undefined });
-    script.step(changed("deleted", 70));
-    const again = theOne(script.step(changed("created", 90)), "gain");
-    const partition = joinedPartition({ topicId: 9, partitionId: 90, generation: 8 });
-    const effects = script.step({ type: "gained", ref: again.ref, result: gained([partition]) });
-    expect(framesOf(effects)).toMatchObject([
-      { type: "assigned", partitions: [{ topicId: 9, generation: 8 }] },
-    ]);
-    // Nothing is kept of what has gone: topics may come and go for as long as the socket lives.
-    expect(script.session.subscriptions.get("default")).toMatchObject({
-      gains: 0,
-      gonePartitionIds: new Set(),
-    });
+    expect(lines(script.answer(read, { logEndOffset: 0 }))).toEqual(["wait orders/0 at 0"]);
   });
 
   test("by a subscription that is gone says nothing", () => {
-    const { script, gain } = asking();
+    const { script, ref } = reading();
     script.receive({ type: "unsubscribe" });
-    expect(lines(script.step({ type: "gained", ref: gain.ref, result: gained([grown]) }))).toEqual([]);
+    expect(lines(script.own(ref, { gained: [grown] }))).toEqual([]);
   });
 
-  test("is not asked for by subscriptions of other topics", () => {
-    const script = new SessionScript();
-    script.open({ topics: ["refunds"] }, []);
-    expect(lines(script.step(changed("grown", 71)))).toEqual([]);
+  test("is of its own subscription only", () => {
+    const { script } = reading();
+    const other = script.open({ subscription: "s2", group: "audit" }, []);
+    expect(framesOf(script.own(other.ref, { gained: [grown] }))).toMatchObject([
+      { type: "assigned", subscription: "s2" },
+    ]);
+    expect([...(script.session.subscriptions.get("default")?.partitions.keys() ?? [])]).toEqual(["orders/0"]);
   });
 });
 
@@ -258,6 +189,37 @@ describe("a reader", () => {
     });
     expect(all(effects, "read")).toEqual([]);
     expect(script.session.subscriptions.get("default")?.partitions.size).toBe(0);
+  });
+
+  test("with two gains under way keeps to a deletion that came before the second result", () => {
+    const script = new SessionScript();
+    script.read();
+    const { ref } = theOne(script.step(changed("grown", 71)), "gainReader");
+    script.step(changed("grown", 72));
+    script.step(changed("deleted", 70, 71, 72));
+    script.step({ type: "readerGained", ref, partitions: [] });
+    script.step({ type: "readerGained", ref, partitions: [readerPartition({ partition: 1 })] });
+    // Nothing is kept of what has gone: topics may come and go for as long as the socket lives.
+    expect(script.session.subscriptions.get("default")).toMatchObject({
+      partitions: new Map(),
+      gains: 0,
+      gonePartitionIds: new Set(),
+    });
+  });
+
+  test("by a subscription that is gone gains nothing", () => {
+    const script = new SessionScript();
+    script.read();
+    const { ref } = theOne(script.step(changed("grown", 71)), "gainReader");
+    script.receive({ type: "unsubscribe" });
+    const partitions = [readerPartition({ partition: 1 })];
+    expect(lines(script.step({ type: "readerGained", ref, partitions }))).toEqual([]);
+  });
+
+  test("of other topics asks for nothing", () => {
+    const script = new SessionScript();
+    script.read({ topics: ["refunds"] }, []);
+    expect(lines(script.step(changed("grown", 71)))).toEqual([]);
   });
 
   test("of a topic created again numbers on: an ack of before frees nothing of it", () => {
@@ -398,12 +360,19 @@ describe("a position that has left the log", () => {
     expect(lines(script.step({ type: "repositioned", ref, to: to(40, "earliest") }))).toEqual([]);
   });
 
-  test("of a partition that is lost in the meantime moves nothing", () => {
-    const { script, asked } = outside();
-    const { ref } = theOne(asked, "reposition");
-    script.step(changed("deleted", 70));
-    expect(lines(script.step({ type: "repositioned", ref, to: to(40, "earliest") }))).toEqual([]);
-  });
+  const meanwhile: readonly [title: string, change: Partial<OwnershipChange>][] = [
+    ["is lost", { lost: [{ partitionId: 70, generation: 3, reason: "rebalance" }] }],
+    ["begins to be revoked", { revoked: [{ partitionId: 70, generation: 3, deadlineMs: 5_000 }] }],
+    ["begins anew", { gained: [joinedPartition({ generation: 8 })] }],
+  ];
+  for (const [title, change] of meanwhile) {
+    test(`of a partition that ${title} in the meantime moves nothing`, () => {
+      const { script, asked } = outside();
+      const { ref } = theOne(asked, "reposition");
+      script.own(ref, change);
+      expect(lines(script.step({ type: "repositioned", ref, to: to(40, "earliest") }))).toEqual([]);
+    });
+  }
 
   test("holds up no other partition of the subscription", () => {
     const { script, asked } = outside({}, [joinedPartition({ committedOffset: 5 }), grown]);

@@ -1,6 +1,8 @@
 import { describe, expect, test } from "bun:test";
+import type { OwnedPartition } from "../../../src/core/group-plan.ts";
+import type { OwnershipChange } from "../../../src/core/ownership.ts";
 import { Problem } from "../../../src/core/problem.ts";
-import type { SessionEvent } from "../../../src/core/session/events.ts";
+import type { SessionEffect, SessionEvent } from "../../../src/core/session/events.ts";
 import {
   all,
   framesOf,
@@ -228,16 +230,19 @@ describe("a reader whose socket closed", () => {
   });
 });
 
-describe("a topic that is deleted", () => {
-  const deleted = (...partitionIds: readonly number[]) =>
-    ({ type: "topicChanged", topic: "orders", change: "deleted", partitionIds }) as const;
+describe("a topic of a group that is deleted", () => {
+  const deleted = (...owned: readonly OwnedPartition[]): Partial<OwnershipChange> => ({
+    lost: owned.map((each) => ({ ...each, reason: "topic_deleted" })),
+  });
+  const first = { partitionId: 70, generation: 3 };
+  const second = { partitionId: 71, generation: 4 };
 
   test("takes its partitions along, and the subscription lives on with the others", () => {
     const script = new SessionScript();
     const refunds = joinedPartition({ topic: "refunds", topicId: 8, partitionId: 80, generation: 5 });
     const partitions = [joinedPartition(), joinedPartition({ partition: 1, generation: 4 }), refunds];
-    const { effects } = script.open({ topics: ["orders", "refunds"] }, partitions);
-    const ending = script.step(deleted(70, 71));
+    const { ref, effects } = script.open({ topics: ["orders", "refunds"] }, partitions);
+    const ending = script.own(ref, deleted(first, second));
     expect(lines(ending)).toEqual(["stop waiting orders/0", "stop waiting orders/1", "send revoked"]);
     expect(framesOf(ending)).toEqual([
       {
@@ -259,11 +264,11 @@ describe("a topic that is deleted", () => {
     const script = new SessionScript();
     const refunds = joinedPartition({ topic: "refunds", topicId: 8, partitionId: 80, generation: 5 });
     const options = { topics: ["orders", "refunds"], window: { records: 2 } };
-    const { effects } = script.open(options, [joinedPartition(), refunds]);
-    const second = script.answer(theOne(effects, "read"), { count: 1, logEndOffset: 9 });
-    const full = script.answer(theOne(second, "read"), { count: 1, logEndOffset: 9 });
+    const { ref, effects } = script.open(options, [joinedPartition(), refunds]);
+    const sent = script.answer(theOne(effects, "read"), { count: 1, logEndOffset: 9 });
+    const full = script.answer(theOne(sent, "read"), { count: 1, logEndOffset: 9 });
     expect(all(full, "read")).toEqual([]);
-    expect(theOne(script.step(deleted(70)), "read").request).toMatchObject({
+    expect(theOne(script.own(ref, deleted(first)), "read").request).toMatchObject({
       partitionId: 80,
       recordsMax: 1,
     });
@@ -271,45 +276,52 @@ describe("a topic that is deleted", () => {
 
   test("fences acks, and answers those that were on their way", () => {
     const script = new SessionScript();
-    script.open();
+    const { ref } = script.open();
     const commit = theOne(script.ack([entry], { id: 8 }), "commit");
-    script.step(deleted(70));
+    script.own(ref, deleted(first));
     expect(lines(script.ack([entry]))).toEqual(["commit billing orders/0=0 (fenced_generation)"]);
     const answer = script.commit(commit, [{ committedOffset: null, code: "unknown_topic" }]);
     expect(framesOf(answer)).toMatchObject([{ type: "acked", id: 8, offsets: [{ code: "unknown_topic" }] }]);
   });
 
-  test("tells a reader as well, with its own generations", () => {
+  test("whose read says first that it is gone is read no more, and word of it follows", () => {
+    const script = new SessionScript();
+    const { ref, effects } = script.open({}, [
+      joinedPartition(),
+      joinedPartition({ partition: 1, generation: 4 }),
+    ]);
+    const gone = script.step({ type: "readGone", ref: theOne(effects, "read").ref });
+    expect(lines(gone)).toEqual(["read orders/1 from 0"]);
+    const next = script.answer(theOne(gone, "read"), { count: 1, logEndOffset: 1 });
+    expect(lines(next)).toEqual(["send records orders/1 to 1", "wait orders/1 at 1"]);
+    expect(lines(script.own(ref, deleted(first)))).toEqual(["stop waiting orders/0", "send revoked"]);
+  });
+});
+
+describe("a topic of a reader that is deleted", () => {
+  const deleted = (...partitionIds: readonly number[]) =>
+    ({ type: "topicChanged", topic: "orders", change: "deleted", partitionIds }) as const;
+
+  test("takes its partitions along, in the generations of the reader", () => {
     const script = new SessionScript();
     script.read();
-    expect(framesOf(script.step(deleted(70)))).toMatchObject([
-      { type: "revoked", partitions: [{ topic: "orders", partition: 0, generation: 1 }] },
+    expect(framesOf(script.step(deleted(70)))).toEqual([
+      {
+        type: "revoked",
+        subscription: "default",
+        partitions: [{ topic: "orders", partition: 0, generation: 1 }],
+        reason: "topic_deleted",
+        deadlineMs: 0,
+      },
     ]);
   });
 
-  test("says nothing to who has none of these partitions", () => {
+  test("says nothing to who has none of these partitions, nor to groups: they are told of what they own", () => {
     const script = new SessionScript();
-    script.open({ subscription: "s1" }, [joinedPartition({ partitionId: 90 })]);
-    script.open({ subscription: "s2", topics: ["refunds"] }, [joinedPartition({ topic: "refunds" })]);
+    script.read({ subscription: "r1" }, [readerPartition({ partitionId: 90 })]);
+    script.read({ subscription: "r2", topics: ["refunds"] }, [readerPartition({ topic: "refunds" })]);
+    script.open({ subscription: "s1" });
     expect(lines(script.step(deleted(70)))).toEqual([]);
-  });
-
-  test("while a member joins is not assigned when it has joined", () => {
-    const script = new SessionScript();
-    const ref = script.subscribe({ reset: "none" });
-    expect(lines(script.step(deleted(70)))).toEqual([]);
-    const unplaced = [
-      {
-        partitionId: 70,
-        topic: "orders",
-        partition: 0,
-        code: "no_committed_offset",
-        message: "why",
-      } as const,
-    ];
-    const effects = script.join(ref, { unplaced });
-    expect(framesOf(effects)).toMatchObject([{ type: "subscribed" }, { type: "assigned", partitions: [] }]);
-    expect(lines(effects)).toEqual(["send subscribed", "send assigned"]);
   });
 
   test("while a reader opens is not assigned when it has opened", () => {
@@ -322,54 +334,39 @@ describe("a topic that is deleted", () => {
     expect(framesOf(effects)[1]).toMatchObject({ type: "assigned", partitions: [{ partition: 1 }] });
     expect(lines(effects)).toEqual(["send subscribed", "send assigned", "read orders/1 from 0"]);
   });
-
-  test("whose read says first that it is gone is read no more, and word of it follows", () => {
-    const script = new SessionScript();
-    const { effects } = script.open({}, [
-      joinedPartition(),
-      joinedPartition({ partition: 1, generation: 4 }),
-    ]);
-    const gone = script.step({ type: "readGone", ref: theOne(effects, "read").ref });
-    expect(lines(gone)).toEqual(["read orders/1 from 0"]);
-    const next = script.answer(theOne(gone, "read"), { count: 1, logEndOffset: 1 });
-    expect(lines(next)).toEqual(["send records orders/1 to 1", "wait orders/1 at 1"]);
-    expect(lines(script.step(deleted(70)))).toEqual(["stop waiting orders/0", "send revoked"]);
-  });
 });
 
 describe("a topic that is created or grows", () => {
   for (const change of ["created", "grown"] as const) {
     const changed = { type: "topicChanged", topic: "orders", change, partitionIds: [71] } as const;
 
-    test(`(${change}) while a member joins is asked for when it has joined, once`, () => {
+    test(`(${change}) while a reader opens is asked for when it has opened, once`, () => {
       const script = new SessionScript();
-      const ref = script.subscribe();
+      const frame = { type: "subscribe", topics: ["orders"], from: "latest" } as const;
+      const { ref } = theOne(script.receive(frame), "openReader");
       expect(lines(script.step(changed))).toEqual([]);
       expect(lines(script.step(changed))).toEqual([]);
-      expect(lines(script.join(ref))).toEqual([
-        "send subscribed",
-        "send assigned",
-        "gain billing m1",
-        "read orders/0 from 0",
-      ]);
-      expect(lines(script.step({ type: "gained", ref, result: undefined }))).toEqual([]);
+      const effects = script.step({ type: "readerOpened", ref, partitions: [readerPartition()] });
+      expect(all(effects, "gainReader")).toMatchObject([{ ref, knownPartitionIds: new Set([70]) }]);
+      expect(lines(script.step({ type: "readerGained", ref, partitions: [] }))).toEqual([]);
     });
 
-    test(`(${change}) while a reader opens is asked for when it has opened`, () => {
+    test(`(${change}) while a reader opens that has left already is not asked for`, () => {
       const script = new SessionScript();
       const frame = { type: "subscribe", topics: ["orders"], from: "latest" } as const;
       const { ref } = theOne(script.receive(frame), "openReader");
       script.step(changed);
+      script.receive({ type: "unsubscribe" });
       const effects = script.step({ type: "readerOpened", ref, partitions: [readerPartition()] });
-      expect(all(effects, "gainReader")).toMatchObject([{ ref, knownPartitionIds: new Set([70]) }]);
+      expect(all(effects, "gainReader")).toEqual([]);
     });
 
-    test(`(${change}) while a member joins that has left already is not asked for`, () => {
+    test(`(${change}) is not asked for by a group: it is told of what it gets`, () => {
       const script = new SessionScript();
       const ref = script.subscribe();
-      script.step(changed);
-      script.receive({ type: "unsubscribe" });
-      expect(all(script.join(ref), "gain")).toEqual([]);
+      expect(lines(script.step(changed))).toEqual([]);
+      expect(lines(script.join(ref))).toEqual(["send subscribed", "send assigned", "read orders/0 from 0"]);
+      expect(lines(script.step(changed))).toEqual([]);
     });
   }
 });
@@ -387,10 +384,10 @@ describe("a partition that stays unacknowledged", () => {
     const script = new SessionScript();
     script.step({ type: "opened" });
     const partitions = [joinedPartition(), joinedPartition({ partition: 1, generation: 4 })];
-    const { effects } = script.open({ ackTimeoutMs: 1_000, window: { records: 20 } }, partitions);
+    const { ref, effects } = script.open({ ackTimeoutMs: 1_000, window: { records: 20 } }, partitions);
     const second = script.answer(theOne(effects, "read"), { count: 10, logEndOffset: 100 });
     const full = script.answer(theOne(second, "read"), { count: 10, logEndOffset: 100 });
-    return { script, second, full };
+    return { script, ref, second, full };
   }
 
   test("sets the alarm for when it is due, once for all that is sent before", () => {
@@ -408,16 +405,17 @@ describe("a partition that stays unacknowledged", () => {
     );
   });
 
-  test("is revoked as stalled, at once, and asked for anew", () => {
+  test("is revoked as stalled, at once, and whoever has nothing to do may have it", () => {
     const { script } = sentTwenty();
     script.at(500).ackAndCommit([acknowledged(10, { partition: 1, generation: 4 })]);
     const stalled = script.at(1_000).step(alarm);
     expect(lines(stalled)).toEqual([
       "stop waiting orders/0",
       "send revoked",
-      "gain billing m1 lost 70",
+      "stall 70 in 3 of m1",
       "alarm in 14000",
     ]);
+    expect(theOne(stalled, "stall").member).toEqual({ group: "billing", memberId: "m1", membership: 1 });
     expect(framesOf(stalled)).toEqual([
       {
         type: "revoked",
@@ -441,7 +439,7 @@ describe("a partition that stays unacknowledged", () => {
     // The first goes on; the second says again what it has said.
     script.at(1_500).ackAndCommit([acknowledged(5), acknowledged(4, { partition: 1, generation: 4 })]);
     const stalled = script.at(1_600).step(alarm);
-    expect(theOne(stalled, "gain").lostPartitionIds).toEqual([71]);
+    expect(theOne(stalled, "stall").partitions).toEqual([{ partitionId: 71, generation: 4 }]);
     expect(theOne(stalled, "setAlarm").delayMs).toBe(900);
   });
 
@@ -463,15 +461,13 @@ describe("a partition that stays unacknowledged", () => {
   });
 
   test("is fenced until it is assigned again, in a new generation, from what is committed", () => {
-    const { script } = sentTwenty();
+    const { script, ref } = sentTwenty();
     script.at(500).ackAndCommit([acknowledged(10, { partition: 1, generation: 4 })]);
-    const gain = theOne(script.at(1_000).step(alarm), "gain");
+    script.at(1_000).step(alarm);
     const refusalOf = (generation: number) =>
       theOne(script.ack([acknowledged(10, { generation })]), "commit").acks[0]?.refusal;
     expect(refusalOf(3)).toBe("fenced_generation");
-    const partitions = [joinedPartition({ generation: 9, committedOffset: 4 })];
-    const result = { memberId: "m1", membership: 1, partitions, resets: [], unplaced: [] };
-    const assigned = script.step({ type: "gained", ref: gain.ref, result });
+    const assigned = script.own(ref, { gained: [joinedPartition({ generation: 9, committedOffset: 4 })] });
     expect(framesOf(assigned)).toMatchObject([
       { type: "assigned", partitions: [{ partition: 0, generation: 9, position: 4, committedOffset: 4 }] },
     ]);
@@ -481,8 +477,7 @@ describe("a partition that stays unacknowledged", () => {
   test("answers with what is durable an ack that was on its way, and frees nothing of what came after", () => {
     const { script } = sentTwenty();
     const commit = theOne(script.ack([acknowledged(10)], { id: 8 }), "commit");
-    const gain = theOne(script.at(1_000).step(alarm), "gain");
-    expect(gain.lostPartitionIds).toEqual([70, 71]);
+    expect(theOne(script.at(1_000).step(alarm), "stall").partitions).toHaveLength(2);
     expect(framesOf(script.commit(commit))).toMatchObject([
       { type: "acked", id: 8, offsets: [{ partition: 0, offset: 10 }] },
     ]);
@@ -504,8 +499,37 @@ describe("a partition that stays unacknowledged", () => {
   test("of another subscription stalls on its own time", () => {
     const { script } = sentTwenty();
     const other = script.open({ subscription: "s2", group: "audit", ackTimeoutMs: 5_000 });
+    const groupsOf = (effects: readonly SessionEffect[]) =>
+      all(effects, "stall").map(({ member }) => member.group);
     script.answer(theOne(other.effects, "read"), { count: 1, logEndOffset: 1 });
-    expect(all(script.at(1_000).step(alarm), "gain").map(({ ref }) => ref.name)).toEqual(["default"]);
-    expect(all(script.at(5_000).step(alarm), "gain").map(({ ref }) => ref.name)).toEqual(["s2"]);
+    expect(groupsOf(script.at(1_000).step(alarm))).toEqual(["billing"]);
+    expect(groupsOf(script.at(5_000).step(alarm))).toEqual(["audit"]);
+  });
+
+  test("that somebody else gets is not told of again", () => {
+    const { script, ref } = sentTwenty();
+    script.at(1_000).step(alarm);
+    expect(
+      lines(script.own(ref, { lost: [{ partitionId: 70, generation: 3, reason: "rebalance" }] })),
+    ).toEqual([]);
+  });
+
+  test("while it is being revoked does not stall, and sets no alarm: the deadline is its end", () => {
+    const { script, ref } = sentTwenty();
+    script.own(ref, {
+      revoked: [
+        { partitionId: 70, generation: 3, deadlineMs: 5_000 },
+        { partitionId: 71, generation: 4, deadlineMs: 5_000 },
+      ],
+    });
+    expect(lines(script.at(1_000).step(alarm))).toEqual(["alarm in 14000"]);
+  });
+
+  test("is lost once: what a rebalance wants of it afterwards is void", () => {
+    const { script, ref } = sentTwenty();
+    script.at(1_000).step(alarm);
+    expect(
+      lines(script.own(ref, { revoked: [{ partitionId: 70, generation: 3, deadlineMs: 5_000 }] })),
+    ).toEqual([]);
   });
 });

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import type { OwnershipChange } from "../../../src/core/ownership.ts";
 import { Problem } from "../../../src/core/problem.ts";
 import type { LocatedFacts } from "../../../src/core/session/events.ts";
 import { SEEKS_WAITING_MAX } from "../../../src/protocol/limits.ts";
@@ -11,6 +12,7 @@ import {
   readerPartition,
   SessionScript,
   theOne,
+  unplacedPartition,
 } from "../../support/session-script.ts";
 
 const ORDERS = { topic: "orders", partition: 0 };
@@ -222,40 +224,36 @@ describe("seek", () => {
   test("gives a partition a place that the policy none left without one", () => {
     const script = new SessionScript();
     const ref = script.subscribe({ reset: "none" });
-    script.join(ref, {
-      partitions: [joinedPartition({ committedOffset: null })],
-      unplaced: [{ partitionId: 70, ...ORDERS, code: "no_committed_offset", message: "why" }],
-    });
+    script.join(ref, { partitions: [unplacedPartition()] });
     expect(theOne(script.seekAndLocate({ ...ORDERS, to: { offset: 9 } }), "read").request.from).toBe(9);
   });
 
-  const lost: readonly [title: string, lose: (script: SessionScript) => unknown, code: string][] = [
+  const owned = { partitionId: 70, generation: 3 };
+  const lost: readonly [
+    title: string,
+    change: Partial<OwnershipChange> | "unsubscribe",
+    code: "not_assigned" | "unknown_subscription",
+  ][] = [
+    ["that is lost", { lost: [{ ...owned, reason: "rebalance" }] }, "not_assigned"],
+    ["that begins to be revoked", { revoked: [{ ...owned, deadlineMs: 5_000 }] }, "not_assigned"],
+    ["that begins anew", { gained: [joinedPartition({ generation: 8 })] }, "not_assigned"],
     [
-      "whose topic was deleted",
-      (script) =>
-        script.step({ type: "topicChanged", topic: "orders", change: "deleted", partitionIds: [70] }),
-      "not_assigned",
-    ],
-    [
-      "that is there again in a new generation",
-      (script) => {
-        script.step({ type: "topicChanged", topic: "orders", change: "deleted", partitionIds: [70] });
-        const created = { topic: "orders", change: "created", partitionIds: [90] } as const;
-        const { ref } = theOne(script.step({ type: "topicChanged", ...created }), "gain");
-        const partitions = [joinedPartition({ partitionId: 90, topicId: 9, generation: 8 })];
-        const result = { memberId: "m1", membership: 1, partitions, resets: [], unplaced: [] };
-        script.step({ type: "gained", ref, result });
+      "whose topic is deleted and created again",
+      {
+        lost: [{ ...owned, reason: "topic_deleted" }],
+        gained: [joinedPartition({ partitionId: 90, topicId: 9, generation: 8 })],
       },
       "not_assigned",
     ],
-    ["whose subscription ended", (script) => script.receive({ type: "unsubscribe" }), "unknown_subscription"],
+    ["whose subscription ends", "unsubscribe", "unknown_subscription"],
   ];
-  for (const [title, lose, code] of lost) {
+  for (const [title, change, code] of lost) {
     test(`of a partition ${title} in between is ${code}`, () => {
       const script = new SessionScript();
-      script.open();
+      const { ref } = script.open();
       const asked = theOne(script.receive({ type: "seek", id: 7, ...ORDERS, to: "latest" }), "locate");
-      lose(script);
+      if (change === "unsubscribe") script.receive({ type: "unsubscribe" });
+      else script.own(ref, change);
       const answer = script.locate(asked);
       expect(framesOf(answer)).toMatchObject([
         { type: "error", id: 7, subscription: "default", ...ORDERS, code },
@@ -442,24 +440,4 @@ describe("pause", () => {
       expect(framesOf(script.receive({ type, partitions: [ORDERS] }))).toEqual([]);
     });
   }
-});
-
-describe("release", () => {
-  test("of a partition that is not being revoked is a conflict, and it stays", () => {
-    const { script, reading } = sentTen();
-    expect(framesOf(script.receive({ type: "release", id: 1, partitions: [ORDERS] }))).toMatchObject([
-      { type: "error", id: 1, subscription: "default", ...ORDERS, code: "conflict" },
-    ]);
-    expect(lines(script.answer(reading, { count: 1, logEndOffset: 11 }))[0]).toBe(
-      "send records orders/0 to 11",
-    );
-  });
-
-  test("of a partition that is not assigned is not_assigned", () => {
-    const { script } = sentTen();
-    const partitions = [{ topic: "orders", partition: 5 }];
-    expect(framesOf(script.receive({ type: "release", id: 1, partitions }))).toMatchObject([
-      { type: "error", id: 1, topic: "orders", partition: 5, code: "not_assigned" },
-    ]);
-  });
 });

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import type { JoinedPartition } from "../../../src/core/membership.ts";
+import type { GainedPartition } from "../../../src/core/ownership.ts";
 import type { SessionEffect } from "../../../src/core/session/events.ts";
 import type { PartitionRef, SubscriptionRef } from "../../../src/core/session/state.ts";
 import type { SubscribeFrame } from "../../../src/protocol/frames.ts";
@@ -401,7 +401,7 @@ describe("a socket that holds 2 MiB", () => {
 
 describe("what comes too late", () => {
   /** "s1" was subscribed, unsubscribed and subscribed again; `earlier` is what was on its way for the first. */
-  function subscribeAgain(partitions: readonly JoinedPartition[] = [joinedPartition()]) {
+  function subscribeAgain(partitions: readonly GainedPartition[] = [joinedPartition()]) {
     const script = new SessionScript();
     const earlier = script.open({ subscription: "s1" }, partitions);
     script.receive({ type: "unsubscribe", subscription: "s1" });
@@ -583,8 +583,7 @@ describe("a group at most once", () => {
 
   test("is sent nothing of a partition, or to a subscription, that is lost in between", () => {
     const lost = readFive();
-    const change = { topic: "orders", change: "deleted", partitionIds: [70] } as const;
-    lost.script.step({ type: "topicChanged", ...change });
+    lost.script.own(lost.ref, { lost: [{ partitionId: 70, generation: 3, reason: "topic_deleted" }] });
     expect(lines(committed(lost.script, theOne(lost.asked, "commitAhead")))).toEqual([]);
     expect(lost.script.session.subscriptions.get("default")?.delivery.reservedBytes).toBe(0);
 

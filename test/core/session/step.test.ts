@@ -435,7 +435,7 @@ class Correspondence {
     switch (type) {
       case "subscribe":
         return this.#see(
-          this.script.receive({ type, id, subscription, topics: ["orders"], group: "billing" }),
+          this.script.receive({ type, id, subscription, topics: ["orders"], group: subscription }),
         );
       case "ack":
         return this.#see(this.script.ack([{ ...entry, offset: 0 }], { id, subscription }));

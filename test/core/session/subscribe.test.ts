@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { Problem } from "../../../src/core/problem.ts";
+import type { SubscriptionRef } from "../../../src/core/session/state.ts";
 import type { SubscribeFrame } from "../../../src/protocol/frames.ts";
 import { SUBSCRIPTIONS_PER_SOCKET_MAX } from "../../../src/protocol/limits.ts";
 import type { ResetPolicies } from "../../../src/protocol/places.ts";
@@ -11,6 +12,7 @@ import {
   readerPartition,
   SessionScript,
   theOne,
+  unplacedPartition,
 } from "../../support/session-script.ts";
 
 const unknownTopic = new Problem("unknown_topic", 'There is no topic "orders"');
@@ -54,11 +56,10 @@ describe("subscribe", () => {
         committedOffset: 5,
         logStartOffset: 5,
         logEndOffset: 9,
+        reset: "earliest",
       }),
     ];
-    const reset = { topic: "orders", partition: 1, partitionId: 71, from: null, to: 5, cause: "missing" };
-    const ref = script.subscribe();
-    const effects = script.join(ref, { partitions, resets: [{ ...reset, policy: "earliest" }] });
+    const { effects } = script.open({}, partitions);
     expect(framesOf(effects)[1]).toEqual({
       type: "assigned",
       subscription: "default",
@@ -151,14 +152,12 @@ describe("policy none", () => {
   ];
 
   for (const { title, committedOffset, why } of unplacedCases) {
-    const unplaced = joinedPartition({ committedOffset, logStartOffset: 40, logEndOffset: 100 });
+    const unplaced = unplacedPartition({ committedOffset, logStartOffset: 40, logEndOffset: 100 }, why);
     const placed = joinedPartition({ partition: 1, generation: 4, committedOffset: 60, logEndOffset: 100 });
-    const place = { partitionId: unplaced.partitionId, topic: "orders", partition: 0 };
 
     const open = () => {
       const script = new SessionScript();
-      const ref = script.subscribe({ id: 1, reset: "none" });
-      const effects = script.join(ref, { partitions: [unplaced, placed], unplaced: [{ ...place, ...why }] });
+      const { effects } = script.open({ id: 1, reset: "none" }, [unplaced, placed]);
       return { script, effects };
     };
 
@@ -199,11 +198,7 @@ describe("policy none", () => {
 
   test("a subscription whose only partition has no place reads nothing and lives", () => {
     const script = new SessionScript();
-    const place = { partitionId: 70, topic: "orders", partition: 0 };
-    const effects = script.join(script.subscribe({ reset: "none" }), {
-      partitions: [joinedPartition({ committedOffset: null })],
-      unplaced: [{ ...place, ...missing }],
-    });
+    const { effects } = script.open({ reset: "none" }, [unplacedPartition()]);
     expect(lines(effects)).toEqual(["send subscribed", "send assigned", "send error no_committed_offset"]);
     expect(lines(script.receive({ type: "unsubscribe" }))).toEqual([
       "stop waiting default#1",
@@ -270,6 +265,100 @@ describe("subscribe that is refused", () => {
 
     script.receive({ type: "unsubscribe", subscription: "s1" });
     expect(theOne(script.receive(frame), "join").ref.name).toBe("more");
+  });
+
+  describe("a second subscription of a socket to a topic in one group", () => {
+    const again = (about: Partial<SubscribeFrame>): SubscribeFrame => ({
+      type: "subscribe",
+      id: 2,
+      subscription: "s2",
+      topics: ["orders"],
+      group: "billing",
+      ...about,
+    });
+
+    test("is a conflict that names the topic, the group and the first, which goes on", () => {
+      const script = new SessionScript();
+      const { effects } = script.open({ subscription: "s1", topics: ["refunds", "orders"] });
+      const second = script.receive(again({ topics: ["payments", "orders"] }));
+      expect(lines(second)).toEqual(["send error conflict"]);
+      expect(framesOf(second)).toEqual([
+        {
+          type: "error",
+          id: 2,
+          subscription: "s2",
+          topic: "orders",
+          code: "conflict",
+          message:
+            'Cannot subscribe to topic "orders" in group "billing": subscription "s1" of this socket does already',
+          retriable: false,
+        },
+      ]);
+      const sent = script.answer(theOne(effects, "read"), { count: 1, logEndOffset: 5 });
+      expect(lines(sent)).toEqual(["send records orders/0 to 1", "read orders/0 from 1"]);
+    });
+
+    test("is a conflict while the first is joining, and while it is leaving before it has joined", () => {
+      const script = new SessionScript();
+      script.subscribe({ subscription: "s1" });
+      expect(lines(script.receive(again({})))).toEqual(["send error conflict"]);
+      script.receive({ type: "unsubscribe", subscription: "s1" });
+      expect(lines(script.receive(again({})))).toEqual(["send error conflict"]);
+    });
+
+    const refused: readonly [title: string, about: Partial<SubscribeFrame>][] = [
+      ["names another member", { memberId: "m7" }],
+      ["has another instanceId", { instanceId: "tab-8" }],
+    ];
+    for (const [title, about] of refused) {
+      test(`is a conflict where it ${title}`, () => {
+        const script = new SessionScript();
+        script.open({ subscription: "s1", instanceId: "tab-7" });
+        expect(lines(script.receive(again(about)))).toEqual(["send error conflict"]);
+      });
+    }
+
+    test("is a conflict where it takes over one that shares the topic, and another one shares it, too", () => {
+      const script = new SessionScript();
+      script.open({ subscription: "s1", memberId: "m1" });
+      script.join(script.subscribe({ subscription: "s3", topics: ["refunds"] }), { memberId: "m3" });
+      const frame = again({ topics: ["orders", "refunds"], memberId: "m1" });
+      expect(framesOf(script.receive(frame))).toMatchObject([{ code: "conflict", topic: "refunds" }]);
+    });
+
+    const taken: readonly [title: string, about: Partial<SubscribeFrame>][] = [
+      ["is to other topics", { topics: ["refunds", "payments"] }],
+      ["is in another group", { group: "audit" }],
+      ["takes the first over by its memberId", { memberId: "m1" }],
+      ["takes the first over by its instanceId", { instanceId: "tab-7" }],
+    ];
+    for (const [title, about] of taken) {
+      test(`is taken where it ${title}`, () => {
+        const script = new SessionScript();
+        script.open({ subscription: "s1", instanceId: "tab-7" });
+        expect(theOne(script.receive(again(about)), "join").ref.name).toBe("s2");
+      });
+    }
+
+    test("is taken where it, or the first, is a reader", () => {
+      const script = new SessionScript();
+      script.read({ subscription: "s1" });
+      expect(theOne(script.receive(again({})), "join").ref.name).toBe("s2");
+      const reader = again({ subscription: "s3", group: undefined, from: "latest" });
+      expect(theOne(script.receive(reader), "openReader").ref.name).toBe("s3");
+    });
+
+    const ended: readonly [title: string, end: (script: SessionScript, ref: SubscriptionRef) => unknown][] = [
+      ["was unsubscribed", (script) => script.receive({ type: "unsubscribe", subscription: "s1" })],
+      ["was taken over", (script, ref) => script.step({ type: "ended", ref, reason: "replaced" })],
+    ];
+    for (const [title, end] of ended) {
+      test(`is taken when the first ${title}`, () => {
+        const script = new SessionScript();
+        end(script, script.open({ subscription: "s1" }).ref);
+        expect(theOne(script.receive(again({})), "join").ref.name).toBe("s2");
+      });
+    }
   });
 
   test("a join that fails is the answer, and the name is free again", () => {

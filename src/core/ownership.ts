@@ -1,0 +1,97 @@
+// What a member has to be told: the difference between what its group's picture gives it and what it was told before.
+// It is the same whichever process made the change, so a member learns of a rebalance in one way only.
+
+import type { RevokeReason } from "../protocol/frames.ts";
+import type { ResetPolicy } from "../protocol/places.ts";
+import type { GroupMember, GroupPartition, GroupPicture, Ownership } from "./group-picture.ts";
+import type { OwnedPartition } from "./group-plan.ts";
+import { type UnplacedPartition, unplacedOf } from "./starts.ts";
+
+/** What a member was told last of each partition that it owns, by partition id. */
+export type ToldOwnerships = Map<number, { readonly generation: number; readonly isRevoked: boolean }>;
+
+export interface OwnershipChange {
+  readonly gained: readonly GainedPartition[];
+  /** They go when all that was sent of them is acknowledged, when they are released, or at the deadline. */
+  readonly revoked: readonly (OwnedPartition & { readonly deadlineMs: number })[];
+  /** They are gone. One that was revoked before has no more to be said of it. */
+  readonly lost: readonly (OwnedPartition & { readonly reason: RevokeReason })[];
+}
+
+export interface GainedPartition {
+  readonly topic: string;
+  readonly topicId: number;
+  readonly partition: number;
+  readonly partitionId: number;
+  readonly generation: number;
+  readonly committedOffset: number | null;
+  readonly metadata: string | null;
+  readonly logStartOffset: number;
+  readonly logEndOffset: number;
+  /** The policy that gave the place, where one did. */
+  readonly reset: ResetPolicy | null;
+  /** Set where the policy `none` leaves it without a place. */
+  readonly unplaced: UnplacedPartition | null;
+}
+
+/** Changes `told` to what is told now. */
+export function tellOwnership(
+  told: ToldOwnerships,
+  member: GroupMember,
+  { partitions }: GroupPicture,
+): OwnershipChange {
+  const gained: GainedPartition[] = [];
+  const revoked: OwnershipChange["revoked"][number][] = [];
+  const owned = new Set<number>();
+  for (const partition of partitions) {
+    const { owner, partitionId } = partition;
+    if (owner?.memberId !== member.memberId) continue;
+    owned.add(partitionId);
+    const { generation, revokeInMs } = owner;
+    const before = told.get(partitionId);
+    const isNew = before?.generation !== generation;
+    if (isNew) gained.push(gainedOf(partition, owner, member));
+    const isRevoked = revokeInMs !== null;
+    if (isRevoked && (isNew || !before.isRevoked))
+      revoked.push({ partitionId, generation, deadlineMs: Math.max(0, revokeInMs) });
+    told.set(partitionId, { generation, isRevoked });
+  }
+  return { gained, revoked, lost: forget(told, owned, partitions) };
+}
+
+function forget(
+  told: ToldOwnerships,
+  owned: ReadonlySet<number>,
+  partitions: readonly GroupPartition[],
+): OwnershipChange["lost"] {
+  const existing = new Set(partitions.map(({ partitionId }) => partitionId));
+  const lost: OwnershipChange["lost"][number][] = [];
+  for (const [partitionId, { generation }] of told) {
+    if (owned.has(partitionId)) continue;
+    told.delete(partitionId);
+    lost.push({ partitionId, generation, reason: existing.has(partitionId) ? "rebalance" : "topic_deleted" });
+  }
+  return lost;
+}
+
+function gainedOf(
+  partition: GroupPartition,
+  { generation, reset }: Ownership,
+  member: GroupMember,
+): GainedPartition {
+  const { topic, topicId, partition: number, partitionId, logStartOffset, logEndOffset } = partition;
+  const { committedOffset, metadata } = partition;
+  return {
+    topic,
+    topicId,
+    partition: number,
+    partitionId,
+    generation,
+    committedOffset,
+    metadata,
+    logStartOffset,
+    logEndOffset,
+    reset,
+    unplaced: unplacedOf(partition, member.policies),
+  };
+}

@@ -1,0 +1,84 @@
+// Reads groups, each whole: what every decision about them is made from. What is written is in groups.ts.
+
+import type { GroupPicture } from "../core/group-picture.ts";
+import { type Db, numberColumn, type Row, type Statement } from "./db.ts";
+
+// One statement for all that ask at the same time. Of each group version, members, owners and offsets are of one moment.
+// sqld parses no ORDER BY in an aggregate, so group_concat takes its rows from a subquery that is in order.
+const READ_PICTURES = `
+  SELECT
+    asked.value ->> 0 AS group_id,
+    coalesce((SELECT version FROM groups WHERE group_id = asked.value ->> 0), 0) AS version,
+    clock.now_ms,
+    (SELECT group_concat(member) FROM (
+       SELECT json_object(
+                'memberId', m.member_id, 'membership', m.membership, 'instanceId', m.instance_id,
+                'topics', json(m.topics), 'policies', json(m.policies),
+                'expiresInMs', l.expires_at - clock.now_ms) AS member
+       FROM members AS m
+       JOIN member_leases AS l ON l.group_id = m.group_id AND l.member_id = m.member_id
+       WHERE m.group_id = asked.value ->> 0
+       ORDER BY m.member_id)) AS members,
+    (SELECT group_concat(partition) FROM (
+       SELECT json_object(
+                'topic', t.topic, 'topicId', t.topic_id,
+                'partition', p.partition, 'partitionId', p.partition_id,
+                'logStartOffset', p.log_start_offset, 'logEndOffset', p.log_end_offset,
+                'committedOffset', c.committed_offset, 'metadata', c.metadata,
+                'owner', CASE WHEN a.member_id IS NOT NULL THEN json_object(
+                  'memberId', a.member_id, 'generation', a.generation,
+                  'revokeInMs', a.revoke_deadline - clock.now_ms, 'reset', json(a.reset)) END,
+                'partitionsSeen', coalesce(g.partitions_seen, 0), 'topicIdSeen', g.topic_id) AS partition
+       FROM topics AS t
+       JOIN partitions AS p ON p.topic_id = t.topic_id
+       LEFT JOIN group_topics AS g ON g.group_id = asked.value ->> 0 AND g.topic = t.topic
+       LEFT JOIN assignments AS a ON a.group_id = asked.value ->> 0 AND a.partition_id = p.partition_id
+       LEFT JOIN committed_offsets AS c ON c.group_id = asked.value ->> 0 AND c.partition_id = p.partition_id
+       WHERE t.topic IN (
+         SELECT named.value FROM json_each(asked.value, '$[1]') AS named
+         UNION
+         SELECT subscribed.value FROM members AS m, json_each(m.topics) AS subscribed
+         WHERE m.group_id = asked.value ->> 0)
+       ORDER BY t.topic, p.partition)) AS partitions
+  FROM json_each(:asked) AS asked, clock
+  ORDER BY asked.key`;
+
+export interface GroupQuestion {
+  readonly group: string;
+  /** Beside those that its members subscribe to. */
+  readonly topics: readonly string[];
+}
+
+/** One picture for each, in order, also of a group that is not there. */
+export async function readGroups(db: Db, asked: readonly GroupQuestion[]): Promise<readonly GroupPicture[]> {
+  return (await db.read(pictureStatement(asked))).map(pictureOf);
+}
+
+/** For whoever wants the pictures beside something else; pictureOf() reads its rows. */
+export function pictureStatement(asked: readonly GroupQuestion[]): Statement {
+  const pairs = asked.map(({ group, topics }) => [group, topics]);
+  return { sql: READ_PICTURES, args: { asked: JSON.stringify(pairs) } };
+}
+
+export function pictureOf(row: Row): GroupPicture {
+  return {
+    group: String(row.group_id),
+    version: numberColumn(row, "version"),
+    nowMs: numberColumn(row, "now_ms"),
+    members: listColumn(row, "members"),
+    partitions: listColumn(row, "partitions"),
+  };
+}
+
+/** What the statement above has put together: the elements of a JSON array. */
+function listColumn<T>(row: Row, column: string): readonly T[] {
+  return JSON.parse(`[${row[column] ?? ""}]`);
+}
+
+/** About what its row takes, a long name or much metadata included. */
+export function pictureBytes({ partitions }: GroupPicture): number {
+  return partitions.reduce(
+    (sum, { topic, metadata }) => sum + 400 + topic.length + 4 * (metadata?.length ?? 0),
+    0,
+  );
+}

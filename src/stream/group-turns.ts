@@ -1,0 +1,417 @@
+// The changes of one group, one turn after the other: read its picture, tell the members of this process what is new
+// for them, decide, write; and again until nothing is left to do. What arrives while a turn is under way is decided
+// together in the next. Another process may do the same at the same time: who writes second finds another version and
+// reads again.
+
+import type { GroupMember, GroupPicture, JoinRequest } from "../core/group-picture.ts";
+import {
+  type GroupChange,
+  type GroupPlan,
+  isIdle,
+  planGroup,
+  policyResets,
+  timesNeededBy,
+} from "../core/group-plan.ts";
+import { type OwnershipChange, type ToldOwnerships, tellOwnership } from "../core/ownership.ts";
+import type { Log, Scheduler } from "../core/ports.ts";
+import { Problem } from "../core/problem.ts";
+import {
+  planReset,
+  type ResetRequest,
+  type ResetStep,
+  resetChange,
+  timesNeededByReset,
+} from "../core/reset-plan.ts";
+import type { MembershipRef } from "../core/session/state.ts";
+import type { Db } from "../store/db.ts";
+import type { GroupQuestion } from "../store/group-pictures.ts";
+import type { ChangedGroup, OffsetReset, PlannedChange } from "../store/groups.ts";
+import { findOffsetsAt } from "../store/places.ts";
+import type { WriteQueue } from "../store/write-queue.ts";
+
+/** Another process changed the group each time between reading and writing. */
+const CHANGE_ATTEMPTS_MAX = 20;
+/** Until the database is asked again for what it did not give. */
+const RETRY_MS = 1_000;
+
+export type EndReason = "replaced" | "expired";
+
+/** Called in the order in which things happen: onJoined or onRefused first. */
+export interface MemberListener {
+  readonly onJoined: (joined: Joined) => void;
+  readonly onRefused: (error: unknown) => void;
+  readonly onChange: (change: OwnershipChange) => void;
+  /** The membership is lost to others or to its lease; nothing follows. */
+  readonly onEnd: (reason: EndReason) => void;
+}
+
+export interface Joined {
+  readonly memberId: string;
+  readonly membership: number;
+  readonly owned: OwnershipChange;
+}
+
+interface Holder {
+  readonly memberId: string;
+  readonly membership: number;
+  readonly instanceId: string | undefined;
+  readonly topics: readonly string[];
+  readonly listener: MemberListener;
+  readonly told: ToldOwnerships;
+  isJoined: boolean;
+}
+
+export interface ResetOutcome {
+  readonly steps: readonly ResetStep[];
+  readonly isApplied: boolean;
+}
+
+type Pending =
+  | {
+      readonly kind: "join";
+      readonly change: GroupChange;
+      readonly request: JoinRequest;
+      readonly listener: MemberListener;
+    }
+  | {
+      readonly kind: "other";
+      readonly change: GroupChange;
+      readonly resolve: () => void;
+      readonly reject: (error: unknown) => void;
+    }
+  | {
+      readonly kind: "reset";
+      readonly request: ResetRequest;
+      readonly resolve: (outcome: ResetOutcome) => void;
+      readonly reject: (error: unknown) => void;
+    };
+
+interface Decision {
+  readonly plan: GroupPlan;
+  readonly resets: readonly OffsetReset[];
+}
+
+export interface GroupTurnsDeps {
+  readonly db: Db;
+  readonly queue: WriteQueue;
+  readonly read: (question: GroupQuestion) => Promise<GroupPicture>;
+  readonly write: (change: PlannedChange) => Promise<ChangedGroup>;
+  /** False while leases may have run out through no fault of their members. */
+  readonly mayExpire: () => boolean;
+  readonly scheduler: Scheduler;
+  readonly log: Log;
+  /** Something of the group is due that much later. */
+  readonly onDueIn: (ms: number) => void;
+  /** A write may not have happened: leases are late. */
+  readonly onOutage: () => void;
+  /** Nothing is under way for now. */
+  readonly onDone: (group: string) => void;
+}
+
+export class GroupTurns {
+  readonly #group: string;
+  readonly #deps: GroupTurnsDeps;
+  /** Of this process, by member id. */
+  readonly #holders = new Map<string, Holder>();
+  #pending: Pending[] = [];
+  #isLookWanted = false;
+  /** Of the group as its members here were told last. */
+  #toldVersion = 0;
+  #running: Promise<void> | undefined;
+  #cancelRetry: (() => void) | undefined;
+
+  constructor(group: string, deps: GroupTurnsDeps) {
+    this.#group = group;
+    this.#deps = deps;
+  }
+
+  join(request: JoinRequest, listener: MemberListener): void {
+    this.#pending.push({ kind: "join", change: { kind: "join", request }, request, listener });
+    this.#start();
+  }
+
+  /** Resolves when it is durable, or was not so any more. Rejects with a Problem or a DbError. */
+  change(change: Exclude<GroupChange, { kind: "join" }>): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#pending.push({ kind: "other", change, resolve, reject });
+      this.#start();
+    });
+  }
+
+  reset(request: ResetRequest): Promise<ResetOutcome> {
+    return new Promise((resolve, reject) => {
+      this.#pending.push({ kind: "reset", request, resolve, reject });
+      this.#start();
+    });
+  }
+
+  /** Somebody else may have changed the group, or something of it is due. */
+  look(): void {
+    this.#isLookWanted = true;
+    this.#start();
+  }
+
+  /** The group has a version now that its members here may not have been told of. */
+  lookAt(version: number): void {
+    if (version > this.#toldVersion) this.look();
+  }
+
+  /** The member is told nothing any more. */
+  letGo({ memberId, membership }: Omit<MembershipRef, "group">): void {
+    if (this.#holders.get(memberId)?.membership !== membership) return;
+    this.#holders.delete(memberId);
+    this.#deps.onDone(this.#group);
+  }
+
+  get members(): readonly MembershipRef[] {
+    return [...this.#holders.values()].map(({ memberId, membership }) => ({
+      group: this.#group,
+      memberId,
+      membership,
+    }));
+  }
+
+  hasTopic(topic: string): boolean {
+    return [...this.#holders.values()].some(({ topics }) => topics.includes(topic));
+  }
+
+  get isNeeded(): boolean {
+    return this.#holders.size > 0 || this.#running !== undefined || this.#cancelRetry !== undefined;
+  }
+
+  /** Resolves when no turn is under way. */
+  async close(): Promise<void> {
+    this.#cancelRetry?.();
+    await this.#running;
+    this.#cancelRetry?.();
+  }
+
+  get #isWanted(): boolean {
+    return this.#pending.length > 0 || this.#isLookWanted;
+  }
+
+  #start(): void {
+    this.#running ??= this.#run();
+  }
+
+  async #run(): Promise<void> {
+    // What arrives in the same turn of the event loop is one change.
+    await new Promise<void>((resolve) => this.#deps.scheduler.soon(resolve));
+    while (this.#isWanted) {
+      this.#isLookWanted = false;
+      await this.#turn(this.#takeBatch());
+    }
+    this.#running = undefined;
+    this.#deps.onDone(this.#group);
+  }
+
+  /** What can be decided together: one reset, or changes of members of which no two want the same place. */
+  #takeBatch(): readonly Pending[] {
+    if (this.#pending[0]?.kind === "reset") return this.#pending.splice(0, 1);
+    const places = new Set<string>();
+    const end = this.#pending.findIndex((pending) => {
+      if (pending.kind === "reset") return true;
+      if (pending.kind !== "join") return false;
+      const wanted = placesOf(pending.request);
+      const isTaken = wanted.some((place) => places.has(place));
+      for (const place of wanted) places.add(place);
+      return isTaken;
+    });
+    return this.#pending.splice(0, end === -1 ? this.#pending.length : end);
+  }
+
+  /** Reads, tells, decides and writes until nothing of the batch, and nothing that it has led to, is left to do. */
+  async #turn(batch: readonly Pending[]): Promise<void> {
+    const { queue, read, write, onOutage } = this.#deps;
+    const topics = topicsOf(batch);
+    let left = batch;
+    let isFenced = false;
+    try {
+      let picture = await read({ group: this.#group, topics });
+      for (let attempt = 0; attempt < CHANGE_ATTEMPTS_MAX; attempt += 1) {
+        if (!isFenced) this.#tell(picture);
+        const decision = await this.#decide(picture, left);
+        if (!decision) return;
+        const change = { ...decision, op: queue.nextOp(), picture, topics };
+        const changed = await write(change);
+        picture = changed.picture ?? (await read({ group: this.#group, topics }));
+        // The write has waited for long, and so may have the renewals of others.
+        if (changed.isLate) onOutage();
+        if (changed.version !== undefined) {
+          this.#settle(left, decision, changed.version);
+          left = [];
+          isFenced = false;
+        } else if (isResetToPlace(left)) {
+          await this.#fence(change);
+          picture = await read({ group: this.#group, topics });
+          isFenced = true;
+        }
+      }
+      throw new Problem(
+        "unavailable",
+        `Group "${this.#group}" changed ${CHANGE_ATTEMPTS_MAX} times meanwhile`,
+      );
+    } catch (error) {
+      this.#fail(left, error);
+    }
+  }
+
+  /**
+   * An ack that comes in meanwhile voids a reset, and who acknowledges without a pause would void it each time: what it
+   * is to reset gets new generations first, which the members here are told of when it is done.
+   */
+  async #fence(change: PlannedChange): Promise<void> {
+    const { queue, write } = this.#deps;
+    const plan = { ...change.plan, topicsSeen: [] };
+    await write({ ...change, op: queue.nextOp(), plan, resets: [] });
+    this.#isLookWanted = true;
+  }
+
+  /** Undefined where there is nothing to write; who asked has its answer then. */
+  async #decide(picture: GroupPicture, batch: readonly Pending[]): Promise<Decision | undefined> {
+    const [first] = batch;
+    if (first?.kind === "reset") return this.#decideReset(picture, first);
+    const changes = batch.flatMap((pending) => (pending.kind === "reset" ? [] : [pending.change]));
+    const plan = planGroup(picture, changes, { mayExpire: this.#deps.mayExpire() });
+    if (isIdle(plan)) {
+      if (plan.joinedBefore.size > 0) this.#isLookWanted = true; // tells them what they have
+      this.#settle(batch, { plan, resets: [] }, picture.version);
+      return undefined;
+    }
+    const times = await findOffsetsAt(this.#deps.db, timesNeededBy(plan));
+    const resets = policyResets(plan, times).map(
+      ({ memberId, ...reset }): OffsetReset => ({ ...reset, actor: `member ${memberId}`, isExact: false }),
+    );
+    return { plan, resets };
+  }
+
+  async #decideReset(
+    picture: GroupPicture,
+    { request, resolve }: Extract<Pending, { kind: "reset" }>,
+  ): Promise<Decision | undefined> {
+    const times = await findOffsetsAt(this.#deps.db, timesNeededByReset(picture, request));
+    const steps = planReset(picture, request, times);
+    if (request.isDryRun || steps.length === 0) {
+      resolve({ steps, isApplied: false });
+      return undefined;
+    }
+    return resetChange(picture, request, steps);
+  }
+
+  #settle(batch: readonly Pending[], { plan, resets }: Decision, version: number): void {
+    for (const pending of batch) {
+      if (pending.kind === "reset") pending.resolve({ steps: resets, isApplied: true });
+      else if (pending.kind === "other") pending.resolve();
+    }
+    for (const pending of batch) {
+      if (pending.kind !== "join") continue;
+      const refusal = plan.refusals.get(pending.change);
+      const planned = plan.joins.find(({ change }) => change === pending.change);
+      const before = plan.joinedBefore.get(pending.change);
+      if (refusal) pending.listener.onRefused(refusal);
+      else if (planned) this.#hold(pending, { memberId: planned.memberId, membership: version });
+      else if (before) this.#hold(pending, before);
+    }
+  }
+
+  #hold(
+    { request, listener }: Extract<Pending, { kind: "join" }>,
+    { memberId, membership }: Pick<GroupMember, "memberId" | "membership">,
+  ): void {
+    const before = this.#holders.get(memberId);
+    if (before) this.#end(before, "replaced");
+    const { instanceId, topics } = request;
+    this.#holders.set(memberId, {
+      memberId,
+      membership,
+      instanceId,
+      topics,
+      listener,
+      told: new Map(),
+      isJoined: false,
+    });
+  }
+
+  #fail(batch: readonly Pending[], error: unknown): void {
+    const isRefusal = error instanceof Problem && !error.isRetriable;
+    for (const pending of batch) {
+      if (pending.kind === "join") pending.listener.onRefused(error);
+      else pending.reject(error);
+    }
+    if (isRefusal) return;
+    this.#deps.log("group not changed", { group: this.#group, message: String(error) });
+    this.#deps.onOutage();
+    this.#cancelRetry?.();
+    this.#cancelRetry = this.#deps.scheduler.after(RETRY_MS, () => {
+      this.#cancelRetry = undefined;
+      this.look();
+    });
+  }
+
+  // ── the members of this process ────────────────────────────────────────────────────────────────────────
+
+  #tell(picture: GroupPicture): void {
+    this.#toldVersion = picture.version;
+    this.#expectDue(picture);
+    const members = new Map(picture.members.map((member) => [member.memberId, member]));
+    for (const holder of [...this.#holders.values()]) {
+      const member = members.get(holder.memberId);
+      if (member?.membership === holder.membership) this.#tellHolder(holder, member, picture);
+      else this.#end(holder, isReplaced(holder, picture) ? "replaced" : "expired");
+    }
+  }
+
+  /** Whoever wrote it: when that process is gone this one carries it out. */
+  #expectDue({ members, partitions }: GroupPicture): void {
+    const deadlines = partitions.flatMap(({ owner }) => owner?.revokeInMs ?? []);
+    const leases = members.map(({ expiresInMs }) => expiresInMs);
+    const nextInMs = Math.min(...deadlines, ...leases);
+    if (Number.isFinite(nextInMs)) this.#deps.onDueIn(Math.max(0, nextInMs));
+  }
+
+  #tellHolder(holder: Holder, member: GroupMember, picture: GroupPicture): void {
+    const { memberId, membership, listener } = holder;
+    const change = tellOwnership(holder.told, member, picture);
+    const isNews = change.gained.length + change.revoked.length + change.lost.length > 0;
+    if (holder.isJoined) {
+      if (isNews) listener.onChange(change);
+      return;
+    }
+    holder.isJoined = true;
+    listener.onJoined({ memberId, membership, owned: change });
+  }
+
+  #end(holder: Holder, reason: EndReason): void {
+    this.#holders.delete(holder.memberId);
+    if (!holder.isJoined)
+      holder.listener.onJoined({ ...holder, owned: { gained: [], revoked: [], lost: [] } });
+    holder.listener.onEnd(reason);
+  }
+}
+
+/** Who has taken a membership over has its memberId or its instanceId. */
+function isReplaced({ memberId, instanceId }: Holder, { members }: GroupPicture): boolean {
+  return members.some(
+    (member) =>
+      member.memberId === memberId || (instanceId !== undefined && member.instanceId === instanceId),
+  );
+}
+
+/** A plan's \`from\` says what it is about, so an ack in between refuses it. */
+function isResetToPlace([first]: readonly Pending[]): boolean {
+  return first?.kind === "reset" && first.request.target.kind === "place";
+}
+
+function placesOf({ memberId, instanceId }: JoinRequest): readonly string[] {
+  const places: string[] = [];
+  if (memberId !== undefined) places.push(`member ${memberId}`);
+  if (instanceId !== undefined) places.push(`instance ${instanceId}`);
+  return places;
+}
+
+function topicsOf(batch: readonly Pending[]): readonly string[] {
+  return batch.flatMap((pending) => {
+    if (pending.kind === "join") return pending.request.topics;
+    return pending.kind === "reset" ? pending.request.topics : [];
+  });
+}
