@@ -3,11 +3,17 @@
 
 import { type ParsedFrame, parseClientFrame, parseSubscribeQuery } from "../core/client-frame.ts";
 import { utf8Length } from "../core/json-text.ts";
+import type { OwnershipChange } from "../core/ownership.ts";
 import type { Log, Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
 import { errorFrame } from "../core/session/answers.ts";
-import type { Seek, SessionEffect, SessionEvent, TopicChange } from "../core/session/events.ts";
-import { createSession, type PartitionRef, type Session } from "../core/session/state.ts";
+import type { JoinResult, Seek, SessionEffect, SessionEvent, TopicChange } from "../core/session/events.ts";
+import {
+  createSession,
+  type PartitionRef,
+  type Session,
+  type SubscriptionRef,
+} from "../core/session/state.ts";
 import { stepSession } from "../core/session/step.ts";
 import { CLOSE_CODES } from "../protocol/codes.ts";
 import type { Durability, PingFrame } from "../protocol/frames.ts";
@@ -15,6 +21,7 @@ import { CLIENT_FRAME_BYTES_MAX, SOCKET_ANSWERS_BYTES_MAX } from "../protocol/li
 import { commitOffsets } from "../store/commits.ts";
 import { type Db, problemOf } from "../store/db.ts";
 import type { Topic } from "../store/topics.ts";
+import type { EndReason, MemberListener } from "./group-turns.ts";
 import type { Memberships } from "./memberships.ts";
 import { locate, reposition } from "./positions.ts";
 import { appendTo, findTarget, type ProduceDeps } from "./produce.ts";
@@ -227,12 +234,10 @@ export class Connection implements SocketHandlers {
   }
 
   #join({ ref, request }: Effect<"join">): void {
-    this.#deps.memberships.join(request, {
-      onJoined: (result) => this.#dispatch({ type: "joined", ref, result }),
-      onRefused: (error) => this.#dispatch({ type: "openFailed", ref, problem: this.#problemOf(error) }),
-      onChange: (change) => this.#dispatch({ type: "ownership", ref, change }),
-      onEnd: (reason) => this.#dispatch({ type: "ended", ref, reason }),
-    });
+    const member = new Member(ref, (event) => this.#dispatch(event));
+    const onRefused = (error: unknown) =>
+      this.#dispatch({ type: "openFailed", ref, problem: this.#problemOf(error) });
+    this.#deps.memberships.join(request, member, onRefused);
   }
 
   #openReader({ ref, request }: Effect<"openReader">): void {
@@ -365,6 +370,29 @@ export class Connection implements SocketHandlers {
 
   #problemOf(error: unknown): Problem {
     return problemOf(error, this.#deps.log);
+  }
+}
+
+/** What a subscription is told of its group. */
+class Member implements MemberListener {
+  readonly #ref: SubscriptionRef;
+  readonly #dispatch: (event: SessionEvent) => void;
+
+  constructor(ref: SubscriptionRef, dispatch: (event: SessionEvent) => void) {
+    this.#ref = ref;
+    this.#dispatch = dispatch;
+  }
+
+  onJoined(result: JoinResult): void {
+    this.#dispatch({ type: "joined", ref: this.#ref, result });
+  }
+
+  onChange(change: OwnershipChange): void {
+    this.#dispatch({ type: "ownership", ref: this.#ref, change });
+  }
+
+  onEnd(reason: EndReason): void {
+    this.#dispatch({ type: "ended", ref: this.#ref, reason });
   }
 }
 

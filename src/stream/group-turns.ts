@@ -36,13 +36,12 @@ const RETRY_MS = 1_000;
 
 export type EndReason = "replaced" | "expired";
 
-/** Called in the order in which things happen: onJoined or onRefused first. */
+/** Called in the order in which things happen: onJoined first. Kept for as long as the membership: it should be small. */
 export interface MemberListener {
-  readonly onJoined: (joined: Joined) => void;
-  readonly onRefused: (error: unknown) => void;
-  readonly onChange: (change: OwnershipChange) => void;
+  onJoined(joined: Joined): void;
+  onChange(change: OwnershipChange): void;
   /** The membership is lost to others or to its lease; nothing follows. */
-  readonly onEnd: (reason: EndReason) => void;
+  onEnd(reason: EndReason): void;
 }
 
 export interface Joined {
@@ -72,6 +71,7 @@ type Pending =
       readonly change: GroupChange;
       readonly request: JoinRequest;
       readonly listener: MemberListener;
+      readonly onRefused: (error: unknown) => void;
     }
   | {
       readonly kind: "other";
@@ -125,8 +125,9 @@ export class GroupTurns {
     this.#deps = deps;
   }
 
-  join(request: JoinRequest, listener: MemberListener): void {
-    this.#pending.push({ kind: "join", change: { kind: "join", request }, request, listener });
+  /** Calls either the listener's onJoined or `onRefused`. */
+  join(request: JoinRequest, listener: MemberListener, onRefused: (error: unknown) => void): void {
+    this.#pending.push({ kind: "join", change: { kind: "join", request }, request, listener, onRefused });
     this.#start();
   }
 
@@ -234,18 +235,18 @@ export class GroupTurns {
         if (!decision) return;
         const change = { ...decision, op: queue.nextOp(), picture, topics };
         const changed = await write(change);
-        picture = changed.picture ?? (await read({ group: this.#group, topics }));
         // The write has waited for long, and so may have the renewals of others.
         if (changed.isLate) onOutage();
         if (changed.version !== undefined) {
           this.#settle(left, decision, changed.version);
-          left = [];
+          left = []; // whatever fails from here on, these are done
           isFenced = false;
-        } else if (isResetToPlace(left)) {
-          await this.#fence(change);
-          picture = await read({ group: this.#group, topics });
-          isFenced = true;
         }
+        const isVoidReset = isResetToPlace(left);
+        if (isVoidReset) await this.#fence(change);
+        isFenced ||= isVoidReset;
+        const shown = isVoidReset ? undefined : changed.picture;
+        picture = shown ?? (await read({ group: this.#group, topics }));
       }
       throw new Problem(
         "unavailable",
@@ -308,7 +309,7 @@ export class GroupTurns {
       const refusal = plan.refusals.get(pending.change);
       const planned = plan.joins.find(({ change }) => change === pending.change);
       const before = plan.joinedBefore.get(pending.change);
-      if (refusal) pending.listener.onRefused(refusal);
+      if (refusal) pending.onRefused(refusal);
       else if (planned) this.#hold(pending, { memberId: planned.memberId, membership: version });
       else if (before) this.#hold(pending, before);
     }
@@ -335,7 +336,7 @@ export class GroupTurns {
   #fail(batch: readonly Pending[], error: unknown): void {
     const isRefusal = error instanceof Problem && !error.isRetriable;
     for (const pending of batch) {
-      if (pending.kind === "join") pending.listener.onRefused(error);
+      if (pending.kind === "join") pending.onRefused(error);
       else pending.reject(error);
     }
     if (isRefusal) return;
@@ -351,6 +352,8 @@ export class GroupTurns {
   // ── the members of this process ────────────────────────────────────────────────────────────────────────
 
   #tell(picture: GroupPicture): void {
+    const isOld = picture.version !== 0 && picture.version < this.#toldVersion; // a replica may lag
+    if (isOld) return;
     this.#toldVersion = picture.version;
     this.#expectDue(picture);
     const members = new Map(picture.members.map((member) => [member.memberId, member]));

@@ -113,30 +113,38 @@ export class Memberships {
     if (this.#deps.processId !== null) this.#clock.pause();
   }
 
-  /** The listener is called with what becomes of it, now and later. A join that is refused creates no topic. */
-  join(request: Omit<JoinRequest, "newMemberId">, listener: MemberListener): void {
+  /**
+   * The listener is called with what becomes of it, now and later; `onRefused` where nothing does. A join that is refused
+   * creates no topic.
+   */
+  join(
+    request: Omit<JoinRequest, "newMemberId">,
+    listener: MemberListener,
+    onRefused: (error: unknown) => void,
+  ): void {
     const { topics, chance } = this.#deps;
     const join = { ...request, newMemberId: chance.newId() };
-    const enter = (told: MemberListener) => {
-      this.#processLease?.hold();
-      this.#turnsOf(request.group).join(join, told);
-    };
-    const retrying = {
-      ...listener,
-      onRefused: (error: unknown) => {
-        const isUnknown = error instanceof Problem && error.code === "unknown_topic";
-        if (!isUnknown || !topics.createsOnFirstUse) return listener.onRefused(error);
-        this.#createTopics(request.topics).then(
-          () => enter(listener),
-          (problem) => listener.onRefused(problem),
-        );
-      },
-    };
     // Whatever of them changes after this is told.
     Promise.all(request.topics.map((topic) => topics.find(topic))).then(
-      () => enter(retrying),
-      (error) => listener.onRefused(error),
+      () => this.#enter(join, listener, (error) => this.#enterAgain(join, listener, { error, onRefused })),
+      onRefused,
     );
+  }
+
+  #enter(join: JoinRequest, listener: MemberListener, onRefused: (error: unknown) => void): void {
+    this.#processLease?.hold();
+    this.#turnsOf(join.group).join(join, listener, onRefused);
+  }
+
+  /** Where topics come into being on first use, those that are missing do now. */
+  #enterAgain(
+    join: JoinRequest,
+    listener: MemberListener,
+    { error, onRefused }: { readonly error: unknown; readonly onRefused: (error: unknown) => void },
+  ): void {
+    const isUnknown = error instanceof Problem && error.code === "unknown_topic";
+    if (!isUnknown || !this.#deps.topics.createsOnFirstUse) return onRefused(error);
+    this.#createTopics(join.topics).then(() => this.#enter(join, listener, onRefused), onRefused);
   }
 
   /** When it rejects, the lease ends the membership. */

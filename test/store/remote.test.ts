@@ -665,8 +665,8 @@ async function joinGroup(
   const joined = await new Promise<Joined>((onJoined, onRefused) => {
     const policies = { missing: "earliest", outOfRange: "earliest" } as const;
     const request = { group, topics: names, memberId: undefined, instanceId: undefined, policies };
-    const listener = { onJoined, onRefused, onChange: () => {}, onEnd: () => {} };
-    memberships.join({ ...request, sessionTimeoutMs: 45_000 }, listener);
+    const listener = { onJoined, onChange: () => {}, onEnd: () => {} };
+    memberships.join({ ...request, sessionTimeoutMs: 45_000 }, listener, onRefused);
   });
   return { joined, close: () => memberships.close() };
 }

@@ -67,15 +67,18 @@ async function setUp(options: Options = {}) {
   const join = (request: Partial<JoinRequest> = {}): Promise<Joined> => {
     const newMemberId = chance.newId();
     return new Promise((resolve, reject) =>
-      turns.join(requestOf({ newMemberId, ...request }), {
-        onJoined: (joined) => {
-          told.push(`${newMemberId} joined${textOf(joined.owned)}`);
-          resolve(joined);
+      turns.join(
+        requestOf({ newMemberId, ...request }),
+        {
+          onJoined: (joined) => {
+            told.push(`${newMemberId} joined${textOf(joined.owned)}`);
+            resolve(joined);
+          },
+          onChange: (change) => told.push(`${newMemberId}${textOf(change)}`),
+          onEnd: (reason) => told.push(`${newMemberId} ${reason}`),
         },
-        onRefused: reject,
-        onChange: (change) => told.push(`${newMemberId}${textOf(change)}`),
-        onEnd: (reason) => told.push(`${newMemberId} ${reason}`),
-      }),
+        reject,
+      ),
     );
   };
   const holdExpiries = () => {

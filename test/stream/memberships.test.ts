@@ -57,12 +57,15 @@ function startServer(options: Options = {}) {
   const told: string[] = [];
   const join = (request: Partial<Request> = {}, name = "member"): Promise<Joined> =>
     new Promise((resolve, reject) =>
-      memberships.join(requestOf(request), {
-        onJoined: resolve,
-        onRefused: reject,
-        onChange: (change) => told.push(`${name} ${textOf(change)}`),
-        onEnd: (reason) => told.push(`${name} ${reason}`),
-      }),
+      memberships.join(
+        requestOf(request),
+        {
+          onJoined: resolve,
+          onChange: (change) => told.push(`${name} ${textOf(change)}`),
+          onEnd: (reason) => told.push(`${name} ${reason}`),
+        },
+        reject,
+      ),
     );
   return { watched, time, events, queue, topics, memberships, told, join };
 }
