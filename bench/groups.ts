@@ -1,4 +1,4 @@
-// bun run bench: what groups cost, on a local file and with two servers on a real sqld (durable, as its operator should
+// bun run bench, after the straight path: what groups cost, on a local file and with two servers on a real sqld (durable, as its operator should
 // run it). Every server, sqld and this client are processes of their own; times are from the client's request to the
 // frame that shows the effect.
 
@@ -101,7 +101,7 @@ async function measure(place: string, servers: readonly TestServer[]): Promise<v
   );
   const gaps = await gapsAtJoins(serverOf(0), serverOf(1));
   note(place, "gap in a partition that stays, while a member joins or leaves", summary(gaps.atJoins));
-  note(place, "the same without", summary(gaps.between));
+  note(place, "the longest of 100 ms without", summary(gaps.between));
   note(place, `${GROUPS} groups of one member, all assigned`, await manyGroups(serverOf));
   note(
     place,
