@@ -21,7 +21,7 @@ import { CLIENT_FRAME_BYTES_MAX, SOCKET_ANSWERS_BYTES_MAX } from "../protocol/li
 import { commitOffsets } from "../store/commits.ts";
 import { type Db, problemOf } from "../store/db.ts";
 import type { Topic } from "../store/topics.ts";
-import type { EndReason, MemberListener } from "./group-turns.ts";
+import type { EndReason, MemberListener } from "./local-members.ts";
 import type { Memberships } from "./memberships.ts";
 import { locate, reposition } from "./positions.ts";
 import { appendTo, findTarget, type ProduceDeps } from "./produce.ts";

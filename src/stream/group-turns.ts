@@ -3,7 +3,7 @@
 // together in the next. Another process may do the same at the same time: who writes second finds another version and
 // reads again.
 
-import type { GroupMember, GroupPicture, JoinRequest } from "../core/group-picture.ts";
+import type { GroupPicture, JoinRequest } from "../core/group-picture.ts";
 import {
   type GroupChange,
   type GroupPlan,
@@ -12,7 +12,6 @@ import {
   policyResets,
   timesNeededBy,
 } from "../core/group-plan.ts";
-import { type OwnershipChange, type ToldOwnerships, tellOwnership } from "../core/ownership.ts";
 import type { Log, Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
 import {
@@ -28,37 +27,12 @@ import type { GroupQuestion } from "../store/group-pictures.ts";
 import type { ChangedGroup, OffsetReset, PlannedChange } from "../store/groups.ts";
 import { findOffsetsAt } from "../store/places.ts";
 import type { WriteQueue } from "../store/write-queue.ts";
+import { LocalMembers, type MemberListener } from "./local-members.ts";
 
 /** Another process changed the group each time between reading and writing. */
 const CHANGE_ATTEMPTS_MAX = 20;
 /** Until the database is asked again for what it did not give. */
 const RETRY_MS = 1_000;
-
-export type EndReason = "replaced" | "expired";
-
-/** Called in the order in which things happen: onJoined first. Kept for as long as the membership: it should be small. */
-export interface MemberListener {
-  onJoined(joined: Joined): void;
-  onChange(change: OwnershipChange): void;
-  /** The membership is lost to others or to its lease; nothing follows. */
-  onEnd(reason: EndReason): void;
-}
-
-export interface Joined {
-  readonly memberId: string;
-  readonly membership: number;
-  readonly owned: OwnershipChange;
-}
-
-interface Holder {
-  readonly memberId: string;
-  readonly membership: number;
-  readonly instanceId: string | undefined;
-  readonly topics: readonly string[];
-  readonly listener: MemberListener;
-  readonly told: ToldOwnerships;
-  isJoined: boolean;
-}
 
 export interface ResetOutcome {
   readonly steps: readonly ResetStep[];
@@ -111,8 +85,7 @@ export interface GroupTurnsDeps {
 export class GroupTurns {
   readonly #group: string;
   readonly #deps: GroupTurnsDeps;
-  /** Of this process, by member id. */
-  readonly #holders = new Map<string, Holder>();
+  readonly #members = new LocalMembers();
   #pending: Pending[] = [];
   #isLookWanted = false;
   /** Of the group as its members here were told last. */
@@ -159,25 +132,19 @@ export class GroupTurns {
 
   /** The member is told nothing any more. */
   letGo({ memberId, membership }: Omit<MembershipRef, "group">): void {
-    if (this.#holders.get(memberId)?.membership !== membership) return;
-    this.#holders.delete(memberId);
-    this.#deps.onDone(this.#group);
+    if (this.#members.letGo({ memberId, membership })) this.#deps.onDone(this.#group);
   }
 
   get members(): readonly MembershipRef[] {
-    return [...this.#holders.values()].map(({ memberId, membership }) => ({
-      group: this.#group,
-      memberId,
-      membership,
-    }));
+    return this.#members.list().map((member) => ({ group: this.#group, ...member }));
   }
 
   hasTopic(topic: string): boolean {
-    return [...this.#holders.values()].some(({ topics }) => topics.includes(topic));
+    return this.#members.haveTopic(topic);
   }
 
   get isNeeded(): boolean {
-    return this.#holders.size > 0 || this.#running !== undefined || this.#cancelRetry !== undefined;
+    return this.#members.count > 0 || this.#running !== undefined || this.#cancelRetry !== undefined;
   }
 
   /** Resolves when no turn is under way. */
@@ -310,27 +277,9 @@ export class GroupTurns {
       const planned = plan.joins.find(({ change }) => change === pending.change);
       const before = plan.joinedBefore.get(pending.change);
       if (refusal) pending.onRefused(refusal);
-      else if (planned) this.#hold(pending, { memberId: planned.memberId, membership: version });
-      else if (before) this.#hold(pending, before);
+      else if (planned) this.#members.hold({ memberId: planned.memberId, membership: version }, pending);
+      else if (before) this.#members.hold(before, pending);
     }
-  }
-
-  #hold(
-    { request, listener }: Extract<Pending, { kind: "join" }>,
-    { memberId, membership }: Pick<GroupMember, "memberId" | "membership">,
-  ): void {
-    const before = this.#holders.get(memberId);
-    if (before) this.#end(before, "replaced");
-    const { instanceId, topics } = request;
-    this.#holders.set(memberId, {
-      memberId,
-      membership,
-      instanceId,
-      topics,
-      listener,
-      told: new Map(),
-      isJoined: false,
-    });
   }
 
   #fail(batch: readonly Pending[], error: unknown): void {
@@ -349,58 +298,24 @@ export class GroupTurns {
     });
   }
 
-  // ── the members of this process ────────────────────────────────────────────────────────────────────────
-
   #tell(picture: GroupPicture): void {
     const isOld = picture.version !== 0 && picture.version < this.#toldVersion; // a replica may lag
     if (isOld) return;
     this.#toldVersion = picture.version;
     this.#expectDue(picture);
-    const members = new Map(picture.members.map((member) => [member.memberId, member]));
-    for (const holder of [...this.#holders.values()]) {
-      const member = members.get(holder.memberId);
-      if (member?.membership === holder.membership) this.#tellHolder(holder, member, picture);
-      else this.#end(holder, isReplaced(holder, picture) ? "replaced" : "expired");
-    }
+    this.#members.tell(picture);
   }
 
   /** Whoever wrote it: when that process is gone this one carries it out. */
   #expectDue({ members, partitions }: GroupPicture): void {
-    const deadlines = partitions.flatMap(({ owner }) => owner?.revokeInMs ?? []);
-    const leases = members.map(({ expiresInMs }) => expiresInMs);
-    const nextInMs = Math.min(...deadlines, ...leases);
+    let nextInMs = Number.POSITIVE_INFINITY;
+    for (const { expiresInMs } of members) nextInMs = Math.min(nextInMs, expiresInMs);
+    for (const { owner } of partitions) nextInMs = Math.min(nextInMs, owner?.revokeInMs ?? nextInMs);
     if (Number.isFinite(nextInMs)) this.#deps.onDueIn(Math.max(0, nextInMs));
   }
-
-  #tellHolder(holder: Holder, member: GroupMember, picture: GroupPicture): void {
-    const { memberId, membership, listener } = holder;
-    const change = tellOwnership(holder.told, member, picture);
-    const isNews = change.gained.length + change.revoked.length + change.lost.length > 0;
-    if (holder.isJoined) {
-      if (isNews) listener.onChange(change);
-      return;
-    }
-    holder.isJoined = true;
-    listener.onJoined({ memberId, membership, owned: change });
-  }
-
-  #end(holder: Holder, reason: EndReason): void {
-    this.#holders.delete(holder.memberId);
-    if (!holder.isJoined)
-      holder.listener.onJoined({ ...holder, owned: { gained: [], revoked: [], lost: [] } });
-    holder.listener.onEnd(reason);
-  }
 }
 
-/** Who has taken a membership over has its memberId or its instanceId. */
-function isReplaced({ memberId, instanceId }: Holder, { members }: GroupPicture): boolean {
-  return members.some(
-    (member) =>
-      member.memberId === memberId || (instanceId !== undefined && member.instanceId === instanceId),
-  );
-}
-
-/** A plan's \`from\` says what it is about, so an ack in between refuses it. */
+/** A plan's `from` says what it is about, so an ack in between refuses it. */
 function isResetToPlace([first]: readonly Pending[]): boolean {
   return first?.kind === "reset" && first.request.target.kind === "place";
 }

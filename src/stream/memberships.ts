@@ -16,7 +16,8 @@ import { endMembershipsWithoutInstance, greetProcesses, renewLease } from "../st
 import type { Topics } from "../store/topics.ts";
 import type { WriteQueue } from "../store/write-queue.ts";
 import { GroupClock } from "./group-clock.ts";
-import { GroupTurns, type GroupTurnsDeps, type MemberListener, type ResetOutcome } from "./group-turns.ts";
+import { GroupTurns, type GroupTurnsDeps, type ResetOutcome } from "./group-turns.ts";
+import type { MemberListener } from "./local-members.ts";
 import { ProcessLease } from "./process-lease.ts";
 
 /** Longer statements would hold up the event loop, or be too large for a remote database. */

@@ -8,18 +8,17 @@ import type { JoinRequest } from "../../src/core/group-picture.ts";
 import type { Scheduler } from "../../src/core/ports.ts";
 import { Problem } from "../../src/core/problem.ts";
 import { type NewRecord, parseJsonProduce } from "../../src/core/produce-request.ts";
+import type { JoinResult } from "../../src/core/session/events.ts";
 import { BATCH_BYTES_MAX, INTEGER_MAX, RECORD_BYTES_MAX } from "../../src/protocol/limits.ts";
 import { commitOffsets } from "../../src/store/commits.ts";
 import { type Db, DbError } from "../../src/store/db.ts";
 import { openEmbeddedDb } from "../../src/store/embedded.ts";
-
 import { renewLease } from "../../src/store/leases.ts";
 import { migrate } from "../../src/store/migrations.ts";
 import { appendRecords, readChunk } from "../../src/store/records.ts";
 import { openRemoteDb, type RemoteDatabase } from "../../src/store/remote.ts";
 import { type Topic, Topics } from "../../src/store/topics.ts";
 import { WriteQueue } from "../../src/store/write-queue.ts";
-import type { Joined } from "../../src/stream/group-turns.ts";
 import { Memberships } from "../../src/stream/memberships.ts";
 import { CuttingProxy } from "../support/cutting-proxy.ts";
 import { fakeChance, turnOfTheLoop } from "../support/fake-time.ts";
@@ -656,13 +655,13 @@ const NOT_OF_THE_STORE = new Set(["embedded.ts", "sqlite-connection.ts", "remote
 async function joinGroup(
   { db, queue, topics }: Sides,
   { group, topics: names }: Pick<JoinRequest, "group" | "topics">,
-): Promise<{ joined: Joined; close(): Promise<void> }> {
+): Promise<{ joined: JoinResult; close(): Promise<void> }> {
   const chance = { random: Math.random, newId: () => crypto.randomUUID() };
   const processId = chance.newId();
   const deps = { db, queue, topics, scheduler: realTime, chance, log: () => {}, processId };
   const memberships = new Memberships(deps);
   await memberships.begin();
-  const joined = await new Promise<Joined>((onJoined, onRefused) => {
+  const joined = await new Promise<JoinResult>((onJoined, onRefused) => {
     const policies = { missing: "earliest", outOfRange: "earliest" } as const;
     const request = { group, topics: names, memberId: undefined, instanceId: undefined, policies };
     const listener = { onJoined, onChange: () => {}, onEnd: () => {} };

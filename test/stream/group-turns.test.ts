@@ -4,6 +4,7 @@ import type { OwnershipChange } from "../../src/core/ownership.ts";
 import { Problem } from "../../src/core/problem.ts";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
 import type { PlanTarget, ResetRequest } from "../../src/core/reset-plan.ts";
+import type { JoinResult } from "../../src/core/session/events.ts";
 import type { MembershipRef } from "../../src/core/session/state.ts";
 import type { Place } from "../../src/protocol/places.ts";
 import { commitOffsets } from "../../src/store/commits.ts";
@@ -13,7 +14,7 @@ import { writeGroups } from "../../src/store/groups.ts";
 import { appendRecords } from "../../src/store/records.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { WriteQueue } from "../../src/store/write-queue.ts";
-import { GroupTurns, type Joined } from "../../src/stream/group-turns.ts";
+import { GroupTurns } from "../../src/stream/group-turns.ts";
 import { failing, openTestDatabase, START_MS, WatchedDb } from "../support/database.ts";
 import { FakeTime, fakeChance } from "../support/fake-time.ts";
 
@@ -64,7 +65,7 @@ async function setUp(options: Options = {}) {
     onDone: () => noted.push("done"),
   });
   const told: string[] = [];
-  const join = (request: Partial<JoinRequest> = {}): Promise<Joined> => {
+  const join = (request: Partial<JoinRequest> = {}): Promise<JoinResult> => {
     const newMemberId = chance.newId();
     return new Promise((resolve, reject) =>
       turns.join(
@@ -113,9 +114,13 @@ function textOf({ gained, revoked, lost }: OwnershipChange): string {
   ].join("");
 }
 
-const refOf = ({ memberId, membership }: Joined): MembershipRef => ({ group: GROUP, memberId, membership });
-const leave = (joined: Joined) => ({ kind: "leave", member: refOf(joined) }) as const;
-const release = (joined: Joined, ...partitions: readonly number[]) =>
+const refOf = ({ memberId, membership }: JoinResult): MembershipRef => ({
+  group: GROUP,
+  memberId,
+  membership,
+});
+const leave = (joined: JoinResult) => ({ kind: "leave", member: refOf(joined) }) as const;
+const release = (joined: JoinResult, ...partitions: readonly number[]) =>
   ({
     kind: "release",
     member: refOf(joined),

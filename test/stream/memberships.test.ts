@@ -2,11 +2,11 @@ import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import type { JoinRequest } from "../../src/core/group-picture.ts";
 import type { OwnershipChange } from "../../src/core/ownership.ts";
 import { Problem } from "../../src/core/problem.ts";
+import type { JoinResult } from "../../src/core/session/events.ts";
 import type { MembershipRef } from "../../src/core/session/state.ts";
 import { type Db, DbError } from "../../src/store/db.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { WriteQueue } from "../../src/store/write-queue.ts";
-import type { Joined } from "../../src/stream/group-turns.ts";
 import { Memberships } from "../../src/stream/memberships.ts";
 import { failing, openTestDatabase, START_MS, WatchedDb } from "../support/database.ts";
 import { FakeTime, fakeChance } from "../support/fake-time.ts";
@@ -55,7 +55,7 @@ function startServer(options: Options = {}) {
   topics.onChange(({ topic }) => memberships.onTopicChange(topic));
   /** What members were told after they had joined, in order. */
   const told: string[] = [];
-  const join = (request: Partial<Request> = {}, name = "member"): Promise<Joined> =>
+  const join = (request: Partial<Request> = {}, name = "member"): Promise<JoinResult> =>
     new Promise((resolve, reject) =>
       memberships.join(
         requestOf(request),
@@ -112,13 +112,13 @@ function textOf({ gained, revoked, lost }: OwnershipChange): string {
   ].join(", ");
 }
 
-const refOf = ({ memberId, membership }: Joined, group = "billing"): MembershipRef => ({
+const refOf = ({ memberId, membership }: JoinResult, group = "billing"): MembershipRef => ({
   group,
   memberId,
   membership,
 });
 
-const ownedBy = ({ owned }: Joined) =>
+const ownedBy = ({ owned }: JoinResult) =>
   owned.gained.map(({ partitionId, generation }) => ({ partitionId, generation }));
 
 const members = () => database.rows("SELECT group_id, member_id, membership FROM members ORDER BY group_id");
