@@ -5,6 +5,7 @@
 ALTER TABLE members ADD COLUMN policies TEXT NOT NULL -- JSON: what to do where there is no usable committed offset
   DEFAULT '{"missing":"earliest","outOfRange":"earliest"}';
 ALTER TABLE members ADD COLUMN process_id TEXT;       -- the server process that holds its socket; NULL where there is only one
+ALTER TABLE members ADD COLUMN has_grace INTEGER NOT NULL DEFAULT 0; -- 1: an outage has lengthened the lease once since it was renewed
 
 ALTER TABLE assignments ADD COLUMN revoke_deadline INTEGER; -- until then its acks count; NULL while it is not revoked
 ALTER TABLE assignments ADD COLUMN reset TEXT;              -- JSON: the policy that gave the place; NULL where none did
@@ -12,7 +13,8 @@ ALTER TABLE assignments ADD COLUMN reset TEXT;              -- JSON: the policy 
 -- Server processes on a shared database: one that is gone renews its lease no more, and its members end with it.
 CREATE TABLE processes (
   process_id       TEXT    NOT NULL PRIMARY KEY,
-  lease_expires_at INTEGER NOT NULL
+  lease_expires_at INTEGER NOT NULL,
+  has_grace        INTEGER NOT NULL DEFAULT 0 -- as a member has
 ) STRICT, WITHOUT ROWID;
 
 -- When a membership ends unless somebody is heard of: its own lease, or before that its process's. A static member

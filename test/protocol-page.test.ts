@@ -183,6 +183,7 @@ describe("PROTOCOL.md", () => {
       limits.SUBSCRIPTIONS_PER_SOCKET_MAX,
       limits.TOPICS_PER_SUBSCRIPTION_MAX,
       limits.PARTITIONS_PER_SUBSCRIPTION_MAX,
+      limits.GROUP_BYTES_MAX,
       limits.ACK_ENTRIES_MAX,
       limits.PARTITIONS_PER_RESET_MAX,
       limits.ACK_ENTRIES_WAITING_MAX,

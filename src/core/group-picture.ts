@@ -19,6 +19,8 @@ export interface GroupMember {
   /** Distinguishes this membership from an earlier or later one of the same member. */
   readonly membership: number;
   readonly instanceId: string | null;
+  /** The server process that its socket hangs on; null where there is only one. */
+  readonly processId: string | null;
   readonly topics: readonly string[];
   readonly policies: ResetPolicies;
   /** Until the lease runs out, its own or its server process's; 0 or less: it has, and nobody has ended the membership yet. */
@@ -33,7 +35,8 @@ export interface GroupPartition {
   readonly logStartOffset: number;
   readonly logEndOffset: number;
   readonly committedOffset: number | null;
-  readonly metadata: string | null;
+  /** What was said with the last commit may be long: it is read where it is told. */
+  readonly hasMetadata: boolean;
   /** Null while nobody owns it. */
   readonly owner: Ownership | null;
   /** How many partitions of a topic of this name the group has seen; 0: it is new to the group. */
@@ -63,4 +66,22 @@ export interface JoinRequest {
   readonly newMemberId: string;
   readonly policies: ResetPolicies;
   readonly sessionTimeoutMs: number;
+}
+
+// ── its size ─────────────────────────────────────────────────────────────────────────────────────────────
+
+/** Ids, offsets, an owner and the names of all that: about what a row takes beside names of topics. */
+const PARTITION_BYTES = 350;
+const MEMBER_BYTES = 400;
+
+/** About what they take as the database tells them. */
+export function memberBytes(members: readonly Pick<GroupMember, "topics">[]): number {
+  let bytes = 0;
+  for (const { topics } of members) for (const topic of topics) bytes += topic.length + 3;
+  return bytes + members.length * MEMBER_BYTES;
+}
+
+/** About what they take as the database tells them. */
+export function partitionBytes(partitions: readonly Pick<GroupPartition, "topic">[]): number {
+  return partitions.reduce((sum, { topic }) => sum + topic.length + PARTITION_BYTES, 0);
 }

@@ -5,9 +5,16 @@
 // Only what moves is touched. A partition with a live owner is first revoked, and changes hands when the owner has let
 // it go or the deadline is over; a partition without one goes to its new owner at once, in a new generation.
 
-import { PARTITIONS_PER_SUBSCRIPTION_MAX } from "../protocol/limits.ts";
+import { GROUP_BYTES_MAX, PARTITIONS_PER_SUBSCRIPTION_MAX } from "../protocol/limits.ts";
 import { assignPartitions } from "./assignment.ts";
-import type { GroupMember, GroupPartition, GroupPicture, JoinRequest } from "./group-picture.ts";
+import {
+  type GroupMember,
+  type GroupPartition,
+  type GroupPicture,
+  type JoinRequest,
+  memberBytes,
+  partitionBytes,
+} from "./group-picture.ts";
 import type { TimePlace } from "./places.ts";
 import { Problem } from "./problem.ts";
 import type { MembershipRef } from "./session/state.ts";
@@ -237,7 +244,10 @@ function isTakenOver({ memberId, instanceId }: GroupMember, request: JoinRequest
   return memberId === request.memberId || (instanceId !== null && instanceId === request.instanceId);
 }
 
-function refuseJoin({ group, topics }: JoinRequest, { partitions }: GroupPicture): Problem | undefined {
+function refuseJoin(
+  { group, topics }: JoinRequest,
+  { members, partitions }: GroupPicture,
+): Problem | undefined {
   const found = partitions.filter(({ topic }) => topics.includes(topic));
   const known = new Set(found.map(({ topic }) => topic));
   const unknown = topics.find((topic) => !known.has(topic));
@@ -245,12 +255,17 @@ function refuseJoin({ group, topics }: JoinRequest, { partitions }: GroupPicture
     const why = `Cannot subscribe group "${group}" to topic "${unknown}": there is no such topic`;
     return new Problem("unknown_topic", why, { topic: unknown });
   }
-  if (found.length <= PARTITIONS_PER_SUBSCRIPTION_MAX) return undefined;
-  return new Problem(
-    "bad_request",
-    `Cannot subscribe group "${group}" to ${found.length} partitions: at most ${PARTITIONS_PER_SUBSCRIPTION_MAX} a subscription`,
-    { found: found.length, allowed: PARTITIONS_PER_SUBSCRIPTION_MAX },
-  );
+  if (found.length > PARTITIONS_PER_SUBSCRIPTION_MAX) {
+    return new Problem(
+      "bad_request",
+      `Cannot subscribe group "${group}" to ${found.length} partitions: at most ${PARTITIONS_PER_SUBSCRIPTION_MAX} a subscription`,
+      { found: found.length, allowed: PARTITIONS_PER_SUBSCRIPTION_MAX },
+    );
+  }
+  const bytes = Math.max(memberBytes([...members, { topics }]), partitionBytes(partitions));
+  if (bytes <= GROUP_BYTES_MAX) return undefined;
+  const why = `Cannot join group "${group}": with it the names of its members' topics, or of its partitions, take ${bytes} bytes, at most ${GROUP_BYTES_MAX}`;
+  return new Problem("conflict", why, { found: bytes, allowed: GROUP_BYTES_MAX });
 }
 
 // ── partitions ───────────────────────────────────────────────────────────────────────────────────────────

@@ -10,6 +10,9 @@ import { type UnplacedPartition, unplacedOf } from "./starts.ts";
 /** What a member was told last of each partition that it owns, by partition id. */
 export type ToldOwnerships = Map<number, { readonly generation: number; readonly isRevoked: boolean }>;
 
+/** By partition id, for those that untoldMetadata() names. */
+export type MetadataById = ReadonlyMap<number, string>;
+
 export interface OwnershipChange {
   readonly gained: readonly GainedPartition[];
   /** They go when all that was sent of them is acknowledged, when they are released, or at the deadline. */
@@ -34,11 +37,25 @@ export interface GainedPartition {
   readonly unplaced: UnplacedPartition | null;
 }
 
+/** The partitions whose metadata is to be told with them. */
+export function untoldMetadata(
+  told: ToldOwnerships,
+  { memberId }: Pick<GroupMember, "memberId">,
+  { partitions }: GroupPicture,
+): readonly number[] {
+  return partitions
+    .filter(
+      ({ hasMetadata, owner, partitionId }) =>
+        hasMetadata && owner?.memberId === memberId && told.get(partitionId)?.generation !== owner.generation,
+    )
+    .map(({ partitionId }) => partitionId);
+}
+
 /** Changes `told` to what is told now. */
 export function tellOwnership(
   told: ToldOwnerships,
   member: GroupMember,
-  { partitions }: GroupPicture,
+  { picture: { partitions }, metadata }: { readonly picture: GroupPicture; readonly metadata: MetadataById },
 ): OwnershipChange {
   const gained: GainedPartition[] = [];
   const revoked: OwnershipChange["revoked"][number][] = [];
@@ -50,7 +67,7 @@ export function tellOwnership(
     const { generation, revokeInMs } = owner;
     const before = told.get(partitionId);
     const isNew = before?.generation !== generation;
-    if (isNew) gained.push(gainedOf(partition, owner, member));
+    if (isNew) gained.push(gainedOf(partition, { owner, member, metadata }));
     const isRevoked = revokeInMs !== null;
     if (isRevoked && (isNew || !before.isRevoked))
       revoked.push({ partitionId, generation, deadlineMs: Math.max(0, revokeInMs) });
@@ -74,13 +91,18 @@ function forget(
   return lost;
 }
 
+interface Gained {
+  readonly owner: Ownership;
+  readonly member: GroupMember;
+  readonly metadata: MetadataById;
+}
+
 function gainedOf(
   partition: GroupPartition,
-  { generation, reset }: Ownership,
-  member: GroupMember,
+  { owner: { generation, reset }, member, metadata }: Gained,
 ): GainedPartition {
   const { topic, topicId, partition: number, partitionId, logStartOffset, logEndOffset } = partition;
-  const { committedOffset, metadata } = partition;
+  const { committedOffset } = partition;
   return {
     topic,
     topicId,
@@ -88,7 +110,7 @@ function gainedOf(
     partitionId,
     generation,
     committedOffset,
-    metadata,
+    metadata: metadata.get(partitionId) ?? null,
     logStartOffset,
     logEndOffset,
     reset,

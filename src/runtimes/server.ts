@@ -35,8 +35,15 @@ export type Server = ReturnType<typeof createServer>;
 
 export function createServer(deps: ServerDeps) {
   const { db, scheduler, chance, log, origins } = deps;
+  const connections = new Set<Connection>();
   const queue = new WriteQueue({ db, scheduler, chance, log });
-  const topics = new Topics({ db, queue, scheduler, createsOnFirstUse: deps.createsTopicsOnFirstUse });
+  const topics = new Topics({
+    db,
+    queue,
+    scheduler,
+    createsOnFirstUse: deps.createsTopicsOnFirstUse,
+    isWanted: (topic) => [...connections].some((connection) => connection.wantsTopic(topic)),
+  });
   const wakeUps = new WakeUps({ db, scheduler, log });
   const reads = new SharedReads({ db, scheduler });
   const fetches = new Fetches({ db, reads, wakeUps, scheduler });
@@ -50,10 +57,9 @@ export function createServer(deps: ServerDeps) {
     scheduler,
     log,
     onGroup: (group, version) => memberships.onGroupChange(group, version),
-    onTopics: () => topics.refresh(),
+    onTopics: (catalogVersion) => topics.refresh(catalogVersion),
     onOutage: () => memberships.noteOutage(),
   });
-  const connections = new Set<Connection>();
   let onLastClosed: (() => void) | undefined;
 
   topics.onChange((topicChange) => {

@@ -203,7 +203,6 @@ export function commitFromOutside({
   return {
     statements: statementsOf(COMMIT_FROM_OUTSIDE, { op, group_id: group, entries }),
     bytes: entries.length,
-    afterLostAnswer: "repeat",
     settle: (results) => {
       if (!isDone(results)) throw liveMembers(group);
       return outcomesOf(offsets, results[results.length - 2] ?? []);

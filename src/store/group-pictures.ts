@@ -3,6 +3,9 @@
 import type { GroupPicture } from "../core/group-picture.ts";
 import { type Db, numberColumn, type Row, type Statement } from "./db.ts";
 
+/** Of 4 KiB at most. */
+const METADATA_PER_READ_MAX = 500;
+
 // One statement for all that ask at the same time. Of each group version, members, owners and offsets are of one moment.
 // sqld parses no ORDER BY in an aggregate, so group_concat takes its rows from a subquery that is in order.
 const READ_PICTURES = `
@@ -13,6 +16,7 @@ const READ_PICTURES = `
     (SELECT group_concat(member) FROM (
        SELECT json_object(
                 'memberId', m.member_id, 'membership', m.membership, 'instanceId', m.instance_id,
+                'processId', m.process_id,
                 'topics', json(m.topics), 'policies', json(m.policies),
                 'expiresInMs', l.expires_at - clock.now_ms) AS member
        FROM members AS m
@@ -24,7 +28,8 @@ const READ_PICTURES = `
                 'topic', t.topic, 'topicId', t.topic_id,
                 'partition', p.partition, 'partitionId', p.partition_id,
                 'logStartOffset', p.log_start_offset, 'logEndOffset', p.log_end_offset,
-                'committedOffset', c.committed_offset, 'metadata', c.metadata,
+                'committedOffset', c.committed_offset,
+                'hasMetadata', json(iif(c.metadata IS NULL, 'false', 'true')),
                 'owner', CASE WHEN a.member_id IS NOT NULL THEN json_object(
                   'memberId', a.member_id, 'generation', a.generation,
                   'revokeInMs', a.revoke_deadline - clock.now_ms, 'reset', json(a.reset)) END,
@@ -75,10 +80,24 @@ function listColumn<T>(row: Row, column: string): readonly T[] {
   return JSON.parse(`[${row[column] ?? ""}]`);
 }
 
-/** About what its row takes, a long name or much metadata included. */
-export function pictureBytes({ partitions }: GroupPicture): number {
-  return partitions.reduce(
-    (sum, { topic, metadata }) => sum + 400 + topic.length + 4 * (metadata?.length ?? 0),
-    0,
-  );
+// ── what is told with a partition that is gained ─────────────────────────────────────────────────────────
+
+const READ_METADATA = `
+  SELECT partition_id, metadata FROM committed_offsets
+  WHERE group_id = :group_id AND partition_id IN (SELECT value FROM json_each(:partition_ids))
+    AND metadata IS NOT NULL`;
+
+/** By partition id. */
+export async function readMetadata(
+  db: Db,
+  group: string,
+  partitionIds: readonly number[],
+): Promise<ReadonlyMap<number, string>> {
+  const metadata = new Map<number, string>();
+  for (let first = 0; first < partitionIds.length; first += METADATA_PER_READ_MAX) {
+    const ids = JSON.stringify(partitionIds.slice(first, first + METADATA_PER_READ_MAX));
+    const rows = await db.read({ sql: READ_METADATA, args: { group_id: group, partition_ids: ids } });
+    for (const row of rows) metadata.set(numberColumn(row, "partition_id"), String(row.metadata));
+  }
+  return metadata;
 }

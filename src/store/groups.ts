@@ -5,11 +5,11 @@
 // that was read; every change gives the group a new version. So a plan made from an old picture does nothing, and
 // the caller reads again, see group-pictures.ts. (What an operator does to a group from outside is in group-changes.ts.)
 
-import type { GroupPicture } from "../core/group-picture.ts";
+import { type GroupPicture, memberBytes, partitionBytes } from "../core/group-picture.ts";
 import type { GroupPlan } from "../core/group-plan.ts";
 import { REVOKE_DEADLINE_MS } from "../protocol/limits.ts";
 import { numberColumn, type Statement } from "./db.ts";
-import { type GroupQuestion, pictureBytes, pictureOf, pictureStatement } from "./group-pictures.ts";
+import { type GroupQuestion, pictureOf, pictureStatement } from "./group-pictures.ts";
 import { renewProcessLease } from "./processes.ts";
 import type { Operation } from "./write-queue.ts";
 
@@ -17,7 +17,7 @@ import type { Operation } from "./write-queue.ts";
 const EXPIRY_PLAN_AGE_MAX_MS = 2_000;
 
 /** A remote database answers 10 MB at most, and says so when the write is done. */
-const PICTURE_BYTES_MAX = 2_000_000;
+const PICTURES_BYTES_MAX = 2_000_000;
 
 // Many plans of as many groups are written by one run of these statements. Each plan has its condition in `guard`, and
 // the others hold only for plans whose condition does. A plan's numbers begin at `base` above the sequence.
@@ -166,7 +166,7 @@ export interface ChangedGroup {
    * group is no longer the one that was planned from.
    */
   readonly version: number | undefined;
-  /** It was written so long after it was planned that no lease could be ended by it. */
+  /** It was to end leases, and written so long after it was planned that it did not. */
   readonly isLate: boolean;
   /** What the group is now; undefined where that is too much to be told with the outcome. */
   readonly picture: GroupPicture | undefined;
@@ -199,7 +199,8 @@ export function writeGroups(
       ? sqls.map((sql) => ({ sql, args: { plans: plansWith(list), ...args } }))
       : [];
   const joins = forEachOf("joins", [INSERT_MEMBERS], { process_id: processId });
-  const areShown = changes.reduce((sum, { picture }) => sum + pictureBytes(picture), 0) <= PICTURE_BYTES_MAX;
+  const bytesShown = changes.reduce((sum, { picture }) => sum + pictureBytes(picture), 0);
+  const areShown = bytesShown <= PICTURES_BYTES_MAX;
   const check = { plans: plansWith("gained", "expired", "exact"), plan_age_max_ms: EXPIRY_PLAN_AGE_MAX_MS };
   const statements: readonly Statement[] = [
     { sql: CHECK_PLANS, args: check },
@@ -229,9 +230,9 @@ export function writeGroups(
       const last = results.at(-1) ?? [];
       const versions = new Map(changed.map((row) => [String(row.group_id), numberColumn(row, "version")]));
       const nowMs = numberColumn(last[0], "now_ms");
-      return changes.map(({ picture: planned }, index) => ({
+      return changes.map(({ picture: planned, plan }, index) => ({
         version: versions.get(planned.group),
-        isLate: nowMs - planned.nowMs > EXPIRY_PLAN_AGE_MAX_MS,
+        isLate: plan.expiredMemberIds.length > 0 && nowMs - planned.nowMs > EXPIRY_PLAN_AGE_MAX_MS,
         picture: areShown ? pictureOf(last[index] ?? {}) : undefined,
       }));
     },
@@ -239,6 +240,10 @@ export function writeGroups(
 }
 
 type PlanList = keyof ReturnType<typeof planRow>["lists"];
+
+function pictureBytes({ members, partitions }: GroupPicture): number {
+  return memberBytes(members) + partitionBytes(partitions);
+}
 
 function questionOf({ picture: { group }, topics }: PlannedChange): GroupQuestion {
   return { group, topics };

@@ -3,13 +3,13 @@
 // leases of server processes are in processes.ts.)
 
 import type { MembershipRef } from "../core/session/state.ts";
-import { HEARTBEATS_PER_SESSION_TIMEOUT } from "../protocol/limits.ts";
+import { HEARTBEATS_PER_SESSION_TIMEOUT, PROCESS_LEASE_MS, REVOKE_DEADLINE_MS } from "../protocol/limits.ts";
 import { type Db, numberColumn } from "./db.ts";
 import { renewProcessLease } from "./processes.ts";
 import type { Operation } from "./write-queue.ts";
 
 const RENEW_LEASE = `
-  UPDATE members SET lease_expires_at = (SELECT now_ms FROM clock) + session_timeout_ms
+  UPDATE members SET lease_expires_at = (SELECT now_ms FROM clock) + session_timeout_ms, has_grace = 0
   WHERE group_id = :group_id AND member_id = :member_id AND membership = :membership
   RETURNING membership`;
 
@@ -27,19 +27,23 @@ export function renewLease({ group, memberId, membership }: MembershipRef): Oper
 // ── after an outage ──────────────────────────────────────────────────────────────────────────────────────
 
 const RENEW_OWN = `
-  UPDATE members SET lease_expires_at = (SELECT now_ms FROM clock) + session_timeout_ms
+  UPDATE members SET lease_expires_at = (SELECT now_ms FROM clock) + session_timeout_ms, has_grace = 0
   WHERE (group_id, member_id, membership) IN (
     SELECT own.value ->> 0, own.value ->> 1, own.value ->> 2 FROM json_each(:own) AS own)`;
 
 const GRACE_ENDS_AT = `(SELECT now_ms FROM clock) + session_timeout_ms / ${HEARTBEATS_PER_SESSION_TIMEOUT}`;
 
+// Once, until it is renewed: one server that often loses the database must not keep the dead of others alive.
 const GIVE_GRACE = `
-  UPDATE members SET lease_expires_at = ${GRACE_ENDS_AT} WHERE lease_expires_at < ${GRACE_ENDS_AT}`;
+  UPDATE members SET lease_expires_at = ${GRACE_ENDS_AT}, has_grace = 1
+  WHERE lease_expires_at < ${GRACE_ENDS_AT} AND NOT has_grace`;
 
 const GIVE_PROCESSES_GRACE = `
   UPDATE processes
   SET lease_expires_at = max(lease_expires_at, coalesce(
-    (SELECT max(${GRACE_ENDS_AT}) FROM members AS m WHERE m.process_id = processes.process_id), 0))`;
+        (SELECT max(${GRACE_ENDS_AT}) FROM members AS m WHERE m.process_id = processes.process_id), 0)),
+      has_grace = 1
+  WHERE NOT has_grace`;
 
 /** The members of this process have their whole session timeout again, and everybody's at least one heartbeat. */
 export function renewAfterOutage(own: readonly MembershipRef[], processId: string | null): Operation<void> {
@@ -52,6 +56,36 @@ export function renewAfterOutage(own: readonly MembershipRef[], processId: strin
       { sql: GIVE_PROCESSES_GRACE },
     ],
     bytes: refs.length,
+    afterLostAnswer: "repeat",
+    settle: () => undefined,
+  };
+}
+
+// ── a clock that is set back ─────────────────────────────────────────────────────────────────────────────
+
+/** Leases and deadlines that were written by a clock that was ahead are no longer than if they were written now. */
+export function shortenToClock(): Operation<void> {
+  return {
+    statements: [
+      {
+        sql: `
+          UPDATE members SET lease_expires_at = (SELECT now_ms FROM clock) + session_timeout_ms
+          WHERE lease_expires_at > (SELECT now_ms FROM clock) + session_timeout_ms`,
+      },
+      {
+        sql: `
+          UPDATE processes SET lease_expires_at = (SELECT now_ms FROM clock) + :lease_ms
+          WHERE lease_expires_at > (SELECT now_ms FROM clock) + :lease_ms`,
+        args: { lease_ms: PROCESS_LEASE_MS },
+      },
+      {
+        sql: `
+          UPDATE assignments SET revoke_deadline = (SELECT now_ms FROM clock) + :deadline_ms
+          WHERE revoke_deadline > (SELECT now_ms FROM clock) + :deadline_ms`,
+        args: { deadline_ms: REVOKE_DEADLINE_MS },
+      },
+    ],
+    bytes: 0,
     afterLostAnswer: "repeat",
     settle: () => undefined,
   };
@@ -96,7 +130,7 @@ export function greetProcesses(): Operation<void> {
   return {
     statements: [
       { sql: `${GIVE_GRACE} AND ${NOBODY_WAS_THERE}` },
-      { sql: `${GIVE_PROCESSES_GRACE} WHERE ${NOBODY_WAS_THERE}` },
+      { sql: `${GIVE_PROCESSES_GRACE} AND ${NOBODY_WAS_THERE}` },
     ],
     bytes: 0,
     afterLostAnswer: "repeat",

@@ -4,7 +4,7 @@ import type { PlaceFacts, TimePlace } from "../core/places.ts";
 import { timeOf } from "../core/places.ts";
 import type { Place, ResetPolicy } from "../protocol/places.ts";
 import { type Db, numberColumn } from "./db.ts";
-import { findOffsetAt } from "./time-index.ts";
+import { findOffsetsAtTimes } from "./time-index.ts";
 
 const READ_CLOCK = "SELECT now_ms FROM clock";
 
@@ -49,14 +49,14 @@ export async function findOffsetsAt(
   db: Db,
   wanted: readonly { readonly partitionId: number; readonly place: TimePlace }[],
 ): Promise<ReadonlyMap<number, number>> {
-  const offsets = new Map<number, number>();
-  if (wanted.length === 0) return offsets;
+  if (wanted.length === 0) return new Map();
   const [row] = await db.read({ sql: READ_CLOCK });
   const nowMs = numberColumn(row, "now_ms");
-  for (const { partitionId, place } of wanted) {
-    const timestamp = "ago" in place ? Math.max(0, nowMs - place.ago) : place.timestamp;
-    const offset = await findOffsetAt(db, { partitionId, timestamp });
-    if (offset !== undefined) offsets.set(partitionId, offset);
-  }
-  return offsets;
+  return findOffsetsAtTimes(
+    db,
+    wanted.map(({ partitionId, place }) => ({
+      partitionId,
+      timestamp: "ago" in place ? Math.max(0, nowMs - place.ago) : place.timestamp,
+    })),
+  );
 }

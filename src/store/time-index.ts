@@ -8,6 +8,8 @@ import { type Db, numberColumn, type Statement } from "./db.ts";
 
 /** Offsets a row; the migration fills the index by the same measure. */
 const INTERVAL_RECORDS = 1_000;
+/** Each reads up to so many records: more at once would hold up the event loop. */
+const LOOK_UPS_MAX = 100;
 
 // The maximum goes on from the last row, which the OFFSET leaves out. Timestamps are never below 0.
 const INDEX_TIMES = `
@@ -73,25 +75,42 @@ export class TimeIndexCadence {
 }
 
 // All below the last row whose maximum is lower is too early; from there on the first that is not is near.
-const FIND_OFFSET_AT = `
-  SELECT coalesce(
+const FIND_OFFSETS_AT = `
+  SELECT p.partition_id, coalesce(
     (SELECT r.offset FROM records AS r
      WHERE r.partition_id = p.partition_id
        AND r.offset >= max(p.log_start_offset, coalesce(
              (SELECT i.offset FROM time_index AS i
-              WHERE i.partition_id = p.partition_id AND i.max_timestamp < :timestamp
+              WHERE i.partition_id = p.partition_id AND i.max_timestamp < wanted.timestamp
               ORDER BY i.max_timestamp DESC, i.offset DESC LIMIT 1), 0))
-       AND r.timestamp >= :timestamp
+       AND r.timestamp >= wanted.timestamp
      ORDER BY r.offset LIMIT 1),
     p.log_end_offset) AS offset
-  FROM partitions AS p
-  WHERE p.partition_id = :partition_id`;
+  FROM (SELECT value ->> 0 AS partition_id, value ->> 1 AS timestamp FROM json_each(:wanted) LIMIT -1) AS wanted
+  JOIN partitions AS p ON p.partition_id = wanted.partition_id`;
 
-/** The lowest offset whose timestamp is at or after it, else the log end. Undefined where the partition is gone. */
-export async function findOffsetAt(
+export interface TimeQuestion {
+  readonly partitionId: number;
+  readonly timestamp: number;
+}
+
+/** The lowest offset whose timestamp is at or after it, else the log end, by partition id. One that is gone is left out. */
+export async function findOffsetsAtTimes(
   db: Db,
-  { partitionId, timestamp }: { readonly partitionId: number; readonly timestamp: number },
-): Promise<number | undefined> {
-  const [row] = await db.read({ sql: FIND_OFFSET_AT, args: { partition_id: partitionId, timestamp } });
-  return row && numberColumn(row, "offset");
+  wanted: readonly TimeQuestion[],
+): Promise<ReadonlyMap<number, number>> {
+  const offsets = new Map<number, number>();
+  for (let first = 0; first < wanted.length; first += LOOK_UPS_MAX) {
+    const pairs = wanted
+      .slice(first, first + LOOK_UPS_MAX)
+      .map(({ partitionId, timestamp }) => [partitionId, timestamp]);
+    const rows = await db.read({ sql: FIND_OFFSETS_AT, args: { wanted: JSON.stringify(pairs) } });
+    for (const row of rows) offsets.set(numberColumn(row, "partition_id"), numberColumn(row, "offset"));
+  }
+  return offsets;
+}
+
+/** Undefined where the partition is gone. */
+export async function findOffsetAt(db: Db, wanted: TimeQuestion): Promise<number | undefined> {
+  return (await findOffsetsAtTimes(db, [wanted])).get(wanted.partitionId);
 }

@@ -1,4 +1,8 @@
 // Owns `topics` and `partitions`: which topics there are. What is in a partition belongs to records.ts.
+//
+// What was found of a topic is remembered, and whatever is found to be different later is told. Looks and this server's
+// own changes overtake each other on their way here, so each brings along the version of the catalog that it saw: of
+// two that say something of a name the one with the higher version is right, whichever comes first, and no news is lost.
 
 import type { Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
@@ -38,11 +42,15 @@ export interface PartitionDescription {
   readonly bytes: number;
 }
 
+// One row without a topic where none of them is there: the version is told all the same.
 const FIND_TOPICS = `
-  SELECT t.topic, t.topic_id, json_group_array(p.partition_id) AS partition_ids
-  FROM topics AS t JOIN partitions AS p ON p.topic_id = t.topic_id
-  WHERE t.topic IN (SELECT value FROM json_each(:topics))
+  SELECT c.version, t.topic, t.topic_id, json_group_array(p.partition_id) AS partition_ids
+  FROM catalog AS c
+  LEFT JOIN topics AS t ON t.topic IN (SELECT value FROM json_each(:topics))
+  LEFT JOIN partitions AS p ON p.topic_id = t.topic_id
   GROUP BY t.topic_id`;
+
+const READ_VERSION = "SELECT version FROM catalog";
 
 const LIST_TOPICS = "SELECT topic, topic_id, partition_count FROM topics ORDER BY topic";
 
@@ -76,41 +84,56 @@ const RAISE_PARTITION_COUNT = `
 /** On a shared database what was found may have been changed by another process since. */
 const KEPT_MS = 1_000;
 const TOPICS_PER_LOOK_MAX = 100;
+/** So many names of topics that are gone are remembered before anybody asks whether they are still wanted. */
+const GONE_NAMES_UNASKED_MAX = 100;
 
 interface Known {
-  /** Undefined where it was there before and is not now. */
+  /** Undefined where it is gone. */
   readonly topic: Topic | undefined;
+  /** Of the catalog: as of it this is so. */
+  readonly version: number;
   /** Then it is looked up again. */
   readonly oldAtMs: number;
-  /** The look that found it, or the last one before it was made: what an earlier look brings later is older. */
-  readonly look: number;
+}
+
+interface TopicsDeps {
+  readonly db: Db;
+  readonly queue: WriteQueue;
+  readonly scheduler: Scheduler;
+  readonly createsOnFirstUse: boolean;
+  /** Somebody here waits for the topic, be it there or not: when it comes into being, that is told. */
+  readonly isWanted?: (topic: string) => boolean;
 }
 
 export class Topics {
   readonly #db: Db;
   readonly #queue: WriteQueue;
   readonly #scheduler: Scheduler;
+  readonly #isWanted: (topic: string) => boolean;
   /** A thousand who subscribe at once look up the same. */
   readonly #finds: Batches<string, Topic | null>;
-  /** What was found last of each name that was ever found: whatever is found later is told as a change of it. */
+  /** What was found last, of what is there and of what is gone and wanted: what is found later is told as a change. */
   readonly #knownByName = new Map<string, Known>();
-  /** How often this server has changed anything: what was read before that is not kept. */
-  #changes = 0;
-  #looks = 0;
+  /** Of these, those that are gone. */
+  readonly #goneNames = new Set<string>();
+  #goneNamesMax = GONE_NAMES_UNASKED_MAX;
+  /** As of it some topic was not there and was forgotten: whoever finds one as of an earlier version cannot trust it. */
+  #forgottenVersion = 0;
   readonly #listeners: ((change: TopicChange) => void)[] = [];
 
   readonly createsOnFirstUse: boolean;
 
-  constructor(deps: { db: Db; queue: WriteQueue; scheduler: Scheduler; createsOnFirstUse: boolean }) {
+  constructor(deps: TopicsDeps) {
     this.#db = deps.db;
     this.#queue = deps.queue;
     this.#scheduler = deps.scheduler;
+    this.#isWanted = deps.isWanted ?? (() => false);
     this.createsOnFirstUse = deps.createsOnFirstUse;
     this.#finds = new Batches({
       scheduler: deps.scheduler,
       requestsMax: TOPICS_PER_LOOK_MAX,
       run: async (names) => {
-        const found = await this.#look(names);
+        const { found } = await this.#look(names);
         return names.map((name) => found.get(name) ?? null);
       },
     });
@@ -137,9 +160,16 @@ export class Topics {
     return (await this.#finds.submit(topic)) ?? undefined;
   }
 
-  /** Something of the topics has changed, whoever did it. */
-  async refresh(): Promise<void> {
-    if (this.#knownByName.size > 0) await this.#look([...this.#knownByName.keys()]);
+  /**
+   * Something of the topics has changed, whoever did it. When it resolves all that is known is as of this version of the
+   * catalog or a later one, and what was news is told; where it rejects, it is for the caller to ask again.
+   */
+  async refresh(catalogVersion = 0): Promise<void> {
+    const names = [...this.#knownByName.keys()];
+    for (let first = 0; first < names.length; first += TOPICS_PER_LOOK_MAX) {
+      const { version } = await this.#look(names.slice(first, first + TOPICS_PER_LOOK_MAX));
+      if (version < catalogVersion) throw tooEarly(version, catalogVersion); // a replica may lag
+    }
   }
 
   /**
@@ -156,11 +186,11 @@ export class Topics {
     partitionCount: number | undefined,
   ): Promise<TopicDescription & { isNew: boolean }> {
     const put = putTopic(topic, partitionCount ?? DEFAULT_PARTITION_COUNT);
-    const { description, isNew, partitionIds, addedPartitionIds } = await this.#change(put);
+    const { outcome, version } = await this.#change(topic, put);
+    const { description, isNew, partitionIds, addedPartitionIds } = outcome;
     if (!description) throw tooManyTopics(topic);
-    const before = this.#knownByName.get(topic);
     const after = { topic, topicId: description.topicId, partitionIds };
-    this.#keep(topic, after);
+    const before = this.#keep(topic, after, version);
     // Another server may have changed it too since it was known here.
     if (before) this.#tellBetween(topic, before.topic, after);
     else if (addedPartitionIds.length > 0)
@@ -173,55 +203,82 @@ export class Topics {
 
   /** Its records are gone for everybody; the room that they take is given back later, see purges.ts. */
   async delete(topic: string): Promise<void> {
-    const partitionIds = await this.#change(deleteTopic(topic));
+    const { outcome: partitionIds, version } = await this.#change(topic, deleteTopic(topic));
     if (!partitionIds) {
       const why = `Cannot delete topic "${topic}": there is none of that name`;
       throw new Problem("unknown_topic", why, { topic });
     }
-    const before = this.#knownByName.get(topic);
-    if (before) this.#keep(topic, undefined);
+    const before = this.#keep(topic, undefined, version);
     // Another server may have made it anew since it was known here.
     const gone = [...new Set([...(before?.topic?.partitionIds ?? []), ...partitionIds])];
     this.#tell({ topic, change: "deleted", partitionIds: gone });
   }
 
-  async #change<T>(operation: Operation<T>): Promise<T> {
+  async #change<T>(topic: string, operation: Operation<T>): Promise<Versioned<T>> {
     try {
-      return await this.#queue.submit(operation);
+      return await this.#queue.submit(versioned(operation));
     } catch (error) {
-      this.#makeOld(); // the outcome may be unknown
+      if (error instanceof Problem && error.code === "outcome_unknown") this.#lookSoon(topic);
       throw error;
-    } finally {
-      this.#changes += 1;
     }
   }
 
-  async #look(names: readonly string[]): Promise<ReadonlyMap<string, Topic>> {
-    const changes = this.#changes;
-    this.#looks += 1;
-    const look = this.#looks;
-    const rows = await this.#db.read({ sql: FIND_TOPICS, args: { topics: JSON.stringify(names) } });
-    const found = new Map(rows.map(topicOf).map((topic) => [topic.topic, topic]));
-    if (this.#changes === changes)
-      for (const name of new Set(names)) this.#learn(name, found.get(name), look);
-    return found;
+  /** What has become of it is told. Where it cannot be read now, the next use of it looks again. */
+  #lookSoon(name: string): void {
+    const known = this.#knownByName.get(name);
+    if (known) this.#knownByName.set(name, { ...known, oldAtMs: Number.NEGATIVE_INFINITY });
+    this.findAgain({ topic: name }).catch(() => undefined);
   }
 
-  #learn(name: string, found: Topic | undefined, look: number): void {
-    const before = this.#knownByName.get(name);
-    if (before ? before.look > look : !found) return;
-    this.#keep(name, found, look);
+  async #look(names: readonly string[]): Promise<{ found: ReadonlyMap<string, Topic>; version: number }> {
+    const rows = await this.#db.read({ sql: FIND_TOPICS, args: { topics: JSON.stringify(names) } });
+    const version = versionOf(rows);
+    const topics = rows.filter((row) => row.topic !== null).map(topicOf);
+    const found = new Map(topics.map((topic) => [topic.topic, topic]));
+    for (const name of new Set(names)) this.#learn(name, found.get(name), version);
+    return { found, version };
+  }
+
+  #learn(name: string, found: Topic | undefined, version: number): void {
+    const before = this.#keep(name, found, version);
     if (before) this.#tellBetween(name, before.topic, found);
   }
 
-  #keep(name: string, topic: Topic | undefined, look = this.#looks): void {
-    const oldAtMs = this.#db.isShared ? this.#scheduler.nowMs() + KEPT_MS : Number.POSITIVE_INFINITY;
-    this.#knownByName.set(name, { topic, oldAtMs, look });
+  /** Returns what was known before; undefined where nothing was, or something newer is, which stays. */
+  #keep(name: string, topic: Topic | undefined, version: number): Known | undefined {
+    const before = this.#knownByName.get(name);
+    if (before && before.version > version) return undefined;
+    this.#goneNames.delete(name);
+    if (topic) this.#knownByName.set(name, { topic, version, oldAtMs: this.#oldAtMs(version) });
+    else this.#keepGone(name, version);
+    return before;
   }
 
-  #makeOld(): void {
-    for (const [name, known] of this.#knownByName)
-      this.#knownByName.set(name, { ...known, oldAtMs: Number.NEGATIVE_INFINITY });
+  #oldAtMs(version: number): number {
+    if (version < this.#forgottenVersion) return Number.NEGATIVE_INFINITY;
+    return this.#db.isShared ? this.#scheduler.nowMs() + KEPT_MS : Number.POSITIVE_INFINITY;
+  }
+
+  #keepGone(name: string, version: number): void {
+    if (!this.#isWanted(name)) return this.#forget(name, version);
+    this.#knownByName.set(name, { topic: undefined, version, oldAtMs: Number.NEGATIVE_INFINITY });
+    this.#goneNames.add(name);
+    if (this.#goneNames.size > this.#goneNamesMax) this.#forgetUnwanted();
+  }
+
+  /** Not before they are twice as many as were wanted the last time: to ask for each may take long. */
+  #forgetUnwanted(): void {
+    for (const name of this.#goneNames) {
+      const version = this.#knownByName.get(name)?.version ?? 0;
+      if (!this.#isWanted(name)) this.#forget(name, version);
+    }
+    this.#goneNamesMax = GONE_NAMES_UNASKED_MAX + 2 * this.#goneNames.size;
+  }
+
+  #forget(name: string, version: number): void {
+    this.#knownByName.delete(name);
+    this.#goneNames.delete(name);
+    this.#forgottenVersion = Math.max(this.#forgottenVersion, version);
   }
 
   #tellBetween(name: string, before: Topic | undefined, after: Topic | undefined): void {
@@ -247,6 +304,35 @@ export function unknownTopic(topic: string): Problem {
     `There is no topic "${topic}": create it with PUT /v1/topics/${topic}`,
     { topic },
   );
+}
+
+function tooEarly(found: number, wanted: number): Error {
+  return new Error(
+    `Topics were read as of version ${found} of the catalog, version ${wanted} was seen before`,
+  );
+}
+
+interface Versioned<T> {
+  readonly outcome: T;
+  /** Of the catalog, when the operation was done. */
+  readonly version: number;
+}
+
+function versioned<T>({ statements, bytes, afterLostAnswer, settle }: Operation<T>): Operation<Versioned<T>> {
+  return {
+    statements: [...statements, { sql: READ_VERSION }],
+    bytes,
+    ...(afterLostAnswer === "repeat" ? { afterLostAnswer } : {}),
+    settle: (results) => ({
+      outcome: settle(results.slice(0, -1)),
+      version: versionOf(results.at(-1) ?? []),
+    }),
+  };
+}
+
+/** In every row the same. */
+function versionOf([row = {}]: Rows): number {
+  return numberColumn(row, "version");
 }
 
 interface PutOutcome {

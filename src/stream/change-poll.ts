@@ -15,7 +15,8 @@ export interface ChangePollDeps {
   readonly scheduler: Scheduler;
   readonly log: Log;
   readonly onGroup: (group: string, version: number) => void;
-  readonly onTopics: () => Promise<void>;
+  /** They have changed up to this version. What it rejects is asked again: nothing else would tell of these changes. */
+  readonly onTopics: (catalogVersion: number) => Promise<void>;
   /** The database does not answer. */
   readonly onOutage: () => void;
 }
@@ -63,7 +64,7 @@ export class ChangePoll {
     try {
       const { groups, ...seen } = await readChanges(db, this.#seen);
       for (const [group, version] of groups) onGroup(group, version);
-      if (seen.catalogVersion !== this.#seen.catalogVersion) await onTopics();
+      if (seen.catalogVersion !== this.#seen.catalogVersion) await onTopics(seen.catalogVersion);
       this.#seen = seen;
       this.#failingSinceMs = undefined;
     } catch (error) {

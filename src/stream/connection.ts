@@ -119,6 +119,11 @@ export class Connection implements SocketHandlers {
     this.#dispatch({ type: "topicChanged", ...change });
   }
 
+  /** A subscription names it, whether it is there or not. */
+  wantsTopic(topic: string): boolean {
+    return [...this.#session.subscriptions.values()].some(({ topics }) => topics.includes(topic));
+  }
+
   /** The server is about to stop. */
   drain(retryAfterMs: number): void {
     this.#dispatch({ type: "draining", retryAfterMs });

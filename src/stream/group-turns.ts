@@ -22,8 +22,8 @@ import {
   timesNeededByReset,
 } from "../core/reset-plan.ts";
 import type { MembershipRef } from "../core/session/state.ts";
-import type { Db } from "../store/db.ts";
-import type { GroupQuestion } from "../store/group-pictures.ts";
+import { type Db, DbError } from "../store/db.ts";
+import { type GroupQuestion, readMetadata } from "../store/group-pictures.ts";
 import type { ChangedGroup, OffsetReset, PlannedChange } from "../store/groups.ts";
 import { findOffsetsAt } from "../store/places.ts";
 import type { WriteQueue } from "../store/write-queue.ts";
@@ -31,8 +31,9 @@ import { LocalMembers, type MemberListener } from "./local-members.ts";
 
 /** Another process changed the group each time between reading and writing. */
 const CHANGE_ATTEMPTS_MAX = 20;
-/** Until the database is asked again for what it did not give. */
+/** Until the database is asked again for what it did not give; longer each time where it refuses. */
 const RETRY_MS = 1_000;
+const RETRY_MAX_MS = 30_000;
 
 export interface ResetOutcome {
   readonly steps: readonly ResetStep[];
@@ -70,8 +71,10 @@ export interface GroupTurnsDeps {
   readonly queue: WriteQueue;
   readonly read: (question: GroupQuestion) => Promise<GroupPicture>;
   readonly write: (change: PlannedChange) => Promise<ChangedGroup>;
+  /** Of this server, where others share the database. */
+  readonly processId: string | null;
   /** False while leases may have run out through no fault of their members. */
-  readonly mayExpire: () => boolean;
+  readonly mayExpire: (databaseMs: number) => boolean;
   readonly scheduler: Scheduler;
   readonly log: Log;
   /** Something of the group is due that much later. */
@@ -87,9 +90,15 @@ export class GroupTurns {
   readonly #deps: GroupTurnsDeps;
   readonly #members = new LocalMembers();
   #pending: Pending[] = [];
+  /** What is being decided and written. */
+  #underWay: readonly Pending[] = [];
   #isLookWanted = false;
   /** Of the group as its members here were told last. */
   #toldVersion = 0;
+  /** A join may have been written whose client was told that it failed. */
+  #mayHaveOrphans = false;
+  /** How often the database has refused what is to be done, one time after the other. */
+  #refusals = 0;
   #running: Promise<void> | undefined;
   #cancelRetry: (() => void) | undefined;
 
@@ -139,8 +148,10 @@ export class GroupTurns {
     return this.#members.list().map((member) => ({ group: this.#group, ...member }));
   }
 
+  /** Whether a member here subscribes to it, or is about to. */
   hasTopic(topic: string): boolean {
-    return this.#members.haveTopic(topic);
+    const asked = [...this.#underWay, ...this.#pending];
+    return this.#members.haveTopic(topic) || topicsOf(asked).includes(topic);
   }
 
   get isNeeded(): boolean {
@@ -167,8 +178,10 @@ export class GroupTurns {
     await new Promise<void>((resolve) => this.#deps.scheduler.soon(resolve));
     while (this.#isWanted) {
       this.#isLookWanted = false;
-      await this.#turn(this.#takeBatch());
+      this.#underWay = this.#takeBatch();
+      await this.#turn(this.#underWay);
     }
+    this.#underWay = [];
     this.#running = undefined;
     this.#deps.onDone(this.#group);
   }
@@ -197,9 +210,9 @@ export class GroupTurns {
     try {
       let picture = await read({ group: this.#group, topics });
       for (let attempt = 0; attempt < CHANGE_ATTEMPTS_MAX; attempt += 1) {
-        if (!isFenced) this.#tell(picture);
+        if (!isFenced) await this.#tell(picture);
         const decision = await this.#decide(picture, left);
-        if (!decision) return;
+        if (!decision) return this.#succeed();
         const change = { ...decision, op: queue.nextOp(), picture, topics };
         const changed = await write(change);
         // The write has waited for long, and so may have the renewals of others.
@@ -215,13 +228,15 @@ export class GroupTurns {
         const shown = isVoidReset ? undefined : changed.picture;
         picture = shown ?? (await read({ group: this.#group, topics }));
       }
-      throw new Problem(
-        "unavailable",
-        `Group "${this.#group}" changed ${CHANGE_ATTEMPTS_MAX} times meanwhile`,
-      );
+      this.#giveUp(left);
     } catch (error) {
       this.#fail(left, error);
     }
+  }
+
+  #succeed(): void {
+    this.#refusals = 0;
+    this.#mayHaveOrphans = false;
   }
 
   /**
@@ -239,8 +254,9 @@ export class GroupTurns {
   async #decide(picture: GroupPicture, batch: readonly Pending[]): Promise<Decision | undefined> {
     const [first] = batch;
     if (first?.kind === "reset") return this.#decideReset(picture, first);
-    const changes = batch.flatMap((pending) => (pending.kind === "reset" ? [] : [pending.change]));
-    const plan = planGroup(picture, changes, { mayExpire: this.#deps.mayExpire() });
+    const asked = batch.flatMap((pending) => (pending.kind === "reset" ? [] : [pending.change]));
+    const changes = this.#mayHaveOrphans ? [...asked, ...this.#orphansIn(picture)] : asked;
+    const plan = planGroup(picture, changes, { mayExpire: this.#deps.mayExpire(picture.nowMs) });
     if (isIdle(plan)) {
       if (plan.joinedBefore.size > 0) this.#isLookWanted = true; // tells them what they have
       this.#settle(batch, { plan, resets: [] }, picture.version);
@@ -251,6 +267,18 @@ export class GroupTurns {
       ({ memberId, ...reset }): OffsetReset => ({ ...reset, actor: `member ${memberId}`, isExact: false }),
     );
     return { plan, resets };
+  }
+
+  /** Members that hang on this process and that nobody here holds. */
+  #orphansIn({ members }: GroupPicture): readonly GroupChange[] {
+    const { processId } = this.#deps;
+    return members
+      .filter((member) => member.processId === processId && member.instanceId === null)
+      .filter((member) => !this.#members.has(member))
+      .map(({ memberId, membership }) => ({
+        kind: "leave",
+        member: { group: this.#group, memberId, membership },
+      }));
   }
 
   async #decideReset(
@@ -282,28 +310,43 @@ export class GroupTurns {
     }
   }
 
-  #fail(batch: readonly Pending[], error: unknown): void {
-    const isRefusal = error instanceof Problem && !error.isRetriable;
+  /** Others were faster each time; no outage. */
+  #giveUp(batch: readonly Pending[]): void {
+    const why = `Group "${this.#group}" changed ${CHANGE_ATTEMPTS_MAX} times meanwhile`;
+    this.#refuse(batch, new Problem("unavailable", why));
+    this.#isLookWanted = true;
+  }
+
+  #refuse(batch: readonly Pending[], error: unknown): void {
     for (const pending of batch) {
       if (pending.kind === "join") pending.onRefused(error);
       else pending.reject(error);
     }
-    if (isRefusal) return;
+  }
+
+  #fail(batch: readonly Pending[], error: unknown): void {
+    this.#refuse(batch, error);
+    if (error instanceof Problem && !error.isRetriable && error.code !== "internal") return;
     this.#deps.log("group not changed", { group: this.#group, message: String(error) });
-    this.#deps.onOutage();
+    this.#mayHaveOrphans ||= isUnknown(error);
+    this.#refusals = isOutage(error) ? 0 : this.#refusals + 1;
+    if (this.#refusals === 0) this.#deps.onOutage();
     this.#cancelRetry?.();
-    this.#cancelRetry = this.#deps.scheduler.after(RETRY_MS, () => {
+    const delayMs = Math.min(RETRY_MAX_MS, RETRY_MS * 2 ** this.#refusals);
+    this.#cancelRetry = this.#deps.scheduler.after(delayMs, () => {
       this.#cancelRetry = undefined;
       this.look();
     });
   }
 
-  #tell(picture: GroupPicture): void {
+  async #tell(picture: GroupPicture): Promise<void> {
     const isOld = picture.version !== 0 && picture.version < this.#toldVersion; // a replica may lag
     if (isOld) return;
-    this.#toldVersion = picture.version;
     this.#expectDue(picture);
-    this.#members.tell(picture);
+    // Until it is told nobody commits in a new generation, so what is read now belongs to the picture.
+    const untold = this.#members.untoldMetadata(picture);
+    this.#members.tell(picture, await readMetadata(this.#deps.db, this.#group, untold));
+    this.#toldVersion = picture.version;
   }
 
   /** Whoever wrote it: when that process is gone this one carries it out. */
@@ -313,6 +356,16 @@ export class GroupTurns {
     for (const { owner } of partitions) nextInMs = Math.min(nextInMs, owner?.revokeInMs ?? nextInMs);
     if (Number.isFinite(nextInMs)) this.#deps.onDueIn(Math.max(0, nextInMs));
   }
+}
+
+/** The database did not answer: whoever was to renew a lease could not. */
+function isOutage(error: unknown): boolean {
+  if (error instanceof DbError) return error.failure !== "rejected";
+  return error instanceof Problem && (error.code === "unavailable" || error.code === "outcome_unknown");
+}
+
+function isUnknown(error: unknown): boolean {
+  return error instanceof Problem && error.code === "outcome_unknown";
 }
 
 /** A plan's `from` says what it is about, so an ack in between refuses it. */

@@ -1,7 +1,13 @@
 // The members of one group that hang on this process: what each was told last, and what a new picture has to tell it.
 
 import type { GroupMember, GroupPicture, JoinRequest } from "../core/group-picture.ts";
-import { type OwnershipChange, type ToldOwnerships, tellOwnership } from "../core/ownership.ts";
+import {
+  type MetadataById,
+  type OwnershipChange,
+  type ToldOwnerships,
+  tellOwnership,
+  untoldMetadata,
+} from "../core/ownership.ts";
 import type { JoinResult } from "../core/session/events.ts";
 
 export type EndReason = "replaced" | "expired";
@@ -63,15 +69,23 @@ export class LocalMembers {
 
   /** Nothing is told to it any more. False where it is not here, or another membership by now. */
   letGo({ memberId, membership }: MembershipName): boolean {
-    if (this.#holdersById.get(memberId)?.membership !== membership) return false;
-    return this.#holdersById.delete(memberId);
+    return this.has({ memberId, membership }) && this.#holdersById.delete(memberId);
   }
 
-  tell(picture: GroupPicture): void {
+  has({ memberId, membership }: MembershipName): boolean {
+    return this.#holdersById.get(memberId)?.membership === membership;
+  }
+
+  /** The partitions whose metadata the next picture is to be told with. */
+  untoldMetadata(picture: GroupPicture): readonly number[] {
+    return [...this.#holdersById.values()].flatMap((holder) => untoldMetadata(holder.told, holder, picture));
+  }
+
+  tell(picture: GroupPicture, metadata: MetadataById): void {
     const members = new Map(picture.members.map((member) => [member.memberId, member]));
     for (const holder of [...this.#holdersById.values()]) {
       const member = members.get(holder.memberId);
-      if (member?.membership === holder.membership) tellHolder(holder, member, picture);
+      if (member?.membership === holder.membership) tellHolder(holder, member, { picture, metadata });
       else this.#end(holder, isReplaced(holder, picture) ? "replaced" : "expired");
     }
   }
@@ -86,9 +100,9 @@ export class LocalMembers {
 
 const NOTHING_OWNED: OwnershipChange = { gained: [], revoked: [], lost: [] };
 
-function tellHolder(holder: Holder, member: GroupMember, picture: GroupPicture): void {
+function tellHolder(holder: Holder, member: GroupMember, news: Parameters<typeof tellOwnership>[2]): void {
   const { memberId, membership, listener } = holder;
-  const change = tellOwnership(holder.told, member, picture);
+  const change = tellOwnership(holder.told, member, news);
   const isNews = change.gained.length + change.revoked.length + change.lost.length > 0;
   if (holder.isJoined) {
     if (isNews) listener.onChange(change);

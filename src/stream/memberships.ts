@@ -51,6 +51,7 @@ export class Memberships {
       log,
       onDue: (groups) => this.#look(groups),
       ownMembers: () => [...this.#turnsByGroup.values()].flatMap(({ members }) => members),
+      onOutageOver: () => this.#lookAtAll(),
       processId,
     });
     if (processId !== null) {
@@ -79,7 +80,8 @@ export class Memberships {
         if (!changed) throw new Error("A plan was written without an outcome");
         return changed;
       },
-      mayExpire: () => this.#clock.mayExpire,
+      processId,
+      mayExpire: (databaseMs) => this.#clock.mayExpire(databaseMs),
       scheduler,
       log,
       onDueIn: (ms) => this.#clock.expectIn(ms),
@@ -221,6 +223,10 @@ export class Memberships {
 
   #look(groups: readonly string[]): void {
     for (const group of groups) this.#turnsOf(group).look();
+  }
+
+  #lookAtAll(): void {
+    for (const turns of this.#turnsByGroup.values()) turns.look();
   }
 
   #letGo(member: MembershipRef): void {

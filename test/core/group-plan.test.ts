@@ -9,7 +9,7 @@ import {
   policyResets,
   timesNeededBy,
 } from "../../src/core/group-plan.ts";
-import { PARTITIONS_PER_SUBSCRIPTION_MAX } from "../../src/protocol/limits.ts";
+import { GROUP_BYTES_MAX, PARTITIONS_PER_SUBSCRIPTION_MAX } from "../../src/protocol/limits.ts";
 import {
   anyHistory,
   checkBalance,
@@ -796,5 +796,32 @@ describe("any history of a group", () => {
       }),
       runs,
     );
+  });
+});
+
+describe("a join of a group that is large", () => {
+  const longName = (index: number) => `${String(index).padStart(3, "0")}${"x".repeat(246)}`;
+  const names = Array.from({ length: 100 }, (_, index) => longName(index));
+  const partitions = names.map((topic, index) => partitionOf({ topic, topicId: 100 + index }));
+  /** 100 topics of 249 characters, and 400 bytes for the member. */
+  const BYTES_EACH = 400 + 100 * (249 + 3);
+  const most = Math.floor(GROUP_BYTES_MAX / BYTES_EACH);
+  const groupOf = (count: number) =>
+    pictureOf(
+      Array.from({ length: count }, (_, index) => memberOf(`m${index}`, { topics: names })),
+      partitions,
+    );
+
+  test("is taken while the database can tell of all members at once", () => {
+    const { joins, refusals } = plan(groupOf(most - 1), joinOf("last", { topics: names }));
+    expect([joins.length, refusals.size]).toEqual([1, 0]);
+  });
+
+  test("and above that is a conflict that says what it takes", () => {
+    const { joins, refusals } = plan(groupOf(most), joinOf("last", { topics: names }));
+    expect(joins).toEqual([]);
+    expect([...refusals.values()]).toMatchObject([
+      { code: "conflict", facts: { found: (most + 1) * BYTES_EACH, allowed: GROUP_BYTES_MAX } },
+    ]);
   });
 });

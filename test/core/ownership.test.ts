@@ -1,9 +1,10 @@
 import { describe, expect, test } from "bun:test";
-import type { GroupPartition, Ownership } from "../../src/core/group-picture.ts";
-import { type ToldOwnerships, tellOwnership } from "../../src/core/ownership.ts";
+import type { GroupPartition, GroupPicture, Ownership } from "../../src/core/group-picture.ts";
+import { type ToldOwnerships, tellOwnership, untoldMetadata } from "../../src/core/ownership.ts";
 import { memberOf, partitionOf, pictureOf, topicOf } from "../support/group-picture.ts";
 
 const ID = 70_000;
+const METADATA = new Map([[ID, "m"]]);
 const NOTHING = { gained: [], revoked: [], lost: [] };
 const OWNED: Ownership = { memberId: "a", generation: 5, revokeInMs: null, reset: null };
 
@@ -15,7 +16,11 @@ const owned = (owner: Ownership | null, about: Partial<GroupPartition> = {}) => 
 /** What member "a" is told of one picture after the other. */
 function tell(...pictures: readonly (readonly GroupPartition[])[]) {
   const told: ToldOwnerships = new Map();
-  return pictures.map((partitions) => tellOwnership(told, memberOf("a"), pictureOf(["a", "b"], partitions)));
+  return pictures.map((partitions) => tellNext(told, pictureOf(["a", "b"], partitions)));
+}
+
+function tellNext(told: ToldOwnerships, picture: GroupPicture, member = memberOf("a")) {
+  return tellOwnership(told, member, { picture, metadata: METADATA });
 }
 
 /** What it is told last. */
@@ -23,7 +28,7 @@ const last = (...pictures: readonly (readonly GroupPartition[])[]) => tell(...pi
 
 describe("tellOwnership()", () => {
   test("says all that there is to know of a gained partition", () => {
-    expect(last(owned(OWNED, { metadata: "m" }))).toEqual({
+    expect(last(owned(OWNED, { hasMetadata: true }))).toEqual({
       gained: [
         {
           topic: "orders",
@@ -57,7 +62,7 @@ describe("tellOwnership()", () => {
       partitionOf({ owner: OWNED, partition: 1, committedOffset: 0 }),
       partitionOf({ owner: OWNED, partition: 2 }),
     ];
-    const { gained } = tellOwnership(told, member, pictureOf([member], partitions));
+    const { gained } = tellNext(told, pictureOf([member], partitions), member);
     expect(gained.map(({ unplaced }) => unplaced?.code)).toEqual([
       "no_committed_offset",
       undefined,
@@ -146,12 +151,12 @@ describe("tellOwnership()", () => {
 
   test("leaves in `told` what the member has, and nothing else", () => {
     const told: ToldOwnerships = new Map();
-    tellOwnership(told, memberOf("a"), pictureOf(["a"], topicOf("orders", ["a", "a~", "b", null])));
+    tellNext(told, pictureOf(["a"], topicOf("orders", ["a", "a~", "b", null])));
     expect([...told]).toEqual([
       [70_000, { generation: 100, isRevoked: false }],
       [70_001, { generation: 101, isRevoked: true }],
     ]);
-    tellOwnership(told, memberOf("a"), pictureOf(["a"], topicOf("orders", [null, "a~", "b", null])));
+    tellNext(told, pictureOf(["a"], topicOf("orders", [null, "a~", "b", null])));
     expect([...told.keys()]).toEqual([70_001]);
   });
 
@@ -166,5 +171,21 @@ describe("tellOwnership()", () => {
         { partitionId: 80_000, reason: "topic_deleted" },
       ],
     });
+  });
+});
+
+describe("untoldMetadata()", () => {
+  test("names what is gained with metadata, until it is told", () => {
+    const partitions = [
+      partitionOf({ owner: OWNED, hasMetadata: true }),
+      partitionOf({ owner: OWNED, partition: 1 }),
+      partitionOf({ owner: { ...OWNED, memberId: "b" }, partition: 2, hasMetadata: true }),
+      partitionOf({ owner: null, partition: 3, hasMetadata: true }),
+    ];
+    const picture = pictureOf(["a", "b"], partitions);
+    const told: ToldOwnerships = new Map();
+    expect(untoldMetadata(told, memberOf("a"), picture)).toEqual([ID]);
+    tellNext(told, picture);
+    expect(untoldMetadata(told, memberOf("a"), picture)).toEqual([]);
   });
 });

@@ -321,7 +321,7 @@ describe("migrate() of a file of version 3", () => {
       partitions: [
         {
           committedOffset: 5,
-          metadata: "five",
+          hasMetadata: true,
           owner: { memberId: "m1", generation: 2, revokeInMs: null, reset: null },
         },
       ],

@@ -268,6 +268,9 @@ describe("findOffsetAt()", () => {
     const other = await database.openSecond();
     const plan = await other.read({ ...statement, sql: `EXPLAIN QUERY PLAN ${statement?.sql}` });
     expect(plan.map(({ detail }) => detail)).toEqual([
+      "CO-ROUTINE wanted",
+      "SCAN json_each VIRTUAL TABLE INDEX 1:",
+      "SCAN wanted",
       "SEARCH p USING INTEGER PRIMARY KEY (rowid=?)",
       "CORRELATED SCALAR SUBQUERY 2",
       "SEARCH r USING PRIMARY KEY (partition_id=? AND offset>?)",

@@ -30,7 +30,7 @@ async function join(group: string, ...topicNames: string[]): Promise<void> {
     [
       "UPDATE sequence SET last = last + 1 WHERE length(:names) > 0 AND length(:group) > 0",
       "INSERT INTO groups SELECT :group, last, 0 FROM sequence WHERE length(:names) > 0",
-      "INSERT INTO members SELECT :group, 'm', NULL, last, :names, 10000, 0, 9e15, '{}', NULL FROM sequence",
+      "INSERT INTO members SELECT :group, 'm', NULL, last, :names, 10000, 0, 9e15, '{}', NULL, 0 FROM sequence",
       `INSERT INTO group_topics SELECT DISTINCT :group, t.topic, t.topic_id, t.partition_count ${partitions}`,
       `INSERT INTO assignments SELECT :group, p.partition_id, 'm', 1, NULL, NULL ${partitions}`,
       `INSERT INTO committed_offsets SELECT :group, p.partition_id, 0, NULL, 0 ${partitions}`,

@@ -2,7 +2,7 @@ import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { Problem } from "../../src/core/problem.ts";
 import type { TopicChange } from "../../src/core/session/events.ts";
 import { TOPIC_PARTITIONS_MAX, TOPICS_MAX } from "../../src/protocol/limits.ts";
-import { DbError } from "../../src/store/db.ts";
+import { type Db, DbError } from "../../src/store/db.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { failing, openQueue, openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";
 import { FakeTime, turnOfTheLoop } from "../support/fake-time.ts";
@@ -16,11 +16,41 @@ function openTopics(options: { createsOnFirstUse?: boolean; isShared?: boolean }
   const db = new WatchedDb(database.db, { isShared: options.isShared ?? false });
   const time = new FakeTime();
   const createsOnFirstUse = options.createsOnFirstUse ?? false;
-  const topics = new Topics({ db, queue: openQueue(db), scheduler: time, createsOnFirstUse });
+  /** What somebody here waits for. */
+  const wanted = new Set<string>();
+  const isWanted = (topic: string) => wanted.has(topic);
+  const topics = new Topics({ db, queue: openQueue(db), scheduler: time, createsOnFirstUse, isWanted });
   const told: TopicChange[] = [];
   topics.onChange((change) => told.push(change));
-  return { db, topics, time, told };
+  return { db, topics, time, told, wanted };
 }
+
+/** Between the next read and the arrival of its rows. */
+function duringNextRead(db: Db, act: () => Promise<unknown>): void {
+  const read = db.read.bind(db);
+  db.read = async (statement) => {
+    db.read = read;
+    const rows = await read(statement);
+    await act();
+    return rows;
+  };
+}
+
+/** The next write is done, and its answer is this. */
+function answerNextWrite(db: Db, failure: "unknown" | "unanswered"): void {
+  const write = db.write.bind(db);
+  db.write = async (statements, options) => {
+    db.write = write;
+    await write(statements, options);
+    throw new DbError(failure, "scripted");
+  };
+}
+
+/** The names that each of these reads has looked up. */
+const namesAskedBy = (reads: WatchedDb["reads"]) =>
+  reads.flatMap(({ args }): string[][] =>
+    args?.topics === undefined ? [] : [JSON.parse(String(args.topics))],
+  );
 
 async function problemOf(promise: Promise<unknown>): Promise<Problem> {
   const outcome = await promise.then(
@@ -248,24 +278,14 @@ describe("Topics' memory", () => {
   });
 
   test("does not keep what was read before a change that ends first", async () => {
-    const { db, topics } = openTopics();
-    await topics.put("orders", 1);
-    let isReading: (() => void) | undefined;
-    const reading = new Promise<void>((resolve) => {
-      isReading = resolve;
-    });
-    const read = db.read.bind(db);
-    db.read = async (statement) => {
-      const rows = await read(statement);
-      db.read = read;
-      isReading?.();
-      await topics.delete("orders"); // while the reader still holds the old rows
-      return rows;
-    };
-    const found = topics.findAgain({ topic: "orders" });
-    await reading;
-    expect(await found).toMatchObject({ topicId: 1 });
-    expect(await topics.find("orders")).toBeUndefined();
+    for (const isKnown of [true, false]) {
+      await database.empty();
+      const { db, topics } = openTopics();
+      await (isKnown ? topics : openTopics().topics).put("orders", 1);
+      duringNextRead(db, () => topics.delete("orders"));
+      expect(await topics.findAgain({ topic: "orders" })).toMatchObject({ topicId: 1 });
+      expect(await topics.find("orders")).toBeUndefined();
+    }
   });
 
   test("is of a topic as it is now for whoever found it to be another", async () => {
@@ -291,12 +311,7 @@ describe("Topics' memory", () => {
     const { db, topics } = openTopics();
     await topics.put("orders", 1);
     await topics.require("orders");
-    const write = db.write.bind(db);
-    db.write = async (statements) => {
-      await write(statements);
-      db.write = write;
-      throw new DbError("unknown", "scripted");
-    };
+    answerNextWrite(db, "unknown");
     expect(await problemOf(topics.delete("orders"))).toMatchObject({ code: "outcome_unknown" });
     expect(await topics.find("orders")).toBeUndefined();
   });
@@ -331,6 +346,7 @@ describe("Topics' memory of a shared database", () => {
 
   test("lets what another has grown, deleted, created or made anew be told when it is found", async () => {
     const { own, other } = openBoth();
+    own.wanted.add("orders");
     await other.put("orders", 1);
     const find = async () => {
       await own.time.advance(1_000);
@@ -355,8 +371,9 @@ describe("Topics' memory of a shared database", () => {
     ]);
   });
 
-  test("asks each time for a topic that is gone, and remembers that it was there", async () => {
+  test("asks each time for a topic that is gone, and remembers one that is wanted", async () => {
     const { own, other } = openBoth();
+    own.wanted.add("orders");
     await own.topics.put("orders", 1);
     await other.delete("orders");
     await own.time.advance(1_000);
@@ -400,12 +417,7 @@ describe("Topics' memory of a shared database", () => {
   test("is of every partition where the answer of a put was lost and it is done again", async () => {
     const { own } = openBoth();
     await own.topics.put("orders", 1);
-    const write = own.db.write.bind(own.db);
-    own.db.write = async (statements, options) => {
-      own.db.write = write;
-      await write(statements, options);
-      throw new DbError("unanswered", "scripted");
-    };
+    answerNextWrite(own.db, "unanswered");
     expect(await own.topics.put("orders", 3)).toMatchObject({ partitionCount: 3, isNew: false });
     expect(await own.topics.find("orders")).toMatchObject({ partitionIds: [1, 2, 3] });
     expect(own.told.slice(1)).toEqual([{ topic: "orders", change: "grown", partitionIds: [2, 3] }]);
@@ -470,17 +482,230 @@ describe("Topics' memory of a shared database", () => {
     const { own } = openBoth();
     await own.topics.put("orders", 1);
     await own.topics.put("other", 1);
-    const write = own.db.write.bind(own.db);
-    own.db.write = async (statements, options) => {
-      own.db.write = write;
-      await write(statements, options);
-      throw new DbError("unknown", "scripted");
-    };
+    answerNextWrite(own.db, "unknown");
     expect(await problemOf(own.topics.delete("orders"))).toMatchObject({ code: "outcome_unknown" });
     expect(own.told).toHaveLength(2);
     expect(await own.topics.find("other")).toMatchObject({ topicId: 2 });
     expect(await own.topics.find("orders")).toBeUndefined();
     expect(own.told.slice(2)).toEqual([{ topic: "orders", change: "deleted", partitionIds: [1] }]);
+  });
+});
+
+describe("News of topics on a shared database", () => {
+  /** Two server processes on one database; both know `orders` and `other`, and nothing is told yet. */
+  async function openBoth() {
+    const own = openTopics({ isShared: true });
+    const other = openTopics({ isShared: true });
+    for (const topic of ["orders", "other"]) {
+      await own.topics.put(topic, 1);
+      await other.topics.find(topic);
+    }
+    own.told.length = 0;
+    return { own, other: other.topics };
+  }
+  const grown = { topic: "orders", change: "grown", partitionIds: [3] } as const;
+
+  test("are told whatever this server changes of others while they are read", async () => {
+    for (const look of ["refresh", "find"] as const) {
+      await database.empty();
+      const { own, other } = await openBoth();
+      await other.put("orders", 2);
+      duringNextRead(own.db, async () => {
+        await own.topics.put("other", 1);
+        await own.topics.put("new", 1);
+        await problemOf(own.topics.delete("never-there"));
+      });
+      await (look === "refresh" ? own.topics.refresh() : own.topics.findAgain({ topic: "orders" }));
+      expect(own.told.filter(({ topic }) => topic === "orders")).toEqual([grown]);
+      expect(await own.topics.find("orders")).toMatchObject({ partitionIds: [1, 3] });
+    }
+  });
+
+  test("are told where what is read is known for the first time meanwhile", async () => {
+    const { other } = await openBoth();
+    const own = openTopics({ isShared: true });
+    duringNextRead(own.db, () => own.topics.put("other", 1));
+    await own.topics.find("orders");
+    await other.put("orders", 2);
+    await own.topics.refresh();
+    expect(own.told).toEqual([grown]);
+  });
+
+  test("of a topic that this server changes while it is read are told, by whoever knows the later state", async () => {
+    const { own, other } = await openBoth();
+    duringNextRead(own.db, () => own.topics.put("orders", 2)); // what was read is older
+    await own.topics.refresh();
+    expect(own.told).toEqual([grown]);
+    const write = own.db.write.bind(own.db);
+    let answer = () => {};
+    own.db.write = async (statements, options) => {
+      own.db.write = write;
+      const results = await write(statements, options);
+      await new Promise<void>((resolve) => {
+        answer = resolve;
+      });
+      return results;
+    };
+    const put = own.topics.put("orders", 3);
+    await turnOfTheLoop();
+    await other.put("orders", 4); // after it, and before it is answered
+    duringNextRead(own.db, async () => {
+      answer();
+      await put;
+    });
+    await own.topics.refresh(); // what was read is newer
+    expect(own.told.flatMap(({ partitionIds }) => partitionIds)).toEqual([3, 4, 5]);
+    expect(await own.topics.find("orders")).toMatchObject({ partitionIds: [1, 3, 4, 5] });
+  });
+
+  test("of a topic that another makes anew before this one's deletion is answered are told", async () => {
+    const { own, other } = await openBoth();
+    own.wanted.add("orders");
+    const write = own.db.write.bind(own.db);
+    own.db.write = async (statements, options) => {
+      own.db.write = write;
+      const results = await write(statements, options);
+      await other.put("orders", 1);
+      await own.topics.refresh();
+      return results;
+    };
+    await own.topics.delete("orders");
+    expect(own.told).toEqual([
+      { topic: "orders", change: "deleted", partitionIds: [1] },
+      { topic: "orders", change: "created", partitionIds: [3] },
+      { topic: "orders", change: "deleted", partitionIds: [1] },
+    ]);
+    expect(await own.topics.find("orders")).toMatchObject({ partitionIds: [3] });
+  });
+
+  test("are told by refresh(), or it rejects and tells them when it is called again", async () => {
+    const { own, other } = await openBoth();
+    await other.put("orders", 2);
+    const [{ version } = {}] = await database.rows("SELECT version FROM catalog");
+    own.db.onRead = failing(new DbError("io", "scripted"));
+    await expect(own.topics.refresh(Number(version))).rejects.toThrow("scripted");
+    expect(own.told).toEqual([]);
+    await own.topics.refresh(Number(version));
+    expect(own.told).toEqual([grown]);
+    // A replica that lags behind what was seen elsewhere.
+    await expect(own.topics.refresh(Number(version) + 1)).rejects.toThrow("as of version 3 of the catalog");
+  });
+
+  test("are told of a change of this server whose outcome is unknown, without anybody asking", async () => {
+    const { own } = await openBoth();
+    own.wanted.add("gone").add("orders");
+    await own.topics.find("gone");
+    for (const failure of ["unknown", "unanswered"] as const) {
+      for (const change of [
+        () => own.topics.put("orders", 9),
+        () => own.topics.put("gone", 1),
+        () => own.topics.delete("orders"),
+        () => own.topics.delete("gone"),
+      ]) {
+        answerNextWrite(own.db, failure);
+        await change().catch(() => {}); // a put whose answer is lost is done again
+        await own.time.settle();
+      }
+      expect(own.told.splice(0).map(({ topic, change }) => `${topic} ${change}`)).toEqual([
+        `orders ${failure === "unknown" ? "grown" : "created"}`,
+        "gone created",
+        "orders deleted",
+        "gone deleted",
+      ]);
+    }
+  });
+
+  test("come to an end while this server goes on changing topics", async () => {
+    const { own, other } = await openBoth();
+    await other.put("orders", 2);
+    let puts = 0;
+    const putWithoutEnd = () => {
+      duringNextRead(own.db, async () => {
+        puts += 1;
+        await own.topics.put("orders", 2);
+        putWithoutEnd();
+      });
+    };
+    putWithoutEnd();
+    await own.topics.refresh();
+    expect(own.told).toEqual([grown]);
+    expect(puts).toBe(1);
+  });
+});
+
+describe("The names that Topics remembers", () => {
+  function openBoth() {
+    const own = openTopics({ isShared: true });
+    const asked = async () => {
+      own.db.reads.length = 0;
+      await own.topics.refresh();
+      return namesAskedBy(own.db.reads);
+    };
+    return { own, other: openTopics({ isShared: true }).topics, asked };
+  }
+
+  test("are looked up a hundred at once", async () => {
+    const { own, asked } = openBoth();
+    for (let n = 0; n < 250; n += 1) await own.topics.put(`topic-${n}`, 1);
+    const names = await asked();
+    expect(names.map(({ length }) => length)).toEqual([100, 100, 50]);
+    expect(new Set(names.flat()).size).toBe(250);
+  });
+
+  test("are not those of topics that are gone, whoever has deleted them, or were never there", async () => {
+    const { own, other, asked } = openBoth();
+    for (const topic of ["here", "mine", "theirs"]) await own.topics.put(topic, 1);
+    await own.topics.delete("mine");
+    await other.delete("theirs");
+    await own.topics.find("never-there");
+    expect(await asked()).toEqual([["here", "theirs"]]);
+    expect(own.told.slice(3)).toEqual([
+      { topic: "mine", change: "deleted", partitionIds: [2] },
+      { topic: "theirs", change: "deleted", partitionIds: [3] },
+    ]);
+    expect(await asked()).toEqual([["here"]]);
+    await other.put("mine", 1);
+    await own.topics.find("mine");
+    expect(await asked()).toEqual([["here", "mine"]]);
+  });
+
+  test("are those of topics that are gone or were never there while somebody wants them", async () => {
+    const { own, other, asked } = openBoth();
+    own.wanted.add("mine").add("theirs").add("never-there");
+    for (const topic of ["mine", "theirs"]) await own.topics.put(topic, 1);
+    await own.topics.delete("mine");
+    await other.delete("theirs");
+    await own.topics.find("never-there");
+    await own.topics.refresh();
+    own.told.length = 0;
+    for (const topic of ["mine", "theirs", "never-there"]) await other.put(topic, 1);
+    await own.topics.refresh();
+    expect(own.told.map(({ topic, change }) => `${topic} ${change}`).toSorted()).toEqual([
+      "mine created",
+      "never-there created",
+      "theirs created",
+    ]);
+    for (const topic of ["mine", "theirs", "never-there"]) await other.delete(topic);
+    own.wanted.delete("theirs");
+    await own.topics.refresh();
+    own.wanted.delete("mine");
+    await own.topics.refresh();
+    expect(await asked()).toEqual([["never-there"]]);
+  });
+
+  test("stay few where many were wanted once and nothing changes", async () => {
+    const { own, asked } = openBoth();
+    own.wanted.add("wanted");
+    await own.topics.find("wanted");
+    for (let n = 0; n < 1_000; n += 1) {
+      own.wanted.add(`topic-${n}`);
+      await own.topics.find(`topic-${n}`);
+      own.wanted.delete(`topic-${n}`);
+    }
+    const names = (await asked()).flat();
+    expect(names.length).toBeLessThan(150);
+    expect(names).toContain("wanted");
+    expect(await asked()).toEqual([["wanted"]]);
   });
 });
 

@@ -16,21 +16,24 @@ function setUp() {
   const watched = new WatchedDb(database.db);
   const time = new FakeTime();
   const seen: string[] = [];
+  /** Of the catalog. */
+  const versions: number[] = [];
   const faults: { onTopics: Error | undefined } = { onTopics: undefined };
   const poll = new ChangePoll({
     db: watched,
     scheduler: time,
     log: (event) => seen.push(event),
     onGroup: (group, version) => seen.push(`${group} ${version}`),
-    onTopics: async () => {
+    onTopics: async (catalogVersion) => {
       seen.push("topics");
+      versions.push(catalogVersion);
       const error = faults.onTopics;
       faults.onTopics = undefined;
       if (error) throw error;
     },
     onOutage: () => seen.push("outage"),
   });
-  return { watched, time, seen, poll, faults };
+  return { watched, time, seen, versions, poll, faults };
 }
 
 const changeGroup = (group: string) =>
@@ -139,13 +142,16 @@ describe("ChangePoll", () => {
     expect(seen.slice(3)).toEqual(["changes could not be read"]);
   });
 
-  test("asks for topics again where they could not be read", async () => {
-    const { poll, time, seen, faults } = setUp();
+  test("asks for topics again where they could not be read, up to the version that it has seen", async () => {
+    const { poll, time, seen, versions, faults } = setUp();
     await poll.begin();
     poll.start();
     await createTopic("orders");
     faults.onTopics = new DbError("io", "scripted");
     await time.advance(2 * POLL_INTERVAL_MS);
     expect(seen).toEqual(["topics", "changes could not be read", "topics"]);
+    await createTopic("other");
+    await time.advance(2 * POLL_INTERVAL_MS);
+    expect(versions).toEqual([1, 1, 2]);
   });
 });

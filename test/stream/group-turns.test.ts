@@ -57,6 +57,7 @@ async function setUp(options: Options = {}) {
       const changed = (await queue.submit(writeGroups([change], null)))[0] ?? nothing();
       return tellsPicture ? changed : { ...changed, picture: undefined };
     },
+    processId: null,
     mayExpire: () => mayExpire,
     scheduler: time,
     log,

@@ -72,7 +72,9 @@ describe("ProcessLease", () => {
 
   test("never goes back, and is gone when it is ended", async () => {
     const { lease, time } = setUp();
-    await database.run("INSERT INTO processes SELECT 'p', now_ms + 60000 FROM clock");
+    await database.run(
+      "INSERT INTO processes (process_id, lease_expires_at) SELECT 'p', now_ms + 60000 FROM clock",
+    );
     lease.hold();
     await time.advance(RENEW_EVERY_MS);
     expect(await leases()).toEqual([{ process_id: "p", left_ms: 60_000 - RENEW_EVERY_MS }]);
@@ -84,7 +86,9 @@ describe("ProcessLease", () => {
 
   test("that cannot be ended runs out", async () => {
     const { lease, watched, noted } = setUp();
-    await database.run("INSERT INTO processes SELECT 'p', now_ms + 10000 FROM clock");
+    await database.run(
+      "INSERT INTO processes (process_id, lease_expires_at) SELECT 'p', now_ms + 10000 FROM clock",
+    );
     watched.onWrite = failing(new DbError("io", "scripted"));
     await lease.end();
     expect(noted).toContain("process lease not ended");
@@ -95,7 +99,7 @@ describe("ProcessLease", () => {
     const { lease, time } = setUp();
     await database.run("INSERT INTO groups (group_id, version, created_at) VALUES ('g', 1, 0)");
     await database.run(
-      'INSERT INTO processes SELECT value, now_ms + 1000 FROM clock, json_each(\'["dead", "missed"]\')',
+      'INSERT INTO processes (process_id, lease_expires_at) SELECT value, now_ms + 1000 FROM clock, json_each(\'["dead", "missed"]\')',
     );
     await database.run(
       `INSERT INTO members (group_id, member_id, membership, topics, session_timeout_ms, joined_at, lease_expires_at, process_id)

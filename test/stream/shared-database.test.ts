@@ -2,6 +2,7 @@
 // has a wrong clock.
 
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
+import { DbError } from "../../src/store/db.ts";
 import { openTestDatabase, stockRows } from "../support/database.ts";
 import { FakeTime, turnOfTheLoop } from "../support/fake-time.ts";
 import { type FrameOf, type Instance, type MemoryClient, startInstance } from "../support/instances.ts";
@@ -127,6 +128,28 @@ describe("servers on one database", () => {
     await time.advance(NOTICE_MS);
     expect(member.take().map(({ type }) => type)).toEqual(["assigned", "records"]);
     expect(reader.take().map(({ type }) => type)).toEqual(["assigned", "records"]);
+  });
+
+  test("give a member the partition that its topic gets while its join is being written", async () => {
+    const { time, a } = await startInstances(1);
+    const client = await a.connect();
+    const isHeld = Promise.withResolvers<void>();
+    const held = Promise.withResolvers<void>();
+    a.watched.onWrite = async () => {
+      a.watched.onWrite = undefined;
+      isHeld.resolve();
+      await held.promise;
+    };
+    const other = a.call("PUT", "/v1/topics/payments", {});
+    await isHeld.promise;
+    client.subscribe(); // its join goes into the flush after the one that is held, and the growth behind it
+    for (let turn = 0; turn < 50; turn += 1) await turnOfTheLoop();
+    const growth = a.call("PUT", "/v1/topics/orders", { partitionCount: 3 });
+    for (let turn = 0; turn < 50; turn += 1) await turnOfTheLoop();
+    held.resolve();
+    await Promise.all([other, growth]);
+    await time.advance(NOTICE_MS);
+    expect(assignedTo(client).toSorted()).toEqual([0, 1, 2]);
   });
 
   test("produce to and read from partitions that another has just made", async () => {
@@ -299,6 +322,98 @@ describe("an outage of the database", () => {
       { type: "revoked", reason: "expired" },
       { type: "unsubscribed", code: "expired" },
     ]);
+  });
+});
+
+describe("an outage that only some have seen", () => {
+  test("expires nobody when the first client of an idle server comes before the others have renewed", async () => {
+    const { time, a, b } = await startInstances(2);
+    const member = await a.join({ sessionTimeoutMs: 6_000 });
+    member.take();
+    for (const instance of [a, b]) instance.cutOff();
+    await time.advance(30_000);
+    for (const instance of [a, b]) instance.letBack();
+    await b.join(); // it has had no client, and so has not noticed
+    await time.advance(60_000);
+    expect(rows("SELECT count(*) AS n FROM members")).toEqual([{ n: 2 }]);
+    expect(member.take()).toMatchObject([{ type: "revoked", reason: "rebalance" }]);
+  });
+
+  test("again and again by one server keeps the dead of another alive no longer than once", async () => {
+    const { time, instances, b } = await startInstances(3);
+    const [a, , c] = instances;
+    await a?.join({ sessionTimeoutMs: 300_000 });
+    const second = await b.join();
+    await c?.join({ group: "another" });
+    await time.advance(NOTICE_MS);
+    second.take();
+    a?.crash();
+    for (let times = 0; times < 15; times += 1) {
+      c?.cutOff();
+      await time.advance(3_000);
+      c?.letBack();
+      await time.advance(7_000);
+    }
+    expect(assignedTo(second)).toEqual([0]);
+  });
+
+  test("does not hide from a server that a group was deleted and born again meanwhile", async () => {
+    const { time, a, b } = await startInstances(2);
+    const member = await a.join();
+    member.take();
+    await b.connect();
+    a.cutOff();
+    await time.advance(PROCESS_LEASE_MS + NOTICE_MS);
+    expect((await b.call("DELETE", "/v1/groups/billing")).status).toBe(204);
+    a.letBack();
+    await time.advance(3_000);
+    expect(member.take()).toMatchObject([{ type: "revoked", reason: "expired" }, { type: "unsubscribed" }]);
+  });
+});
+
+describe("a group that the database refuses to read", () => {
+  test("keeps no other from being handed over", async () => {
+    const { time, a, b } = await startInstances(2);
+    await b.join();
+    const second = await a.join();
+    const stuck = await a.join({ group: "stuck" });
+    await time.advance(NOTICE_MS);
+    for (const client of [second, stuck]) client.take();
+    a.watched.onRead = ({ args }) => {
+      if (String(args?.asked).includes('"stuck"')) throw new DbError("rejected", "too large");
+    };
+    await a.connect().then((client) => client.subscribe({ group: "stuck" }));
+    b.crash();
+    await time.advance(PROCESS_LEASE_MS + 2 * NOTICE_MS);
+    expect(assignedTo(second)).toEqual([0]);
+    expect(a.log.filter((line) => line.includes("outage"))).toEqual([]);
+  });
+});
+
+describe("a database whose clock", () => {
+  test("is set forward expires nobody, also where somebody joins at that moment", async () => {
+    const { time, a, b } = await startInstances(2);
+    const members = [await a.join(), await b.join()];
+    await time.advance(PROCESS_LEASE_MS);
+    await database.pass(3_600_000);
+    await a.join({ instanceId: "new" });
+    await time.advance(60_000);
+    expect(rows("SELECT count(*) AS n FROM members")).toEqual([{ n: 3 }]);
+    for (const member of members)
+      expect(member.take().filter(({ type }) => type === "unsubscribed")).toEqual([]);
+  });
+
+  test("is set back puts nothing off for as long", async () => {
+    const { time, a, b } = await startInstances(2);
+    await a.join();
+    const second = await b.join();
+    await time.advance(NOTICE_MS);
+    second.take();
+    await database.pass(-3_600_000);
+    await time.advance(2 * PROCESS_LEASE_MS);
+    a.crash();
+    await time.advance(2 * PROCESS_LEASE_MS + NOTICE_MS);
+    expect(assignedTo(second)).toEqual([0]);
   });
 });
 

@@ -10,7 +10,7 @@ import {
 } from "../../src/core/group-plan.ts";
 import type { MembershipRef } from "../../src/core/session/state.ts";
 import type { Db } from "../../src/store/db.ts";
-import { readGroups } from "../../src/store/group-pictures.ts";
+import { readGroups, readMetadata } from "../../src/store/group-pictures.ts";
 import {
   type ChangedGroup,
   type OffsetReset,
@@ -129,12 +129,17 @@ export class GroupStore {
     const member = members.find((one) => one.memberId === memberId);
     if (!member) throw new Error(`${memberId} is no member of ${group}`);
     const { membership } = member;
+    const ids = partitions.map(({ partitionId }) => partitionId);
+    const metadata = await readMetadata(this.#db, group, ids);
     return {
       group,
       memberId,
       membership,
-      partitions: partitions.flatMap(({ owner, partitionsSeen: _, topicIdSeen: __, ...partition }) =>
-        owner?.memberId === memberId ? [{ ...partition, ...owner }] : [],
+      partitions: partitions.flatMap(
+        ({ owner, partitionsSeen: _, topicIdSeen: __, hasMetadata: ___, ...partition }) =>
+          owner?.memberId === memberId
+            ? [{ ...partition, ...owner, metadata: metadata.get(partition.partitionId) ?? null }]
+            : [],
       ),
     };
   }

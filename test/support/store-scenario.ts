@@ -20,6 +20,7 @@ import { readChanges, readSeen } from "../../src/store/changes.ts";
 import { commitOffsets, commitPolicy } from "../../src/store/commits.ts";
 import type { Db, Statement } from "../../src/store/db.ts";
 import { commitFromOutside, deleteGroup, forgetTopic } from "../../src/store/group-changes.ts";
+import { readMetadata } from "../../src/store/group-pictures.ts";
 import { describeGroup, listGroups } from "../../src/store/group-queries.ts";
 import { writeGroups } from "../../src/store/groups.ts";
 import {
@@ -28,6 +29,7 @@ import {
   readDue,
   renewAfterOutage,
   renewLease,
+  shortenToClock,
 } from "../../src/store/leases.ts";
 import { findOffsetsAt, readPlaceFacts } from "../../src/store/places.ts";
 import { endProcess, keepProcess } from "../../src/store/processes.ts";
@@ -275,6 +277,9 @@ async function acknowledge(s: Scenario): Promise<void> {
   const commit = (...acks: readonly AckRequest[]) => s.queue.submit(commitOffsets(GROUP, acks));
   const all = [0, 1, 2, 3];
   await s.tell("acks", commit(...all.map((partition) => ackOf(partition, { metadata: `of ${partition}` }))));
+  const ids = (await s.picture()).partitions.map(({ partitionId }) => partitionId);
+  const metadata = readMetadata(s.db, GROUP, ids).then((found) => [...found].toSorted());
+  await s.tell("what was said with them", metadata);
   await s.tell("an ack backwards, and twice", commit(ackOf(1, { offset: 1 }), ackOf(1, { offset: 3 })));
   await s.tell(
     "acks that are refused",
@@ -326,6 +331,8 @@ async function passTime(s: Scenario): Promise<void> {
   await s.tell("what is due when a process is dead", readDue(db));
   await s.tell("everybody after an outage", queue.submit(renewAfterOutage([await s.member("m3")], "p1")));
   await s.tell("what is due then", readDue(db));
+  await s.tell("a clock that was set back", queue.submit(shortenToClock()));
+  await s.tell("leases and deadlines then", s.rows("SELECT * FROM member_leases"));
   await s.pass(300_000);
   await s.tell("what is due when all is over", readDue(db));
   await s.tell("the ends of leases", s.change());

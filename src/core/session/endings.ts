@@ -23,13 +23,13 @@ export function handleEnded(
 ): readonly SessionEffect[] {
   const subscription = find(session, ref);
   if (!subscription) return [];
-  const { name, partitions } = subscription;
+  const { name, partitions, leaving } = subscription;
   const untold = [...partitions.values()].filter((partition) => !isRevoked(partition));
   session.subscriptions.delete(name);
   return [
     { type: "stopWaiting", ref },
     ...(reason === "expired" ? revoked(subscription, untold, { reason, deadlineMs: 0 }) : []),
-    { type: "send", frame: { type: "unsubscribed", subscription: name, code: reason } },
+    { type: "send", frame: { type: "unsubscribed", id: leaving?.id, subscription: name, code: reason } },
   ];
 }
 

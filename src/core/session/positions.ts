@@ -47,6 +47,11 @@ function refuseSeek(
   return new Problem("rate_limited", `${waiting.seeks} seeks are waiting, no more may: wait for "assigned"`);
 }
 
+/**
+ * At most once, this voids even what is committed ahead and not sent yet: after `assigned` it would be records from
+ * before. Who seeks back gets them all the same, and who seeks beyond them skips them like all others on the way. A
+ * reset does the same in the operator's name.
+ */
 export function handleLocated(
   session: Session,
   { seek, outcome }: Extract<SessionEvent, { type: "located" }>,
@@ -56,7 +61,7 @@ export function handleLocated(
   const { name } = seek.ref;
   const { id, topic, partition: number } = seek;
   const about = { name, id, topic, partition: number };
-  if (!subscription) return [errorFrame(unknownSubscription(name), about)];
+  if (!subscription || subscription.leaving) return [errorFrame(unknownSubscription(name), about)];
   const partition = subscription.partitions.get(partitionKey(topic, number));
   if (partition?.generation !== seek.generation || partition.revocation !== "none")
     return [errorFrame(notAssigned(seek), about)];

@@ -40,54 +40,59 @@ export function handleChunk(
 ): readonly SessionEffect[] {
   const subscription = find(session, ref);
   if (!subscription) return [];
-  const partition = session.isDraining ? undefined : wantedPartition(session, ref, around);
-  if (!partition) return endReading(session, ref);
+  const partition = findPartition(subscription, ref);
+  if (!partition || partition.isPaused || session.isDraining || isFull(around))
+    return endReading(session, ref);
   if (isOutside(partition, chunk)) return reposition(subscription, partition);
   const { source, ack } = subscription;
   if (ack === "none" && source.kind === "group" && chunk.count > 0) {
     session.waiting.commitsAhead += 1;
     partition.isCommittedAhead = true;
+    subscription.ahead = { ref, committed: undefined };
     return [{ type: "commitAhead", ref, group: source.group, ack: endOf(partition, chunk), chunk }];
   }
   return deliver(session, { subscription, partition, chunk }, around);
 }
 
-/**
- * At most once: from here on the records count as processed, whatever becomes of them. So they are sent though the
- * server is about to stop: nobody else will.
- */
 export function handleCommittedAhead(
   session: Session,
   { ref, chunk, isFenced }: Extract<SessionEvent, { type: "committedAhead" }>,
-  around: Surroundings,
 ): readonly SessionEffect[] {
-  session.waiting.commitsAhead -= 1;
   const subscription = find(session, ref);
   const partition = subscription && findPartition(subscription, ref);
-  if (subscription && partition && isFenced) {
-    partition.phase = "halted"; // somebody else has it: word of that follows
-    endRead(subscription.delivery, partition);
-    return [];
-  }
-  // What cannot be sent now was not sent before either: it is read and committed again, to the same end.
-  if (!subscription || !partition || !wantedPartition(session, ref, around)) return endReading(session, ref);
-  return deliver(session, { subscription, partition, chunk }, around);
+  if (partition && isFenced) partition.phase = "halted"; // somebody else has it: word of that follows
+  if (!subscription || !partition || isFenced) return endCommitAhead(session, ref);
+  session.waiting.commitsAhead -= 1;
+  subscription.ahead = { ref, committed: chunk };
+  return [];
 }
 
-export function handleCommitAheadFailed(session: Session, ref: PartitionRef): readonly SessionEffect[] {
+/** Nothing of the chunk is to be sent. */
+export function endCommitAhead(session: Session, ref: PartitionRef): readonly SessionEffect[] {
   session.waiting.commitsAhead -= 1;
+  const subscription = find(session, ref);
+  if (subscription) subscription.ahead = undefined;
   return endReading(session, ref);
 }
 
-/** Undefined where what was read must not be sent: the position is void, or the client or its socket takes no more. */
-function wantedPartition(
-  session: Session,
-  ref: PartitionRef,
-  around: Surroundings,
-): PartitionDelivery | undefined {
-  const subscription = find(session, ref);
-  const partition = subscription && findPartition(subscription, ref);
-  return partition?.isPaused || isFull(around) ? undefined : partition;
+/**
+ * At most once: what is committed counts as processed, whatever becomes of it. So it is sent though its partition is
+ * paused, though the client is leaving, and though the server is about to stop: nobody else will. It waits for nothing
+ * but room in the socket, and where the client is leaving not for that.
+ */
+export function sendCommitted(session: Session, around: Surroundings): readonly SessionEffect[] {
+  let { bufferedBytes } = around;
+  return [...session.subscriptions.values()].flatMap((subscription) => {
+    const { ahead, leaving } = subscription;
+    if (!ahead?.committed) return [];
+    const { ref, committed: chunk } = ahead;
+    const partition = findPartition(subscription, ref);
+    if (partition && isFull({ bufferedBytes }) && !leaving) return [];
+    subscription.ahead = undefined;
+    if (!partition) return endReading(session, ref);
+    bufferedBytes += chunk.bytes; // of many that have waited not all go at once
+    return deliver(session, { subscription, partition, chunk }, around);
+  });
 }
 
 /** The read is over and brought nothing: the partition, where it is still there, is read again when it may be. */
@@ -154,7 +159,7 @@ function reposition(subscription: Subscription, partition: PartitionDelivery): r
 
 // ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-function isFull({ bufferedBytes }: Surroundings): boolean {
+function isFull({ bufferedBytes }: Pick<Surroundings, "bufferedBytes">): boolean {
   return bufferedBytes >= SOCKET_BUFFER_BYTES_MAX;
 }
 

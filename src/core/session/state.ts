@@ -3,6 +3,7 @@
 import type { AckMode, Durability, FrameId, UnsubscribeFrame } from "../../protocol/frames.ts";
 import type { ResetPolicies } from "../../protocol/places.ts";
 import type { ReaderRequest } from "../readers.ts";
+import type { TextChunk } from "./events.ts";
 import type { Delivery, PartitionDelivery } from "./window.ts";
 
 export interface Session {
@@ -48,8 +49,10 @@ export interface Subscription {
   readonly revoking: Set<PartitionDelivery>;
   /** `subscribed` was sent. */
   isOpen: boolean;
-  /** An unsubscribe that came before that. */
+  /** An unsubscribe that came before that, or before what is committed ahead could be sent. */
   leaving: UnsubscribeFrame | undefined;
+  /** At most once: the read whose end is being committed, and its chunk from then on until it is sent. */
+  ahead: { readonly ref: PartitionRef; readonly committed: TextChunk | undefined } | undefined;
   /** Of a reader: a topic of it has grown or come into being before that. */
   isStale: boolean;
   /** Of a reader: gains that are under way. */

@@ -17,13 +17,14 @@ import { handleLocated, handlePause, handleSeek } from "./positions.ts";
 import { handleProduce, handleProduced } from "./produces.ts";
 import { handleOwnership, handleRelease, revokeFurther } from "./rebalance.ts";
 import {
+  endCommitAhead,
   freeTaken,
   handleChunk,
-  handleCommitAheadFailed,
   handleCommittedAhead,
   handleGrown,
   handleReadGone,
   readMore,
+  sendCommitted,
 } from "./records.ts";
 import type { Session } from "./state.ts";
 import {
@@ -33,6 +34,7 @@ import {
   handleReaderOpened,
   handleSubscribe,
   handleUnsubscribe,
+  leaveFurther,
 } from "./subscribe.ts";
 
 export function stepSession(
@@ -42,7 +44,7 @@ export function stepSession(
 ): readonly SessionEffect[] {
   freeTaken(session, around);
   const effects = [...handleEvent(session, event, around)];
-  effects.push(...revokeFurther(session));
+  effects.push(...sendCommitted(session, around), ...leaveFurther(session), ...revokeFurther(session));
   // Answers and control frames are out: what the windows have left now goes to records.
   effects.push(...readMore(session, around), ...closeWhenFinished(session));
   return effects;
@@ -80,9 +82,9 @@ function handleEvent(session: Session, event: SessionEvent, around: Surroundings
     case "chunk":
       return handleChunk(session, event, around);
     case "committedAhead":
-      return handleCommittedAhead(session, event, around);
+      return handleCommittedAhead(session, event);
     case "commitAheadFailed":
-      return handleCommitAheadFailed(session, event.ref);
+      return endCommitAhead(session, event.ref);
     case "readGone":
       return handleReadGone(session, event.ref);
     case "grown":

@@ -16,7 +16,15 @@ import { letGo } from "./endings.ts";
 import type { JoinResult, SessionEffect, SessionEvent, Surroundings } from "./events.ts";
 import { heartbeatOf, noteHeartbeat } from "./heartbeat.ts";
 import { applyOwnership } from "./rebalance.ts";
-import { find, memberOf, refOf, type Session, type Subscription, type SubscriptionRef } from "./state.ts";
+import {
+  find,
+  findPartition,
+  memberOf,
+  refOf,
+  type Session,
+  type Subscription,
+  type SubscriptionRef,
+} from "./state.ts";
 import { createDelivery } from "./window.ts";
 
 export function handleSubscribe(
@@ -87,6 +95,7 @@ function createSubscription(name: string, serial: number, frame: SubscribeFrame)
     revoking: new Set(),
     isOpen: false,
     leaving: undefined,
+    ahead: undefined,
     isStale: false,
     gains: 0,
     gonePartitionIds: new Set(),
@@ -136,7 +145,6 @@ export function handleJoined(
     ...open(session, subscription, memberId),
     ...assignGained(subscription, result.owned.gained),
     ...applyOwnership(subscription, { ...result.owned, gained: [] }),
-    ...afterOpening(session, subscription),
   ];
 }
 
@@ -150,7 +158,7 @@ export function handleReaderOpened(
   return [
     ...open(session, subscription),
     ...assignRead(subscription, partitions),
-    ...afterOpening(session, subscription),
+    ...(subscription.isStale && !subscription.leaving ? gainMore(subscription) : []), // it came while opening
   ];
 }
 
@@ -173,12 +181,6 @@ function open(session: Session, subscription: Subscription, memberId?: string): 
   ];
 }
 
-/** What came while it was opening. */
-function afterOpening(session: Session, subscription: Subscription): readonly SessionEffect[] {
-  if (subscription.leaving) return handleUnsubscribe(session, subscription.leaving);
-  return subscription.isStale ? gainMore(subscription) : [];
-}
-
 export function handleOpenFailed(
   session: Session,
   ref: SubscriptionRef,
@@ -195,15 +197,29 @@ export function handleOpenFailed(
 export function handleUnsubscribe(session: Session, frame: UnsubscribeFrame): readonly SessionEffect[] {
   const name = frame.subscription ?? DEFAULT_SUBSCRIPTION;
   const subscription = session.subscriptions.get(name);
-  if (!subscription || (subscription.leaving && subscription.leaving !== frame)) {
+  if (!subscription || subscription.leaving)
     return [errorFrame(unknownSubscription(name), { name, id: frame.id })];
-  }
-  if (!subscription.isOpen) {
-    subscription.leaving = frame;
-    return [];
-  }
+  subscription.leaving = frame;
+  return [];
+}
+
+/** Who has unsubscribed goes: not before it has opened, and at most once not before it was sent what counts as processed. */
+export function leaveFurther(session: Session): readonly SessionEffect[] {
+  return [...session.subscriptions.values()].flatMap((subscription) => {
+    const { leaving, isOpen, ahead } = subscription;
+    if (!leaving || !isOpen || (ahead && findPartition(subscription, ahead.ref))) return [];
+    return leave(session, subscription, leaving);
+  });
+}
+
+function leave(
+  session: Session,
+  subscription: Subscription,
+  { id }: UnsubscribeFrame,
+): readonly SessionEffect[] {
+  const { name } = subscription;
   session.subscriptions.delete(name);
-  const answer = { name, id: frame.id };
+  const answer = { name, id };
   const member = memberOf(subscription);
   if (member) session.waiting.leaves += 1;
   return [

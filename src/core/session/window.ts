@@ -37,7 +37,7 @@ export interface PartitionDelivery {
   /** Since when nothing of it was acknowledged; undefined while everything is. */
   unackedSinceMs: number | undefined;
   /**
-   * `wanted`: as soon as what is committed ahead has been sent, though it has to be read again for that.
+   * `wanted`: as soon as what is committed ahead has been sent, though it may have to be read again for that.
    * `told`: the client knows, and may acknowledge what it has. `released`: it has let go.
    */
   revocation: "none" | "wanted" | "told" | "released";
@@ -132,7 +132,7 @@ export function moveTo(delivery: Delivery, partition: PartitionDelivery, positio
   partition.furthest = Math.max(partition.furthest, position ?? -1);
   partition.nextRecordBytes = 0;
   partition.phase = position === null ? "halted" : "ready";
-  if (position === null) partition.isCommittedAhead = false; // nothing follows
+  partition.isCommittedAhead = false; // void like the rest
 }
 
 /** The partition whose turn it is, and how much of it: undefined while there is no room or nothing to read. */

@@ -143,18 +143,14 @@ class Group {
       memberId: "m1",
       membership: 1,
       instanceId: null,
+      processId: null,
       topics: ["orders"],
       policies: { missing: "earliest", outOfRange: this.#reset },
       expiresInMs: 45_000,
     };
     const partitions = logs.map((log) => this.#partition(log));
-    return tellOwnership(this.#told, member, {
-      group: "g",
-      version: 1,
-      nowMs: 0,
-      members: [member],
-      partitions,
-    });
+    const picture = { group: "g", version: 1, nowMs: 0, members: [member], partitions };
+    return tellOwnership(this.#told, member, { picture, metadata: new Map() });
   }
 
   #partition(log: Log): GroupPartition {
@@ -167,7 +163,7 @@ class Group {
       partitionId,
       ...boundsOf(log),
       committedOffset: this.#committed.get(partitionId) ?? null,
-      metadata: null,
+      hasMetadata: false,
       owner: ownership
         ? {
             memberId: "m1",
@@ -205,12 +201,17 @@ interface Subscriber {
   readonly isAcking: boolean;
   readonly owned: Map<number, Owned>;
   isOpen: boolean;
+  /** The id of its unsubscribe, from then on: it is sent what is committed ahead and nothing else. */
+  leavingId: number | undefined;
   isEnded: boolean;
+  isAnswered: boolean;
   read: EffectOf<"read"> | undefined;
   /** While the end of what it brought is committed the read is not over. */
   isCommittingAhead: boolean;
   /** How far, by generation, as long as no seek has voided it. */
   readonly committedAhead: Map<number, number>;
+  /** How far, by generation, it is to be sent as soon as that is committed: nothing has failed. */
+  readonly due: Map<number, number>;
   /** What was asked for and is not answered, in its order. */
   readonly gains: (() => SessionEvent)[];
 }
@@ -234,6 +235,7 @@ class World {
   readonly #pending: Pending[] = [];
   readonly #waits = new Map<string, EffectOf<"wait">>();
   #lastGeneration = 0;
+  #lastId = 0;
   #alarmAtMs = Number.POSITIVE_INFINITY;
   isDraining = false;
   isClosed = false;
@@ -256,10 +258,13 @@ class World {
       isAcking,
       owned: new Map(),
       isOpen: false,
+      leavingId: undefined,
       isEnded: false,
+      isAnswered: false,
       read: undefined,
       isCommittingAhead: false,
       committedAhead: new Map(),
+      due: new Map(),
       gains: [],
     });
     this.receive({ ...frame, ...timeout, ack, window, reset: { outOfRange: reset } });
@@ -319,6 +324,7 @@ class World {
       case "commitAhead":
         this.#the(effect.ref.name).isCommittingAhead = true;
         this.#the(effect.ref.name).committedAhead.set(effect.ack.generation, effect.ack.offset);
+        this.#the(effect.ref.name).due.set(effect.ack.generation, effect.ack.offset);
         this.#pending.push(effect);
         return;
       case "commit":
@@ -329,6 +335,7 @@ class World {
         this.#pending.push(effect);
         return;
       case "leave":
+        this.#seeLeave(this.#the(effect.member.group));
         if (effect.answer) this.#pending.push(effect);
         return;
       case "detach":
@@ -341,13 +348,13 @@ class World {
   #seeRead(read: EffectOf<"read">): void {
     const subscriber = this.#the(read.ref.name);
     const owned = subscriber.owned.get(Number(read.ref.partitionKey.split("/")[1]));
-    const isFull = this.script.bufferedBytes >= SOCKET_BUFFER_BYTES_MAX;
     if (
       subscriber.read ||
       subscriber.isCommittingAhead ||
-      isFull ||
+      this.#isFull ||
       this.isDraining ||
       !owned ||
+      subscriber.leavingId !== undefined ||
       owned.isPaused ||
       owned.isRevoked
     )
@@ -364,6 +371,14 @@ class World {
       expect(released).toMatchObject({ isRevoked: true, unacked: [] });
       expect(committedAhead.get(generation) ?? -1).toBeLessThanOrEqual(released?.furthest ?? -1);
     }
+  }
+
+  /** Once, when it was asked to, and everything that is committed ahead has been sent. */
+  #seeLeave(subscriber: Subscriber): void {
+    const { leavingId, isEnded } = subscriber;
+    expect({ isAsked: leavingId !== undefined, isEnded }).toEqual({ isAsked: true, isEnded: false });
+    expect(unsent(subscriber)).toEqual([]);
+    end(subscriber);
   }
 
   /** The database answers now or later, and always in the order in which it was asked. */
@@ -418,14 +433,25 @@ class World {
           else owned.delete(partition);
         }
       }
-      if (frame.type === "unsubscribed") expect(this.#the(frame.subscription).isEnded).toBe(true);
+      if (frame.type === "unsubscribed") this.#receiveUnsubscribed(this.#the(frame.subscription), frame.id);
     }
   }
 
+  #receiveUnsubscribed(subscriber: Subscriber, id: unknown): void {
+    expect(subscriber.isAnswered).toBe(false);
+    expect(id).toBe(subscriber.leavingId);
+    if (!subscriber.group && id !== undefined) end(subscriber);
+    expect(subscriber.isEnded).toBe(true);
+    subscriber.isAnswered = true;
+  }
+
   #receiveRecords(frame: Extract<ReturnType<typeof framesOf>[number], { type: "records" }>): void {
-    const { owned, isEnded } = this.#the(frame.subscription);
+    const subscriber = this.#the(frame.subscription);
+    const { owned, isEnded, leavingId } = subscriber;
     const partition = owned.get(frame.partition);
-    if (!partition || isEnded || partition.isPaused || partition.isRevoked)
+    const isLeaving = leavingId !== undefined;
+    const isDue = unsent(subscriber).includes(frame.partition);
+    if (!partition || isEnded || partition.isRevoked || ((partition.isPaused || isLeaving) && !isDue))
       throw new Error(`unwanted: ${JSON.stringify(frame)}`);
     expect(frame.generation).toBe(partition.generation);
     const from = partition.next ?? -1;
@@ -433,15 +459,22 @@ class World {
     expect(offsets.length).toBeGreaterThan(0);
     expect(offsets).toEqual(offsets.map((_, index) => from + index));
     expect(frame.next).toBe(from + offsets.length);
-    if (this.script.bufferedBytes >= SOCKET_BUFFER_BYTES_MAX) throw new Error("the socket is full");
+    if (this.#isFull && !isLeaving) throw new Error("the socket is full");
     const log = this.topic.logs.find((each) => each.partition === frame.partition);
     partition.unacked.push(...offsets.map((offset) => ({ offset, bytes: log?.sizes[offset] ?? 0 })));
     partition.next = frame.next;
     partition.furthest = Math.max(partition.furthest, frame.next);
   }
 
+  get #isFull(): boolean {
+    return this.script.bufferedBytes >= SOCKET_BUFFER_BYTES_MAX;
+  }
+
   #check(subscriber: Subscriber): void {
-    const { window, owned } = subscriber;
+    const { window, owned, leavingId, isCommittingAhead } = subscriber;
+    // What is committed is sent, at once, paused or not: it waits for a full socket only.
+    const maySendLater = isCommittingAhead || (this.#isFull && leavingId === undefined);
+    if (!maySendLater || this.isClosed) expect(unsent(subscriber)).toEqual([]);
     const unacked = [...owned.values()].flatMap((partition) => partition.unacked);
     expect(unacked.length).toBeLessThanOrEqual(window.records);
     if (unacked.length > 1) expect(sum(unacked.map(({ bytes }) => bytes))).toBeLessThanOrEqual(window.bytes);
@@ -491,6 +524,7 @@ class World {
         subscriber.isCommittingAhead = false;
         // What has failed for all that the server knows may be there.
         const isFenced = !this.#commitOne(subscriber, ack);
+        if (isFenced || !isDone) subscriber.due.delete(ack.generation);
         if (!isDone) return this.step({ type: "commitAheadFailed", ref });
         return this.step({ type: "committedAhead", ref, chunk, isFenced });
       }
@@ -582,7 +616,8 @@ class World {
   }
 
   ackEverything(): void {
-    for (const { name, owned, group } of this.subscribers.values()) {
+    for (const { name, owned, group, leavingId } of this.subscribers.values()) {
+      if (leavingId !== undefined) continue;
       const offsets = [...owned].flatMap(([partition, { generation, next }]) =>
         next === null ? [] : [{ topic: "orders", partition, generation, offset: next }],
       );
@@ -672,16 +707,34 @@ class World {
   end(which: number, how: "unsubscribe" | "replaced" | "expired"): void {
     const subscriber = pick([...this.subscribers.values()], which);
     if (!subscriber?.isOpen || subscriber.isEnded) return;
+    if (how === "unsubscribe") return this.#unsubscribe(subscriber);
     subscriber.isEnded = true;
     const serial = this.#serialOf(subscriber);
-    if (how === "unsubscribe") this.receive({ type: "unsubscribe", subscription: subscriber.name });
-    else this.step({ type: "ended", ref: { name: subscriber.name, serial }, reason: how });
+    this.step({ type: "ended", ref: { name: subscriber.name, serial }, reason: how });
     if (how === "expired" && !this.isClosed)
       expect([...subscriber.owned.values()].filter(({ isRevoked }) => !isRevoked)).toEqual([]);
-    subscriber.owned.clear();
-    subscriber.gains.length = 0;
-    subscriber.read = undefined;
-    subscriber.isCommittingAhead = false;
+    end(subscriber);
+  }
+
+  /** Once: another one while it is leaving is refused. */
+  #unsubscribe(subscriber: Subscriber): void {
+    this.#lastId += 1;
+    subscriber.leavingId ??= this.#lastId;
+    this.receive({ type: "unsubscribe", id: this.#lastId, subscription: subscriber.name });
+  }
+
+  /** One of those whose chunk is being committed ahead, if there are any. */
+  unsubscribeCommitting(which: number): void {
+    const subscriber = pick(
+      [...this.subscribers.values()].filter((each) => each.isCommittingAhead),
+      which,
+    );
+    if (subscriber) this.end([...this.subscribers.values()].indexOf(subscriber), "unsubscribe");
+  }
+
+  pauseCommitting(): void {
+    for (const [which, { subscriber }] of this.#allOwned().entries())
+      if (subscriber.isCommittingAhead) this.pause(which, "pause");
   }
 
   growLog(which: number, sizes: readonly number[]): void {
@@ -769,7 +822,8 @@ class World {
 
   /** Every open subscription has every partition, and has got all of it that lies behind its place. */
   expectCaughtUp(): void {
-    for (const { name, owned, isEnded } of this.subscribers.values()) {
+    for (const { name, owned, isEnded, isAnswered } of this.subscribers.values()) {
+      expect([name, isAnswered]).toEqual([name, isEnded]);
       if (isEnded) continue;
       const partitions = [...owned.keys()].sort();
       expect([name, ...partitions]).toEqual([name, ...this.topic.logs.map(({ partition }) => partition)]);
@@ -782,7 +836,8 @@ class World {
   }
 
   #allOwned() {
-    return [...this.subscribers.values()].flatMap((subscriber) =>
+    const staying = [...this.subscribers.values()].filter(({ leavingId }) => leavingId === undefined);
+    return staying.flatMap((subscriber) =>
       [...subscriber.owned].map(([partition, owned]) => ({ subscriber, partition, owned })),
     );
   }
@@ -799,14 +854,14 @@ class World {
 }
 
 function receiveAssigned(
-  { owned, group, committedAhead }: Subscriber,
+  { owned, group, committedAhead, due }: Subscriber,
   { partition, generation, position }: AssignedPartition,
 ): void {
   const before = owned.get(partition);
   const isSame = before?.generation === generation;
   if (before && !isSame && !group) throw new Error(`a reader's partition ${partition} was never revoked`);
   if (before) expect(generation).toBeGreaterThanOrEqual(before.generation);
-  if (isSame) committedAhead.delete(generation);
+  if (isSame) for (const committed of [committedAhead, due]) committed.delete(generation);
   owned.set(partition, {
     generation,
     next: position,
@@ -815,6 +870,21 @@ function receiveAssigned(
     isPaused: before !== undefined && !before.isRevoked && before.isPaused,
     isRevoked: false,
   });
+}
+
+function end(subscriber: Subscriber): void {
+  subscriber.isEnded = true;
+  subscriber.owned.clear();
+  subscriber.gains.length = 0;
+  subscriber.read = undefined;
+  subscriber.isCommittingAhead = false;
+}
+
+/** The partitions of which more is committed ahead, or is about to be, than was sent. */
+function unsent({ owned, due }: Subscriber): readonly number[] {
+  return [...owned].flatMap(([partition, { generation, next }]) =>
+    (due.get(generation) ?? -1) > (next ?? -1) ? [partition] : [],
+  );
 }
 
 function pick<T>(items: readonly T[], which: number): T | undefined {
@@ -885,6 +955,8 @@ const moveArbitrary = fc.oneof(
     fc.tuple(which, fc.constantFrom("unsubscribe" as const, "replaced" as const, "expired" as const)),
     (world, given) => world.end(...given),
   ),
+  move(1, which, (world, given) => world.unsubscribeCommitting(given)),
+  move(1, fc.constant(0), (world) => world.pauseCommitting()),
   move(
     6,
     fc.tuple(which, fc.constantFrom("revoke" as const, "take" as const, "give" as const)),

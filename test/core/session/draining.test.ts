@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { parseClientFrame } from "../../../src/core/client-frame.ts";
 import { Problem } from "../../../src/core/problem.ts";
 import type { SessionEvent } from "../../../src/core/session/events.ts";
+import { SOCKET_BUFFER_BYTES_MAX } from "../../../src/protocol/limits.ts";
 import { all, framesOf, lines, SessionScript, theOne } from "../../support/session-script.ts";
 
 const draining: SessionEvent = { type: "draining", retryAfterMs: 500 };
@@ -81,6 +82,21 @@ describe("draining", () => {
     const sent = script.step({ type: "committedAhead", ref, chunk, isFenced: false });
     expect(lines(sent)).toEqual(["send records orders/0 to 5"]);
     script.bufferedBytes = 0;
+    expect(lines(script.step({ type: "drained" }))).toEqual(["close 4000"]);
+  });
+
+  test("waits for room in the socket for what was committed ahead", () => {
+    const script = new SessionScript();
+    const { effects } = script.open({ ack: "none" });
+    const { ref, chunk } = theOne(
+      script.answer(theOne(effects, "read"), { count: 5, logEndOffset: 9 }),
+      "commitAhead",
+    );
+    script.step(draining);
+    script.bufferedBytes = SOCKET_BUFFER_BYTES_MAX;
+    expect(lines(script.step({ type: "committedAhead", ref, chunk, isFenced: false }))).toEqual([]);
+    script.bufferedBytes = 0;
+    expect(lines(script.step({ type: "drained" }))).toEqual(["send records orders/0 to 5"]);
     expect(lines(script.step({ type: "drained" }))).toEqual(["close 4000"]);
   });
 

@@ -510,6 +510,7 @@ describe("a group at most once", () => {
     const asked = script.answer(read, { count: 5, logEndOffset: 100 });
     return { script, ref, asked };
   }
+  const partitions = [{ topic: "orders", partition: 0 }];
   const committed = (script: SessionScript, ahead: EffectOf<"commitAhead">, isFenced = false) =>
     script.step({ type: "committedAhead", ref: ahead.ref, chunk: ahead.chunk, isFenced });
 
@@ -540,8 +541,8 @@ describe("a group at most once", () => {
 
   test("that is fenced in one partition goes on in the others", () => {
     const script = new SessionScript();
-    const partitions = [joinedPartition(), joinedPartition({ partition: 1, generation: 4 })];
-    const { effects } = script.open({ ack: "none" }, partitions);
+    const two = [joinedPartition(), joinedPartition({ partition: 1, generation: 4 })];
+    const { effects } = script.open({ ack: "none" }, two);
     const asked = script.answer(theOne(effects, "read"), { count: 1, logEndOffset: 9 });
     expect(lines(committed(script, theOne(asked, "commitAhead"), true))).toEqual(["read orders/1 from 0"]);
   });
@@ -555,23 +556,65 @@ describe("a group at most once", () => {
     expect(lines(committed(script, theOne(repeated, "commitAhead")))[0]).toBe("send records orders/0 to 5");
   });
 
-  test("loses nothing by a pause in between, while the session lives", () => {
+  test("is sent what is committed though it was paused in between, and nothing after that until it is resumed", () => {
     const { script, asked } = readFive();
-    const partitions = [{ topic: "orders", partition: 0 }];
     script.receive({ type: "pause", partitions });
-    expect(lines(committed(script, theOne(asked, "commitAhead")))).toEqual([]);
-    const resumed = script.receive({ type: "resume", partitions });
-    expect(lines(resumed)).toEqual(["read orders/0 from 0"]);
-    const repeated = script.answer(theOne(resumed, "read"), { count: 5, logEndOffset: 100 });
-    expect(lines(committed(script, theOne(repeated, "commitAhead")))[0]).toBe("send records orders/0 to 5");
+    expect(lines(committed(script, theOne(asked, "commitAhead")))).toEqual(["send records orders/0 to 5"]);
+    expect(lines(script.receive({ type: "resume", partitions }))).toEqual(["read orders/0 from 5"]);
   });
 
-  test("loses nothing by a socket that is full in between", () => {
+  test("is sent nothing while it is paused of what was not committed, or nobody knows", () => {
     const { script, asked } = readFive();
+    script.receive({ type: "pause", partitions });
+    const { ref } = theOne(asked, "commitAhead");
+    expect(lines(script.step({ type: "commitAheadFailed", ref }))).toEqual([]);
+    expect(lines(script.receive({ type: "resume", partitions }))).toEqual(["read orders/0 from 0"]);
+
+    const reading = new SessionScript();
+    const read = theOne(reading.open({ ack: "none" }).effects, "read");
+    reading.receive({ type: "pause", partitions });
+    expect(lines(reading.answer(read, { count: 5, logEndOffset: 100 }))).toEqual([]);
+  });
+
+  for (const isPaused of [false, true]) {
+    const title = isPaused ? "a socket that is full and a pause" : "a socket that is full";
+    test(`loses nothing by ${title} in between: what is committed waits for room`, () => {
+      const { script, asked } = readFive();
+      if (isPaused) script.receive({ type: "pause", partitions });
+      script.bufferedBytes = SOCKET_BUFFER_BYTES_MAX;
+      expect(lines(committed(script, theOne(asked, "commitAhead")))).toEqual([]);
+      expect(lines(script.step({ type: "drained" }))).toEqual([]);
+      script.bufferedBytes = 0;
+      const sent = lines(script.step({ type: "drained" }));
+      expect(sent).toEqual(["send records orders/0 to 5", ...(isPaused ? [] : ["read orders/0 from 5"])]);
+    });
+  }
+
+  test("is not sent all at once what has waited for room in several subscriptions", () => {
+    const script = new SessionScript();
+    const half = { count: 1, bytes: SOCKET_BUFFER_BYTES_MAX / 2, logEndOffset: 1 };
+    const aheads = ["a", "b", "c"].map((name) => {
+      const window = { bytes: SOCKET_BUFFER_BYTES_MAX };
+      const { effects } = script.open({ ack: "none", subscription: name, group: name, window });
+      return theOne(script.answer(theOne(effects, "read"), half), "commitAhead");
+    });
     script.bufferedBytes = SOCKET_BUFFER_BYTES_MAX;
-    expect(lines(committed(script, theOne(asked, "commitAhead")))).toEqual([]);
+    for (const ahead of aheads) committed(script, ahead);
     script.bufferedBytes = 0;
-    expect(lines(script.step({ type: "drained" }))).toEqual(["read orders/0 from 0"]);
+    expect(all(script.step({ type: "drained" }), "sendText")).toHaveLength(2);
+    expect(all(script.step({ type: "drained" }), "sendText")).toHaveLength(1);
+  });
+
+  test("is sent nothing of what waited for room when the partition is lost, and reads the others", () => {
+    const script = new SessionScript();
+    const two = [joinedPartition(), joinedPartition({ partition: 1, generation: 4 })];
+    const { ref, effects } = script.open({ ack: "none" }, two);
+    const asked = script.answer(theOne(effects, "read"), { count: 5, logEndOffset: 100 });
+    script.bufferedBytes = SOCKET_BUFFER_BYTES_MAX;
+    committed(script, theOne(asked, "commitAhead"));
+    script.own(ref, { lost: [{ partitionId: 70, generation: 3, reason: "rebalance" }] });
+    script.bufferedBytes = 0;
+    expect(lines(script.step({ type: "drained" }))).toEqual(["read orders/1 from 0"]);
   });
 
   test("is sent nothing of what a seek has voided in between", () => {
@@ -588,7 +631,7 @@ describe("a group at most once", () => {
     expect(lost.script.session.subscriptions.get("default")?.delivery.reservedBytes).toBe(0);
 
     const ended = readFive();
-    ended.script.receive({ type: "unsubscribe" });
+    ended.script.step({ type: "ended", ref: ended.ref, reason: "replaced" });
     expect(lines(committed(ended.script, theOne(ended.asked, "commitAhead")))).toEqual([]);
   });
 

@@ -2,10 +2,11 @@ import { describe, expect, test } from "bun:test";
 import { Problem } from "../../../src/core/problem.ts";
 import type { SubscriptionRef } from "../../../src/core/session/state.ts";
 import type { SubscribeFrame } from "../../../src/protocol/frames.ts";
-import { SUBSCRIPTIONS_PER_SOCKET_MAX } from "../../../src/protocol/limits.ts";
+import { SOCKET_BUFFER_BYTES_MAX, SUBSCRIPTIONS_PER_SOCKET_MAX } from "../../../src/protocol/limits.ts";
 import type { ResetPolicies } from "../../../src/protocol/places.ts";
 import {
   all,
+  type EffectOf,
   framesOf,
   joinedPartition,
   lines,
@@ -510,6 +511,216 @@ describe("unsubscribe while joining", () => {
       { type: "unsubscribed", id: 2, subscription: "default" },
     ]);
     expect(script.subscribe()).toEqual({ name: "default", serial: 2 });
+  });
+});
+
+describe("unsubscribe at most once, while a chunk is committed ahead", () => {
+  const ORDERS = { topic: "orders", partition: 0 };
+  const FIRST = { partitionId: 70, generation: 3 };
+  const LEAVING = ["send records orders/0 to 5", "stop waiting default#1", "leave billing m1"];
+
+  /** Five records are being committed ahead, and the client has unsubscribed. */
+  function leaving(options: Partial<SubscribeFrame> = {}) {
+    const script = new SessionScript();
+    const { ref, effects } = script.open({ ack: "none", ...options });
+    const asked = script.answer(theOne(effects, "read"), { count: 5, logEndOffset: 100 });
+    const told = script.receive({ type: "unsubscribe", id: 5 });
+    return { script, ref, ahead: theOne(asked, "commitAhead"), told };
+  }
+  const committed = (script: SessionScript, { ref, chunk }: EffectOf<"commitAhead">, isFenced = false) =>
+    script.step({ type: "committedAhead", ref, chunk, isFenced });
+  const left = (script: SessionScript) => framesOf(script.step({ type: "left", name: "default", id: 5 }));
+
+  test("waits for it: its records are sent, then the membership ends, then it is answered, once", () => {
+    const { script, ahead, told } = leaving();
+    expect(lines(told)).toEqual([]);
+    const sent = committed(script, ahead);
+    expect(lines(sent)).toEqual(LEAVING);
+    expect(theOne(sent, "leave").answer).toEqual({ name: "default", id: 5 });
+    expect(left(script)).toEqual([{ type: "unsubscribed", id: 5, subscription: "default" }]);
+    expect(lines(script.step({ type: "drained" }))).toEqual([]);
+    expect(script.subscribe()).toEqual({ name: "default", serial: 2 });
+  });
+
+  test("waits for no room in the socket", () => {
+    const { script, ahead } = leaving();
+    script.bufferedBytes = SOCKET_BUFFER_BYTES_MAX;
+    expect(lines(committed(script, ahead))).toEqual(LEAVING);
+  });
+
+  test("sends at once what is committed and waits for room in the socket", () => {
+    const script = new SessionScript();
+    const { effects } = script.open({ ack: "none" });
+    const asked = script.answer(theOne(effects, "read"), { count: 5, logEndOffset: 100 });
+    script.bufferedBytes = SOCKET_BUFFER_BYTES_MAX;
+    expect(lines(committed(script, theOne(asked, "commitAhead")))).toEqual([]);
+    expect(lines(script.receive({ type: "unsubscribe" }))).toEqual(LEAVING);
+  });
+
+  test("sends it though its partition is paused", () => {
+    const script = new SessionScript();
+    const { effects } = script.open({ ack: "none" });
+    const asked = script.answer(theOne(effects, "read"), { count: 5, logEndOffset: 100 });
+    script.receive({ type: "pause", partitions: [ORDERS] });
+    script.receive({ type: "unsubscribe" });
+    expect(lines(committed(script, theOne(asked, "commitAhead")))).toEqual(LEAVING);
+  });
+
+  test("waits for no chunk at the end of the log to grow", () => {
+    const script = new SessionScript();
+    const { effects } = script.open({ ack: "none" });
+    const asked = script.answer(theOne(effects, "read"), { count: 5, logEndOffset: 5 });
+    script.receive({ type: "unsubscribe" });
+    expect(lines(committed(script, theOne(asked, "commitAhead")))).toEqual([
+      "send records orders/0 to 5",
+      "wait orders/0 at 5",
+      "stop waiting default#1",
+      "leave billing m1",
+    ]);
+  });
+
+  const gone = ["stop waiting default#1", "leave billing m1"];
+  test("goes at once when it is not committed, or is fenced", () => {
+    const failed = leaving();
+    const { ref } = failed.ahead;
+    expect(lines(failed.script.step({ type: "commitAheadFailed", ref }))).toEqual(gone);
+    const fenced = leaving();
+    expect(lines(committed(fenced.script, fenced.ahead, true))).toEqual(gone);
+  });
+
+  test("goes at once when the partition is lost, or begins anew; nothing more comes of the commit", () => {
+    const lost = leaving();
+    const loss = lost.script.own(lost.ref, { lost: [{ ...FIRST, reason: "topic_deleted" }] });
+    expect(lines(loss)).toEqual(["stop waiting orders/0", "send revoked", ...gone]);
+    expect(lines(committed(lost.script, lost.ahead))).toEqual([]);
+    const anew = leaving();
+    const reset = anew.script.own(anew.ref, { gained: [joinedPartition({ generation: 9 })] });
+    expect(lines(reset)).toEqual(["send assigned", "stop waiting orders/0", ...gone]);
+    expect(lines(committed(anew.script, anew.ahead))).toEqual([]);
+  });
+
+  test("goes at once when the partition stalls", () => {
+    const script = new SessionScript();
+    const { effects } = script.open({ ack: "none", ackTimeoutMs: 1_000 });
+    const first = script.answer(theOne(effects, "read"), { count: 5, logEndOffset: 100 });
+    script.bufferedBytes = 500; // the socket does not take them
+    const sent = committed(script, theOne(first, "commitAhead"));
+    const second = script.answer(theOne(sent, "read"), { count: 5, logEndOffset: 100 });
+    script.receive({ type: "unsubscribe", id: 5 });
+    const stalled = script.at(1_000).step({ type: "alarm" });
+    expect(lines(stalled).filter((line) => !line.startsWith("alarm"))).toEqual([
+      "stop waiting orders/0",
+      "send revoked",
+      "stall 70 in 3 of m1",
+      ...gone,
+    ]);
+    expect(lines(committed(script, theOne(second, "commitAhead")))).toEqual([]);
+    expect(left(script)).toMatchObject([{ type: "unsubscribed", id: 5 }]);
+  });
+
+  test("is sent it, then goes, though the partition is to be revoked; nothing is released by that", () => {
+    const { script, ref, ahead } = leaving();
+    expect(lines(script.own(ref, { revoked: [{ ...FIRST, deadlineMs: 5_000 }] }))).toEqual([]);
+    expect(lines(committed(script, ahead))).toEqual(LEAVING);
+  });
+
+  for (const reason of ["replaced", "expired"] as const) {
+    test(`is answered when the membership is ${reason} meanwhile, and does not leave`, () => {
+      const { script, ref, ahead } = leaving();
+      const ended = script.step({ type: "ended", ref, reason });
+      expect(all(ended, "leave")).toEqual([]);
+      expect(framesOf(ended).at(-1)).toEqual({
+        type: "unsubscribed",
+        id: 5,
+        subscription: "default",
+        code: reason,
+      });
+      expect(lines(committed(script, ahead))).toEqual([]);
+      expect(Object.values(script.session.waiting)).toEqual([0, 0, 0, 0, 0]);
+    });
+  }
+
+  test("is answered when the client falls silent meanwhile, and leaves once", () => {
+    const { script, ahead } = leaving({ sessionTimeoutMs: 6_000 });
+    const effects = [2_000, 4_000, 6_000].flatMap((nowMs) => script.at(nowMs).step({ type: "alarm" }));
+    expect(all(effects, "leave")).toHaveLength(1);
+    expect(framesOf(effects).at(-1)).toMatchObject({ type: "unsubscribed", id: 5, code: "expired" });
+    expect(lines(committed(script, ahead))).toEqual([]);
+  });
+
+  test("leaves once with its socket, and not as a member that comes back", () => {
+    const { script, ahead } = leaving({ instanceId: "tab-7" });
+    expect(lines(script.step({ type: "closed" }))).toEqual(gone);
+    expect(lines(committed(script, ahead))).toEqual([]);
+    const { script: other, ahead: failing } = leaving();
+    other.step({ type: "closed" });
+    expect(lines(other.step({ type: "commitAheadFailed", ref: failing.ref }))).toEqual([]);
+  });
+
+  test("is finished by a server that drains before the socket closes", () => {
+    const { script, ahead } = leaving();
+    expect(lines(script.step({ type: "draining", retryAfterMs: 500 }))).toEqual(["send draining"]);
+    expect(lines(committed(script, ahead))).toEqual(LEAVING);
+    expect(lines(script.step({ type: "left", name: "default", id: 5 }))).toEqual([
+      "send unsubscribed",
+      "close 4000",
+    ]);
+  });
+
+  test("takes no more frames, and keeps its name until it has left", () => {
+    const { script, ahead } = leaving();
+    const offsets = [{ ...ORDERS, generation: 3, offset: 0 }];
+    const refused = [
+      ...script.receive({ type: "unsubscribe", id: 6 }),
+      ...script.receive({ type: "seek", id: 7, ...ORDERS, to: "earliest" }),
+      ...script.receive({ type: "pause", id: 8, partitions: [ORDERS] }),
+      ...script.receive({ type: "release", id: 9, partitions: [ORDERS] }),
+      ...script.ack(offsets, { id: 10 }),
+    ];
+    expect(framesOf(refused)).toMatchObject(
+      [6, 7, 8, 9, 10].map((id) => ({ type: "error", id, code: "unknown_subscription" })),
+    );
+    const again = { type: "subscribe", id: 11, topics: ["orders"], group: "billing" } as const;
+    expect(framesOf(script.receive(again))).toMatchObject([{ id: 11, code: "conflict" }]);
+    expect(lines(committed(script, ahead))).toEqual(LEAVING);
+  });
+
+  test("voids a seek that was on its way, not what is committed", () => {
+    const script = new SessionScript();
+    const { effects } = script.open({ ack: "none" });
+    const asked = script.answer(theOne(effects, "read"), { count: 5, logEndOffset: 100 });
+    const seek = theOne(script.receive({ type: "seek", id: 4, ...ORDERS, to: "latest" }), "locate");
+    script.receive({ type: "unsubscribe" });
+    expect(framesOf(script.locate(seek))).toMatchObject([{ id: 4, code: "unknown_subscription" }]);
+    expect(lines(committed(script, theOne(asked, "commitAhead")))).toEqual(LEAVING);
+  });
+
+  test("waits for no chunk that a seek has voided before", () => {
+    const script = new SessionScript();
+    const { effects } = script.open({ ack: "none" });
+    script.answer(theOne(effects, "read"), { count: 5, logEndOffset: 100 });
+    script.seekAndLocate({ ...ORDERS, to: "latest" });
+    expect(lines(script.receive({ type: "unsubscribe" }))).toEqual(gone);
+  });
+
+  test("begins no read in the partitions that it still has", () => {
+    const two = [joinedPartition(), joinedPartition({ partition: 1, generation: 4 })];
+    const script = new SessionScript();
+    const { ref, effects } = script.open({ ack: "none" }, two);
+    const asked = script.answer(theOne(effects, "read"), { count: 5, logEndOffset: 100 });
+    script.receive({ type: "unsubscribe" });
+    expect(lines(script.step({ type: "drained" }))).toEqual([]);
+    const partition = { ...ref, partitionKey: "orders/1", generation: 4, run: 0 };
+    expect(lines(script.step({ type: "grown", ref: partition }))).toEqual([]);
+    expect(lines(committed(script, theOne(asked, "commitAhead")))).toEqual(LEAVING);
+  });
+
+  test("does not hold up another subscription of the socket", () => {
+    const { script, ahead } = leaving();
+    const other = script.open({ subscription: "s2", group: "audit" });
+    const sent = script.answer(theOne(other.effects, "read"), { count: 1, logEndOffset: 1 });
+    expect(lines(sent)).toEqual(["send records orders/0 to 1", "wait orders/0 at 1"]);
+    expect(lines(committed(script, ahead))).toEqual(LEAVING);
   });
 });
 
