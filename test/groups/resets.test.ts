@@ -2,10 +2,9 @@
 
 import { expect, test } from "bun:test";
 import type { AckEntry } from "../../src/protocol/frames.ts";
-import { describePlaces, type Place } from "../support/cluster.ts";
+import { describePlaces, describeSqld, type Place } from "../support/cluster.ts";
 import { CuttingProxy } from "../support/cutting-proxy.ts";
 import { startServer } from "../support/server.ts";
-import { HAS_SQLD } from "../support/sqld.ts";
 import { ackOf, keyOf, type Member, type Owned, WatchedGroup } from "./member.ts";
 
 const RESET_SEEN_MAX_MS = 1_000;
@@ -157,11 +156,9 @@ describePlaces("a reset", (place) => {
   });
 });
 
-describePlaces("an answer of the database that is lost", (place) => {
-  test.skipIf(!HAS_SQLD)("leaves a commit done once, and answered once", async () => {
-    const { sqld } = place();
-    if (!sqld) return; // a file loses no answers
-    using proxy = new CuttingProxy(sqld.port);
+describeSqld("an answer of the database that is lost", (place) => {
+  test("leaves a commit done once, and answered once", async () => {
+    using proxy = new CuttingProxy(place().sqldPort);
     await using server = await startServer(proxy.url, { mode: "serve" });
     await using group = await newGroup(place(), { records: 10 });
     const { topic } = group;
@@ -181,10 +178,8 @@ describePlaces("an answer of the database that is lost", (place) => {
     expect(group.ledger.judge()).toEqual([]);
   });
 
-  test.skipIf(!HAS_SQLD)("leaves a join and a leave done once", async () => {
-    const { sqld } = place();
-    if (!sqld) return; // a file loses no answers
-    using proxy = new CuttingProxy(sqld.port);
+  test("leaves a join and a leave done once", async () => {
+    using proxy = new CuttingProxy(place().sqldPort);
     await using server = await startServer(proxy.url, { mode: "serve" });
     await using group = await newGroup(place(), { partitionCount: 2, records: 1 });
     const { topic } = group;
@@ -205,10 +200,8 @@ describePlaces("an answer of the database that is lost", (place) => {
     expect(group.ledger.judge()).toEqual([]);
   });
 
-  test.skipIf(!HAS_SQLD)("leaves a reset done at most once, and says so", async () => {
-    const { sqld } = place();
-    if (!sqld) return; // a file loses no answers
-    using proxy = new CuttingProxy(sqld.port);
+  test("leaves a reset done at most once, and says so", async () => {
+    using proxy = new CuttingProxy(place().sqldPort);
     await using server = await startServer(proxy.url, { mode: "serve" });
     await using group = await newGroup(place(), { records: 10 });
     const { topic } = group;

@@ -46,6 +46,12 @@ export class Place implements AsyncDisposable {
     return new HttpClient(this.server(n));
   }
 
+  /** For what stands between a server and it. Throws on a file. */
+  get sqldPort(): number {
+    if (!this.sqld) throw new Error("this place has no sqld");
+    return this.sqld.port;
+  }
+
   /** For `--db`. */
   get database(): string {
     return this.sqld?.url ?? join(this.#folder.path, "t.db");
@@ -110,12 +116,22 @@ export class Place implements AsyncDisposable {
   }
 }
 
-const KINDS: readonly PlaceKind[] = HAS_SQLD ? ["file", "sqld"] : ["file"];
+type PlaceTests = (place: () => Place) => void;
 
 /** The same tests in each place, all of them on the same servers. `place` is there while a test runs. */
-export function describePlaces(name: string, body: (place: () => Place) => void): void {
+export function describePlaces(name: string, body: PlaceTests): void {
+  describeEach(name, ["file", "sqld"], body);
+}
+
+/** What only a remote database does. */
+export function describeSqld(name: string, body: PlaceTests): void {
+  describeEach(name, ["sqld"], body);
+}
+
+function describeEach(name: string, kinds: readonly PlaceKind[], body: PlaceTests): void {
   if (!HAS_SQLD) console.warn(`${name} ${PLACE_NAMES.sqld}: ${SQLD_SKIPPED}`);
-  describe.each(KINDS.map((kind) => [PLACE_NAMES[kind], kind] as const))(`${name} %s`, (_, kind) => {
+  const here = kinds.filter((kind) => kind !== "sqld" || HAS_SQLD);
+  describe.each(here.map((kind) => [PLACE_NAMES[kind], kind] as const))(`${name} %s`, (_, kind) => {
     let place: Place | undefined;
     beforeAll(async () => {
       place = await Place.start(kind, { servers: 3 });
