@@ -68,3 +68,6 @@ CREATE INDEX assignments_by_deadline ON assignments (revoke_deadline) WHERE revo
 
 -- What has changed since a version: versions come from one sequence, in the order of the commits.
 CREATE INDEX groups_by_version ON groups (version);
+
+-- The groups that have a topic: what is about to be done to it may be too much for one of them.
+CREATE INDEX group_topics_by_topic ON group_topics (topic);

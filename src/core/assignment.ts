@@ -24,7 +24,8 @@ export function assignPartitions(
 ): ReadonlyMap<number, string> {
   const loads = new Map(subscribers.map(({ memberId }) => [memberId, 0]));
   const owners = new Map<number, string>();
-  const topics = byTopic(partitions).map((topic) => shareOf(topic, subscribers));
+  const inOrderOfIds = subscribers.toSorted((a, b) => compare(a.memberId, b.memberId));
+  const topics = sharesOf(byTopic(partitions), inOrderOfIds);
   for (const { kept } of topics) for (const [memberId, own] of kept) addLoad(loads, memberId, own.length);
   for (const topic of topics) {
     if (topic.kept.size > 0) assignTopic(topic, { loads, owners });
@@ -35,7 +36,7 @@ export function assignPartitions(
 interface TopicShare {
   /** In their order in the topic. */
   readonly partitions: readonly AssignablePartition[];
-  /** What each subscriber of the topic has of it now. */
+  /** What each subscriber of the topic has of it now, in the order of their ids. */
   readonly kept: ReadonlyMap<string, readonly AssignablePartition[]>;
 }
 
@@ -45,59 +46,65 @@ interface Result {
   readonly owners: Map<number, string>;
 }
 
-function byTopic(partitions: readonly AssignablePartition[]): readonly (readonly AssignablePartition[])[] {
-  const topics = new Map<string, AssignablePartition[]>();
-  for (const partition of partitions) {
-    const topic = topics.get(partition.topic);
-    if (topic) topic.push(partition);
-    else topics.set(partition.topic, [partition]);
-  }
-  const inOrder = [...topics].sort(([a], [b]) => compare(a, b));
-  return inOrder.map(([, topic]) => topic.sort((a, b) => a.partition - b.partition));
+/** In the order of their names. */
+function byTopic(
+  partitions: readonly AssignablePartition[],
+): ReadonlyMap<string, readonly AssignablePartition[]> {
+  const topics = [...Map.groupBy(partitions, ({ topic }) => topic)].sort(([a], [b]) => compare(a, b));
+  for (const [, own] of topics) own.sort((a, b) => a.partition - b.partition);
+  return new Map(topics);
 }
 
-function shareOf(partitions: readonly AssignablePartition[], subscribers: readonly Subscriber[]): TopicShare {
-  const topic = partitions[0]?.topic;
-  const kept = new Map<string, AssignablePartition[]>();
-  for (const { memberId, topics } of subscribers)
-    if (topic !== undefined && topics.includes(topic)) kept.set(memberId, []);
-  for (const partition of partitions) kept.get(partition.ownerMemberId ?? "")?.push(partition);
-  return { partitions, kept };
+/** One pass over what everybody subscribes to: there may be thousands of members and of topics. */
+function sharesOf(
+  topics: ReadonlyMap<string, readonly AssignablePartition[]>,
+  subscribers: readonly Subscriber[],
+): readonly TopicShare[] {
+  const keptByTopic = new Map<string, Map<string, AssignablePartition[]>>();
+  for (const topic of topics.keys()) keptByTopic.set(topic, new Map());
+  for (const { memberId, topics: wanted } of subscribers)
+    for (const topic of wanted) keptByTopic.get(topic)?.set(memberId, []);
+  return [...topics].map(([topic, partitions]) => {
+    const kept = keptByTopic.get(topic) ?? new Map<string, AssignablePartition[]>();
+    for (const partition of partitions) kept.get(partition.ownerMemberId ?? "")?.push(partition);
+    return { partitions, kept };
+  });
 }
 
 function assignTopic({ partitions, kept }: TopicShare, { loads, owners }: Result): void {
-  const members = [...kept.keys()].sort(
-    (a, b) =>
-      ownedBy(b, kept) - ownedBy(a, kept) ||
-      othersOf(a, loads, kept) - othersOf(b, loads, kept) ||
-      compare(a, b),
-  );
+  const members = inOrderOfRight(kept, loads);
   const least = Math.floor(partitions.length / members.length);
   const haveOneMore = partitions.length % members.length;
   const vacancies: string[] = [];
-  for (const [index, memberId] of members.entries()) {
+  for (const [index, { memberId, own }] of members.entries()) {
     const quota = least + (index < haveOneMore ? 1 : 0);
-    const own = kept.get(memberId) ?? [];
     for (const { partitionId } of own.slice(0, quota)) owners.set(partitionId, memberId);
     for (let missing = quota - own.length; missing > 0; missing -= 1) vacancies.push(memberId);
     addLoad(loads, memberId, quota - own.length);
   }
+  const vacant = vacancies.values();
   for (const { partitionId } of partitions) {
-    const memberId = owners.has(partitionId) ? undefined : vacancies.shift();
+    const memberId = owners.has(partitionId) ? undefined : vacant.next().value;
     if (memberId !== undefined) owners.set(partitionId, memberId);
   }
 }
 
-function ownedBy(memberId: string, kept: TopicShare["kept"]): number {
-  return kept.get(memberId)?.length ?? 0;
+interface Candidate {
+  readonly memberId: string;
+  /** What it has of the topic now. */
+  readonly own: readonly AssignablePartition[];
+  /** How many it has of all topics: among those that have as many of this one, who has less of the others. */
+  readonly load: number;
 }
 
-function othersOf(memberId: string, loads: Result["loads"], kept: TopicShare["kept"]): number {
-  return (loads.get(memberId) ?? 0) - ownedBy(memberId, kept);
+/** To have one more than others. Among equals the order of their ids, in which they come. */
+function inOrderOfRight(kept: TopicShare["kept"], loads: Result["loads"]): readonly Candidate[] {
+  const members = [...kept].map(([memberId, own]) => ({ memberId, own, load: loads.get(memberId) ?? 0 }));
+  return members.sort((a, b) => b.own.length - a.own.length || a.load - b.load);
 }
 
 function addLoad(loads: Result["loads"], memberId: string, count: number): void {
-  loads.set(memberId, (loads.get(memberId) ?? 0) + count);
+  if (count !== 0) loads.set(memberId, (loads.get(memberId) ?? 0) + count);
 }
 
 /** By UTF-16 code units: the same everywhere, whatever the locale. */

@@ -71,7 +71,7 @@ export interface JoinRequest {
 // ── its size ─────────────────────────────────────────────────────────────────────────────────────────────
 
 /** Ids, offsets, an owner and the names of all that: about what a row takes beside names of topics. */
-const PARTITION_BYTES = 350;
+export const PARTITION_BYTES = 350;
 const MEMBER_BYTES = 400;
 
 /** About what they take as the database tells them. */

@@ -89,38 +89,15 @@ export function planGroup(
   { mayExpire }: { readonly mayExpire: boolean },
 ): GroupPlan {
   const membership = planMembership(picture, changes, mayExpire);
+  const { members, joins, refusals, joinedBefore, endedMemberIds, expiredMemberIds } = membership;
   const named = { released: namedBy(changes, "release"), stalled: namedBy(changes, "stall") };
   const claims = picture.partitions.map((partition) => claimOf(partition, membership, named));
-  const subscribers = [...membership.members.values()];
-  const isUnbalanced =
-    membership.isReshaped ||
-    claims.some(({ kind, partition }) => kind === "free" && isWanted(partition, subscribers));
-  const placed = claims.map((claim) => (claim.kind === "stalled" ? placeStalled(claim, membership) : claim));
-  const owners = isUnbalanced ? balance(placed, subscribers) : keep(placed);
-  const gains: Gain[] = [];
-  const revokedPartitionIds: number[] = [];
-  const freedPartitionIds: number[] = [];
-  for (const claim of placed) {
-    const { kind, partition, memberId } = claim;
-    const { partitionId } = partition;
-    const next = membership.members.get(nextOwnerOf(claim, owners) ?? "");
-    if (kind === "revoking" || (kind === "kept" && next?.memberId === memberId)) continue;
-    if (kind === "kept") revokedPartitionIds.push(partitionId);
-    else if (next) gains.push({ partition, member: next });
-    else if (partition.owner) freedPartitionIds.push(partitionId);
-  }
-  const { joins, refusals, joinedBefore, endedMemberIds, expiredMemberIds } = membership;
-  return {
-    joins,
-    refusals,
-    joinedBefore,
-    endedMemberIds,
-    expiredMemberIds,
-    gains,
-    revokedPartitionIds,
-    freedPartitionIds,
-    topicsSeen: topicsSeenBy(picture, gains),
-  };
+  const subscribers = [...members.values()];
+  const isUnbalanced = membership.isReshaped || isAnyWanted(claims, subscribers);
+  const placed = placeStalled(claims, subscribers);
+  const moves = movesOf(placed, members, isUnbalanced ? balance(placed, subscribers) : keep(placed));
+  const topicsSeen = topicsSeenBy(picture, moves.gains);
+  return { joins, refusals, joinedBefore, endedMemberIds, expiredMemberIds, ...moves, topicsSeen };
 }
 
 /** Whether there is anything to write. */
@@ -175,44 +152,107 @@ function planMembership(
   changes: readonly GroupChange[],
   mayExpire: boolean,
 ): Membership {
-  const known = new Map(picture.members.map((member) => [member.memberId, member]));
-  const members = new Map<string, Subscriber>(known);
-  const successors = new Map<string, string>();
+  const judged = judgeJoins(picture, changes);
+  const expired = picture.members.filter(({ expiresInMs }) => mayExpire && expiresInMs <= 0);
+  const expiredMemberIds = expired.map(({ memberId }) => memberId);
+  const ended = new Set([...judged.successors.keys(), ...expiredMemberIds, ...leaversOf(picture, changes)]);
+  const members = membersAfter(picture, ended, judged.joins);
+  const isReshaped = !isSameShape(picture.members, { members, successors: judged.successors });
+  return { ...judged, members, endedMemberIds: [...ended], expiredMemberIds, isReshaped };
+}
+
+type JudgedJoins = Pick<Membership, "joins" | "refusals" | "joinedBefore" | "successors">;
+
+/** One after the other: those that are taken in count for the next, those that are refused do not. */
+function judgeJoins({ members, partitions }: GroupPicture, changes: readonly GroupChange[]): JudgedJoins {
   const joins: PlannedJoin[] = [];
   const refusals = new Map<GroupChange, Problem>();
   const joinedBefore = new Map<GroupChange, GroupMember>();
+  const successors = new Map<string, string>();
+  const places = placesIn(members);
+  const size = sizeOf(members, topicSizesOf(partitions));
   for (const change of changes) {
     if (change.kind !== "join") continue;
-    const refusal = refuseJoin(change.request, picture);
-    const before = known.get(change.request.newMemberId);
-    if (before) joinedBefore.set(change, before);
-    else if (refusal) refusals.set(change, refusal);
-  }
-  const expired = picture.members.filter(({ expiresInMs }) => mayExpire && expiresInMs <= 0);
-  const gone = [...expired, ...picture.members.filter((member) => hasLeft(member, changes))];
-  const ended = new Set<string>();
-  for (const change of changes) {
-    if (change.kind !== "join" || refusals.has(change) || joinedBefore.has(change)) continue;
     const { request } = change;
-    const before = picture.members.filter((member) => isTakenOver(member, request));
-    const memberId =
-      before.find((member) => member.memberId === request.memberId)?.memberId ?? request.newMemberId;
-    for (const { memberId: old } of before) {
-      ended.add(old);
-      members.delete(old);
-      successors.set(old, memberId);
+    const before = places.byMemberId.get(request.newMemberId);
+    if (before) {
+      joinedBefore.set(change, before);
+      continue;
     }
-    joins.push({ change, request, memberId });
+    const takenOver = takenOverBy(request, places);
+    const replaced = takenOver.filter((member) => !successors.has(member.memberId));
+    const refusal = refuseTopics(request, size.topicSizes) ?? takeIn(request, replaced, size);
+    if (refusal) {
+      refusals.set(change, refusal);
+      continue;
+    }
+    const memberId = takenOver.find((own) => own.memberId === request.memberId)?.memberId;
+    const join = { change, request, memberId: memberId ?? request.newMemberId };
+    for (const member of takenOver) successors.set(member.memberId, join.memberId);
+    joins.push(join);
   }
-  for (const { memberId } of gone) {
-    ended.add(memberId);
-    members.delete(memberId);
+  return { joins, refusals, joinedBefore, successors };
+}
+
+/** Whom a join may take over: by its memberId, or by its instanceId. */
+interface Places {
+  readonly byMemberId: ReadonlyMap<string, GroupMember>;
+  readonly byInstanceId: ReadonlyMap<string | null, readonly GroupMember[]>;
+}
+
+function placesIn(members: readonly GroupMember[]): Places {
+  return {
+    byMemberId: new Map(members.map((member) => [member.memberId, member])),
+    byInstanceId: Map.groupBy(members, ({ instanceId }) => instanceId),
+  };
+}
+
+function takenOverBy(
+  { memberId, instanceId }: JoinRequest,
+  { byMemberId, byInstanceId }: Places,
+): readonly GroupMember[] {
+  const own = memberId === undefined ? undefined : byMemberId.get(memberId);
+  const named = instanceId === undefined ? undefined : byInstanceId.get(instanceId);
+  return [...new Set([...(own ? [own] : []), ...(named ?? [])])];
+}
+
+function refuseTopics({ group, topics }: JoinRequest, topicSizes: TopicSizes): Problem | undefined {
+  const unknown = topics.find((topic) => !topicSizes.has(topic));
+  if (unknown !== undefined) {
+    const why = `Cannot subscribe group "${group}" to topic "${unknown}": there is no such topic`;
+    return new Problem("unknown_topic", why, { topic: unknown });
   }
+  let found = 0;
+  for (const topic of new Set(topics)) found += topicSizes.get(topic)?.partitions ?? 0;
+  if (found <= PARTITIONS_PER_SUBSCRIPTION_MAX) return undefined;
+  return new Problem(
+    "bad_request",
+    `Cannot subscribe group "${group}" to ${found} partitions: at most ${PARTITIONS_PER_SUBSCRIPTION_MAX} a subscription`,
+    { found, allowed: PARTITIONS_PER_SUBSCRIPTION_MAX },
+  );
+}
+
+function leaversOf({ members }: GroupPicture, changes: readonly GroupChange[]): readonly string[] {
+  const left = new Set(
+    changes.flatMap((change) => (change.kind === "leave" ? [membershipKey(change.member)] : [])),
+  );
+  return members.filter((member) => left.has(membershipKey(member))).map(({ memberId }) => memberId);
+}
+
+function membershipKey({ memberId, membership }: Pick<GroupMember, "memberId" | "membership">): string {
+  return `${membership} ${memberId}`;
+}
+
+/** Who takes somebody's place comes behind those that stay, as everybody who joins. */
+function membersAfter(
+  picture: GroupPicture,
+  ended: ReadonlySet<string>,
+  joins: readonly PlannedJoin[],
+): ReadonlyMap<string, Subscriber> {
+  const members = new Map<string, Subscriber>();
+  for (const member of picture.members) if (!ended.has(member.memberId)) members.set(member.memberId, member);
   for (const { request, memberId } of joins) members.set(memberId, { ...request, memberId });
-  const endedMemberIds = [...ended];
-  const expiredMemberIds = expired.map(({ memberId }) => memberId);
-  const isReshaped = !isSameShape(picture.members, { members, successors });
-  return { members, successors, joins, refusals, joinedBefore, endedMemberIds, expiredMemberIds, isReshaped };
+  return members;
 }
 
 /** As many members of the same topics, each in the place of one before: a takeover moves nobody else. */
@@ -224,48 +264,74 @@ function isSameShape(
   return (
     members.size === before.length &&
     new Set(before.map(placeOf)).size === before.length &&
-    before.every(
-      (member) =>
-        new Set(members.get(placeOf(member))?.topics).symmetricDifference(new Set(member.topics)).size === 0,
-    )
+    before.every((member) => isSameTopics(members.get(placeOf(member))?.topics, member.topics))
   );
 }
 
-function hasLeft({ memberId, membership }: GroupMember, changes: readonly GroupChange[]): boolean {
-  return changes.some(
-    (change) =>
-      change.kind === "leave" &&
-      change.member.memberId === memberId &&
-      change.member.membership === membership,
+function isSameTopics(now: readonly string[] | undefined, before: readonly string[]): boolean {
+  return now === before || new Set(now).symmetricDifference(new Set(before)).size === 0;
+}
+
+// ── how large the group becomes ──────────────────────────────────────────────────────────────────────────
+
+/** Of every topic in the picture. */
+type TopicSizes = ReadonlyMap<string, { readonly partitions: number; readonly bytes: number }>;
+
+/**
+ * What its members and the partitions of their topics take, with the joins that have been taken in so far. Who leaves
+ * in the same plan still counts.
+ */
+interface GroupSize {
+  memberBytes: number;
+  partitionBytes: number;
+  readonly subscriptionsByTopic: Map<string, number>;
+  readonly topicSizes: TopicSizes;
+}
+
+type Sized = Pick<GroupMember, "topics">;
+
+function topicSizesOf(partitions: readonly GroupPartition[]): TopicSizes {
+  const byTopic = Map.groupBy(partitions, ({ topic }) => topic);
+  return new Map(
+    [...byTopic].map(([topic, own]) => [topic, { partitions: own.length, bytes: partitionBytes(own) }]),
   );
 }
 
-function isTakenOver({ memberId, instanceId }: GroupMember, request: JoinRequest): boolean {
-  return memberId === request.memberId || (instanceId !== null && instanceId === request.instanceId);
+function sizeOf(members: readonly Sized[], topicSizes: TopicSizes): GroupSize {
+  const size: GroupSize = { memberBytes: 0, partitionBytes: 0, subscriptionsByTopic: new Map(), topicSizes };
+  exchange(size, { out: [], in: members });
+  return size;
 }
 
-function refuseJoin(
-  { group, topics }: JoinRequest,
-  { members, partitions }: GroupPicture,
-): Problem | undefined {
-  const found = partitions.filter(({ topic }) => topics.includes(topic));
-  const known = new Set(found.map(({ topic }) => topic));
-  const unknown = topics.find((topic) => !known.has(topic));
-  if (unknown !== undefined) {
-    const why = `Cannot subscribe group "${group}" to topic "${unknown}": there is no such topic`;
-    return new Problem("unknown_topic", why, { topic: unknown });
-  }
-  if (found.length > PARTITIONS_PER_SUBSCRIPTION_MAX) {
-    return new Problem(
-      "bad_request",
-      `Cannot subscribe group "${group}" to ${found.length} partitions: at most ${PARTITIONS_PER_SUBSCRIPTION_MAX} a subscription`,
-      { found: found.length, allowed: PARTITIONS_PER_SUBSCRIPTION_MAX },
-    );
-  }
-  const bytes = Math.max(memberBytes([...members, { topics }]), partitionBytes(partitions));
-  if (bytes <= GROUP_BYTES_MAX) return undefined;
-  const why = `Cannot join group "${group}": with it the names of its members' topics, or of its partitions, take ${bytes} bytes, at most ${GROUP_BYTES_MAX}`;
+/**
+ * Counts the join in, and those whose place it takes out, unless it is refused. One that takes no more than they did is
+ * taken in though the group is too large already: topics grow.
+ */
+function takeIn(request: JoinRequest, replaced: readonly Sized[], size: GroupSize): Problem | undefined {
+  const before = { ...size };
+  exchange(size, { out: replaced, in: [request] });
+  const bytes = Math.max(size.memberBytes, size.partitionBytes);
+  const takesMore = size.memberBytes > before.memberBytes || size.partitionBytes > before.partitionBytes;
+  if (bytes <= GROUP_BYTES_MAX || !takesMore) return undefined;
+  exchange(size, { out: [request], in: replaced });
+  const why = `Cannot join group "${request.group}": with it the names of its members' topics, or of its partitions, take ${bytes} bytes, at most ${GROUP_BYTES_MAX}`;
   return new Problem("conflict", why, { found: bytes, allowed: GROUP_BYTES_MAX });
+}
+
+/** Partitions of a topic count once, while anybody subscribes to it. */
+function exchange(
+  size: GroupSize,
+  members: { readonly out: readonly Sized[]; readonly in: readonly Sized[] },
+): void {
+  const { subscriptionsByTopic, topicSizes } = size;
+  size.memberBytes += memberBytes(members.in) - memberBytes(members.out);
+  const count = (topic: string, by: 1 | -1) => {
+    const before = subscriptionsByTopic.get(topic) ?? 0;
+    subscriptionsByTopic.set(topic, before + by);
+    if (Math.min(before, before + by) === 0) size.partitionBytes += by * (topicSizes.get(topic)?.bytes ?? 0);
+  };
+  for (const { topics } of members.out) for (const topic of topics) count(topic, -1);
+  for (const { topics } of members.in) for (const topic of topics) count(topic, 1);
 }
 
 // ── partitions ───────────────────────────────────────────────────────────────────────────────────────────
@@ -319,26 +385,44 @@ function ownershipKey(memberId: string, { partitionId, generation }: OwnedPartit
   return `${partitionId} ${generation} ${memberId}`;
 }
 
+/** Whether somebody subscribes to a partition that nobody has. */
+function isAnyWanted(claims: readonly Claim[], subscribers: readonly Subscriber[]): boolean {
+  const free = new Set(claims.flatMap(({ kind, partition }) => (kind === "free" ? partition.topic : [])));
+  return free.size > 0 && subscribers.some(({ topics }) => topics.some((topic) => free.has(topic)));
+}
+
 /** To another member that subscribes to the topic where there is one, whatever the balance: it is the one that works. */
-function placeStalled({ partition, memberId }: Claim, { members }: Membership): Claim {
-  const others = [...members.values()].filter(
-    (member) => member.memberId !== memberId && member.topics.includes(partition.topic),
+function placeStalled(claims: readonly Claim[], subscribers: readonly Subscriber[]): readonly Claim[] {
+  const stalled = new Set(
+    claims.flatMap(({ kind, partition }) => (kind === "stalled" ? partition.topic : [])),
   );
-  const index = others.length > 0 ? partition.partition % others.length : 0;
-  return { kind: "stalled", partition, memberId: others[index]?.memberId ?? memberId };
+  if (stalled.size === 0) return claims;
+  const ranks = ranksByTopic(stalled, subscribers);
+  const idsByTopic = new Map([...ranks].map(([topic, own]) => [topic, [...own.keys()]]));
+  return claims.map((claim) => {
+    const { kind, partition, memberId } = claim;
+    if (kind !== "stalled" || memberId === null) return claim;
+    const ids = idsByTopic.get(partition.topic) ?? [];
+    const ownRank = ranks.get(partition.topic)?.get(memberId) ?? ids.length;
+    const others = ownRank < ids.length ? ids.length - 1 : ids.length;
+    const rank = others > 0 ? partition.partition % others : 0;
+    return { kind, partition, memberId: ids[rank < ownRank ? rank : rank + 1] ?? memberId };
+  });
 }
 
-/** A stalled one does not come back for the balance either that a join or a leave in the same plan asks for. */
-function nextOwnerOf(
-  { kind, partition: { partitionId, owner }, memberId }: Claim,
-  owners: ReadonlyMap<number, string>,
-): string | null {
-  const next = owners.get(partitionId) ?? null;
-  return kind === "stalled" && next === owner?.memberId ? memberId : next;
-}
-
-function isWanted({ topic }: GroupPartition, subscribers: readonly Subscriber[]): boolean {
-  return subscribers.some(({ topics }) => topics.includes(topic));
+/** The place of each subscriber of a topic among them, in their order. */
+function ranksByTopic(
+  topics: ReadonlySet<string>,
+  subscribers: readonly Subscriber[],
+): ReadonlyMap<string, ReadonlyMap<string, number>> {
+  const ranks = new Map([...topics].map((topic) => [topic, new Map<string, number>()]));
+  for (const { memberId, topics: wanted } of subscribers) {
+    for (const topic of wanted) {
+      const own = ranks.get(topic);
+      if (own && !own.has(memberId)) own.set(memberId, own.size);
+    }
+  }
+  return ranks;
 }
 
 function balance(claims: readonly Claim[], subscribers: readonly Subscriber[]): ReadonlyMap<number, string> {
@@ -354,6 +438,35 @@ function keep(claims: readonly Claim[]): ReadonlyMap<number, string> {
       memberId === null ? [] : [[partition.partitionId, memberId]],
     ),
   );
+}
+
+function movesOf(
+  claims: readonly Claim[],
+  members: Membership["members"],
+  owners: ReadonlyMap<number, string>,
+): Pick<GroupPlan, "gains" | "revokedPartitionIds" | "freedPartitionIds"> {
+  const gains: Gain[] = [];
+  const revokedPartitionIds: number[] = [];
+  const freedPartitionIds: number[] = [];
+  for (const claim of claims) {
+    const { kind, partition, memberId } = claim;
+    const { partitionId } = partition;
+    const next = members.get(nextOwnerOf(claim, owners) ?? "");
+    if (kind === "revoking" || (kind === "kept" && next?.memberId === memberId)) continue;
+    if (kind === "kept") revokedPartitionIds.push(partitionId);
+    else if (next) gains.push({ partition, member: next });
+    else if (partition.owner) freedPartitionIds.push(partitionId);
+  }
+  return { gains, revokedPartitionIds, freedPartitionIds };
+}
+
+/** A stalled one does not come back for the balance either that a join or a leave in the same plan asks for. */
+function nextOwnerOf(
+  { kind, partition: { partitionId, owner }, memberId }: Claim,
+  owners: ReadonlyMap<number, string>,
+): string | null {
+  const next = owners.get(partitionId) ?? null;
+  return kind === "stalled" && next === owner?.memberId ? memberId : next;
 }
 
 /** Of topics that somebody gets a partition of. */

@@ -37,16 +37,34 @@ export interface GainedPartition {
   readonly unplaced: UnplacedPartition | null;
 }
 
+/** A picture by what is asked of it for each member. */
+export interface OwnershipNews {
+  readonly ownedByMemberId: ReadonlyMap<string, readonly GroupPartition[]>;
+  readonly existingIds: ReadonlySet<number>;
+}
+
+export function newsOf({ partitions }: GroupPicture): OwnershipNews {
+  const ownedByMemberId = new Map<string, GroupPartition[]>();
+  for (const partition of partitions) {
+    if (!partition.owner) continue;
+    const owned = ownedByMemberId.get(partition.owner.memberId);
+    if (owned) owned.push(partition);
+    else ownedByMemberId.set(partition.owner.memberId, [partition]);
+  }
+  return { ownedByMemberId, existingIds: new Set(partitions.map(({ partitionId }) => partitionId)) };
+}
+
 /** The partitions whose metadata is to be told with them. */
 export function untoldMetadata(
   told: ToldOwnerships,
   { memberId }: Pick<GroupMember, "memberId">,
-  { partitions }: GroupPicture,
+  { ownedByMemberId }: OwnershipNews,
 ): readonly number[] {
-  return partitions
+  const owned = ownedByMemberId.get(memberId) ?? [];
+  return owned
     .filter(
       ({ hasMetadata, owner, partitionId }) =>
-        hasMetadata && owner?.memberId === memberId && told.get(partitionId)?.generation !== owner.generation,
+        hasMetadata && told.get(partitionId)?.generation !== owner?.generation,
     )
     .map(({ partitionId }) => partitionId);
 }
@@ -55,14 +73,14 @@ export function untoldMetadata(
 export function tellOwnership(
   told: ToldOwnerships,
   member: GroupMember,
-  { picture: { partitions }, metadata }: { readonly picture: GroupPicture; readonly metadata: MetadataById },
+  { ownedByMemberId, existingIds, metadata }: OwnershipNews & { readonly metadata: MetadataById },
 ): OwnershipChange {
   const gained: GainedPartition[] = [];
   const revoked: OwnershipChange["revoked"][number][] = [];
   const owned = new Set<number>();
-  for (const partition of partitions) {
+  for (const partition of ownedByMemberId.get(member.memberId) ?? []) {
     const { owner, partitionId } = partition;
-    if (owner?.memberId !== member.memberId) continue;
+    if (!owner) continue;
     owned.add(partitionId);
     const { generation, revokeInMs } = owner;
     const before = told.get(partitionId);
@@ -73,20 +91,23 @@ export function tellOwnership(
       revoked.push({ partitionId, generation, deadlineMs: Math.max(0, revokeInMs) });
     told.set(partitionId, { generation, isRevoked });
   }
-  return { gained, revoked, lost: forget(told, owned, partitions) };
+  return { gained, revoked, lost: forget(told, owned, existingIds) };
 }
 
 function forget(
   told: ToldOwnerships,
   owned: ReadonlySet<number>,
-  partitions: readonly GroupPartition[],
+  existingIds: ReadonlySet<number>,
 ): OwnershipChange["lost"] {
-  const existing = new Set(partitions.map(({ partitionId }) => partitionId));
   const lost: OwnershipChange["lost"][number][] = [];
   for (const [partitionId, { generation }] of told) {
     if (owned.has(partitionId)) continue;
     told.delete(partitionId);
-    lost.push({ partitionId, generation, reason: existing.has(partitionId) ? "rebalance" : "topic_deleted" });
+    lost.push({
+      partitionId,
+      generation,
+      reason: existingIds.has(partitionId) ? "rebalance" : "topic_deleted",
+    });
   }
   return lost;
 }

@@ -24,7 +24,7 @@ export const METADATA_BYTES_MAX = 4 * KIB;
 /** Partitions of all its topics: `assigned` names them in one frame, and an ack may. */
 export const PARTITIONS_PER_SUBSCRIPTION_MAX = 10_000;
 export const ACK_ENTRIES_MAX = PARTITIONS_PER_SUBSCRIPTION_MAX;
-/** Members and their topics, and as much again of partitions: a remote database tells no more of a group at once. */
+/** Of a group's members with their topics, and as much again of its partitions: a remote database tells no more at once. */
 export const GROUP_BYTES_MAX = 4_000_000;
 /** One transaction. */
 export const PARTITIONS_PER_RESET_MAX = 10_000;

@@ -41,6 +41,7 @@ export function createServer(deps: ServerDeps) {
     db,
     queue,
     scheduler,
+    log,
     createsOnFirstUse: deps.createsTopicsOnFirstUse,
     isWanted: (topic) => [...connections].some((connection) => connection.wantsTopic(topic)),
   });

@@ -8,6 +8,9 @@ import { DbError } from "./db.ts";
 export interface BatchesDeps<Request, Result> {
   readonly scheduler: Scheduler;
   readonly requestsMax: number;
+  /** Of those that are run together, one heavier one alone. Without it each weighs nothing. */
+  readonly weightMax?: number;
+  readonly weigh?: (request: Request) => number;
   /** One result for each request, in order. Where the database refuses so many at once, they are run in two halves. */
   readonly run: (requests: readonly Request[]) => Promise<readonly Result[]>;
 }
@@ -35,8 +38,23 @@ export class Batches<Request, Result> {
   #runAll(): void {
     const waiting = this.#waiting;
     this.#waiting = [];
-    for (let first = 0; first < waiting.length; first += this.#deps.requestsMax)
-      void this.#run(waiting.slice(first, first + this.#deps.requestsMax));
+    for (let first = 0; first < waiting.length; ) {
+      const count = this.#countTogether(waiting, first);
+      void this.#run(waiting.slice(first, first + count));
+      first += count;
+    }
+  }
+
+  #countTogether(waiting: readonly Waiting<Request, Result>[], first: number): number {
+    const { requestsMax, weightMax = 0, weigh = () => 0 } = this.#deps;
+    let weight = 0;
+    let count = 0;
+    for (const { request } of waiting.slice(first, first + requestsMax)) {
+      weight += weigh(request);
+      if (count > 0 && weight > weightMax) break;
+      count += 1;
+    }
+    return count;
   }
 
   async #run(batch: readonly Waiting<Request, Result>[]): Promise<void> {

@@ -1,6 +1,6 @@
 // Memberships over time: leases that are renewed, and what is due. With groups.ts it owns `members` and `assignments`.
-// All times are the database's. (Leases and deadlines that are over are carried out by the plan of their group; the
-// leases of server processes are in processes.ts.)
+// All times are the database's. (Leases and deadlines that are over are carried out by the plan of their group; how
+// server processes keep their leases is in processes.ts.)
 
 import type { MembershipRef } from "../core/session/state.ts";
 import { HEARTBEATS_PER_SESSION_TIMEOUT, PROCESS_LEASE_MS, REVOKE_DEADLINE_MS } from "../protocol/limits.ts";
@@ -45,7 +45,10 @@ const GIVE_PROCESSES_GRACE = `
       has_grace = 1
   WHERE NOT has_grace`;
 
-/** The members of this process have their whole session timeout again, and everybody's at least one heartbeat. */
+/**
+ * The members of this process have their whole session timeout again. Everybody else's lease runs for at least one
+ * heartbeat more, where it had no such grace since it was renewed.
+ */
 export function renewAfterOutage(own: readonly MembershipRef[], processId: string | null): Operation<void> {
   const refs = JSON.stringify(own.map(({ group, memberId, membership }) => [group, memberId, membership]));
   return {
@@ -123,8 +126,8 @@ const NOBODY_WAS_THERE =
   "NOT EXISTS (SELECT 1 FROM processes AS alive, clock WHERE alive.lease_expires_at > clock.now_ms)";
 
 /**
- * For a server that opens a shared database. Where no other process was alive, leases may have run out in an outage that
- * nobody has seen: those that are left have another heartbeat.
+ * For a server that opens a shared database. Where no other process was alive, leases may have run out in an outage
+ * that nobody has seen: those that are left have another heartbeat, once until they are renewed.
  */
 export function greetProcesses(): Operation<void> {
   return {

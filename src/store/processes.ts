@@ -1,5 +1,6 @@
 // Owns `processes`: the server processes on a shared database, each alive by a lease of its own. When that runs out the
-// memberships that hang on the process end, as with a socket that closes.
+// memberships that hang on the process end, as with a socket that closes. (What leases get or lose after an outage, or
+// where the clock was set back, leases.ts writes here too.)
 
 import { PROCESS_LEASE_MS } from "../protocol/limits.ts";
 import type { Statement } from "./db.ts";

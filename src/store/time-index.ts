@@ -1,14 +1,14 @@
 // Owns `time_index`: which part of a partition can hold the first record at or after a time.
 //
 // A row for every 1,000 offsets says the running maximum timestamp below it. That maximum never falls, so the last row
-// below the time is found by one seek, and the record wanted is among the next few thousand. Rows are a short cut and
-// never the truth: where some are not written yet the look-up reads further and finds the same.
+// below the time is found by one seek, and the record wanted is among the next 1,000: up to the next row. Rows are a
+// short cut and never the truth: where some are not written yet the look-up reads further and finds the same.
 
 import { type Db, numberColumn, type Statement } from "./db.ts";
 
 /** Offsets a row; the migration fills the index by the same measure. */
 const INTERVAL_RECORDS = 1_000;
-/** Each reads up to so many records: more at once would hold up the event loop. */
+/** Partitions a statement. Each looks through up to about 1,000 records: more at once would hold up the event loop. */
 const LOOK_UPS_MAX = 100;
 
 // The maximum goes on from the last row, which the OFFSET leaves out. Timestamps are never below 0.
@@ -54,8 +54,8 @@ export function forgetTimes(partitionId: number): readonly Statement[] {
 
 /**
  * Which appends carry INDEX_TIMES. It finds out for itself what is missing, but to ask with each append would double
- * the cost of small ones; with one for every 1,000 records fewer than 2,000 lie behind the last row, and so many more
- * for every other server on the database.
+ * the cost of small ones; with one for every 1,000 records fewer than 2,000 lie behind the last row, and up to
+ * 1,000 more for every other server on the database.
  */
 export class TimeIndexCadence {
   readonly #recordsSinceByPartitionId = new Map<number, number>();
@@ -94,7 +94,9 @@ export interface TimeQuestion {
   readonly timestamp: number;
 }
 
-/** The lowest offset whose timestamp is at or after it, else the log end, by partition id. One that is gone is left out. */
+/**
+ * The lowest offset whose timestamp is at or after it, else the log end, by partition id. One that is gone is left out.
+ */
 export async function findOffsetsAtTimes(
   db: Db,
   wanted: readonly TimeQuestion[],

@@ -4,12 +4,14 @@
 // own changes overtake each other on their way here, so each brings along the version of the catalog that it saw: of
 // two that say something of a name the one with the higher version is right, whichever comes first, and no news is lost.
 
-import type { Scheduler } from "../core/ports.ts";
+import { PARTITION_BYTES } from "../core/group-picture.ts";
+import type { Log, Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
 import type { TopicChange } from "../core/session/events.ts";
-import { TOPICS_MAX } from "../protocol/limits.ts";
+import { GROUP_BYTES_MAX, TOPICS_MAX } from "../protocol/limits.ts";
 import { Batches } from "./batches.ts";
 import { type Db, numberColumn, type Row, type Rows } from "./db.ts";
+import { END_CHECK, IS_OK } from "./guard.ts";
 import { deleteTopic } from "./topic-deletion.ts";
 import type { Operation, WriteQueue } from "./write-queue.ts";
 
@@ -61,10 +63,28 @@ const DESCRIBE_TOPIC = `
   WHERE t.topic = :topic
   ORDER BY p.partition`;
 
+// A group's picture is one read, see group-pictures.ts: with more partitions it could not be read any more. Groups that
+// do not have the topic are not looked at, and none where the put adds nothing or the check has found that it may.
+const FIND_TOO_LARGE_GROUP = `
+  SELECT concerned.group_id, sum(
+           max(coalesce(t.partition_count, 0), iif(g.topic = :topic, :partition_count, 0))
+           * (:partition_bytes + length(g.topic))) AS bytes
+  FROM group_topics AS concerned
+  JOIN group_topics AS g ON g.group_id = concerned.group_id
+  LEFT JOIN topics AS t ON t.topic = g.topic
+  WHERE ${IS_OK} IS NOT 1 AND concerned.topic = :topic
+    AND NOT EXISTS (SELECT 1 FROM topics WHERE topic = :topic AND partition_count >= :partition_count)
+  GROUP BY concerned.group_id
+  HAVING bytes > :group_bytes_max
+  ORDER BY concerned.group_id
+  LIMIT 1`;
+
+const CHECK_GROUPS = `INSERT INTO guard (op, ok) SELECT :op, NOT EXISTS (${FIND_TOO_LARGE_GROUP})`;
+
 const INSERT_TOPIC = `
   INSERT INTO topics (topic, partition_count, created_at)
   SELECT :topic, :partition_count, now_ms FROM clock
-  WHERE (SELECT count(*) FROM topics) < :topics_max
+  WHERE ${IS_OK} AND (SELECT count(*) FROM topics) < :topics_max
   ON CONFLICT (topic) DO NOTHING
   RETURNING topic_id`;
 
@@ -73,13 +93,14 @@ const INSERT_PARTITIONS = `
   WITH RECURSIVE numbers (n) AS (VALUES (0) UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < :partition_count)
   INSERT INTO partitions (topic_id, partition)
   SELECT t.topic_id, n FROM topics AS t, numbers
-  WHERE t.topic = :topic AND NOT EXISTS (SELECT 1 FROM partitions WHERE topic_id = t.topic_id AND partition = n)
+  WHERE ${IS_OK} AND t.topic = :topic
+    AND NOT EXISTS (SELECT 1 FROM partitions WHERE topic_id = t.topic_id AND partition = n)
   ORDER BY n
   RETURNING partition_id`;
 
 const RAISE_PARTITION_COUNT = `
   UPDATE topics SET partition_count = :partition_count
-  WHERE topic = :topic AND partition_count < :partition_count`;
+  WHERE ${IS_OK} AND topic = :topic AND partition_count < :partition_count`;
 
 /** On a shared database what was found may have been changed by another process since. */
 const KEPT_MS = 1_000;
@@ -100,6 +121,8 @@ interface TopicsDeps {
   readonly db: Db;
   readonly queue: WriteQueue;
   readonly scheduler: Scheduler;
+  /** Without one, what nobody waits for and fails is an unhandled rejection. */
+  readonly log?: Log;
   readonly createsOnFirstUse: boolean;
   /** Somebody here waits for the topic, be it there or not: when it comes into being, that is told. */
   readonly isWanted?: (topic: string) => boolean;
@@ -109,6 +132,7 @@ export class Topics {
   readonly #db: Db;
   readonly #queue: WriteQueue;
   readonly #scheduler: Scheduler;
+  readonly #log: Log | undefined;
   readonly #isWanted: (topic: string) => boolean;
   /** A thousand who subscribe at once look up the same. */
   readonly #finds: Batches<string, Topic | null>;
@@ -127,6 +151,7 @@ export class Topics {
     this.#db = deps.db;
     this.#queue = deps.queue;
     this.#scheduler = deps.scheduler;
+    this.#log = deps.log;
     this.#isWanted = deps.isWanted ?? (() => false);
     this.createsOnFirstUse = deps.createsOnFirstUse;
     this.#finds = new Batches({
@@ -165,11 +190,15 @@ export class Topics {
    * catalog or a later one, and what was news is told; where it rejects, it is for the caller to ask again.
    */
   async refresh(catalogVersion = 0): Promise<void> {
-    const names = [...this.#knownByName.keys()];
-    for (let first = 0; first < names.length; first += TOPICS_PER_LOOK_MAX) {
-      const { version } = await this.#look(names.slice(first, first + TOPICS_PER_LOOK_MAX));
-      if (version < catalogVersion) throw tooEarly(version, catalogVersion); // a replica may lag
-    }
+    const looks = chunksOf([...this.#knownByName.keys()], TOPICS_PER_LOOK_MAX);
+    const lookOnAndOn = async () => {
+      // All take from the same chunks: one that throws ends them for the others too.
+      for (const names of looks) {
+        const { version } = await this.#look(names);
+        if (version < catalogVersion) throw tooEarly(version, catalogVersion); // a replica may lag
+      }
+    };
+    await Promise.all(Array.from({ length: this.#db.readsAtOnceMax }, lookOnAndOn));
   }
 
   /**
@@ -180,15 +209,21 @@ export class Topics {
     this.#listeners.push(listener);
   }
 
-  /** Creates it where it is not there, and adds the partitions that it lacks. To ask for fewer is a `conflict`. */
+  /**
+   * Creates it where it is not there, and adds the partitions that it lacks. To ask for fewer is a `conflict`, and to ask
+   * for more than a group that has the topic can be read with.
+   */
   async put(
     topic: string,
     partitionCount: number | undefined,
   ): Promise<TopicDescription & { isNew: boolean }> {
-    const put = putTopic(topic, partitionCount ?? DEFAULT_PARTITION_COUNT);
+    const put = putTopic({
+      op: this.#queue.nextOp(),
+      topic,
+      partitionCount: partitionCount ?? DEFAULT_PARTITION_COUNT,
+    });
     const { outcome, version } = await this.#change(topic, put);
     const { description, isNew, partitionIds, addedPartitionIds } = outcome;
-    if (!description) throw tooManyTopics(topic);
     const after = { topic, topicId: description.topicId, partitionIds };
     const before = this.#keep(topic, after, version);
     // Another server may have changed it too since it was known here.
@@ -227,7 +262,10 @@ export class Topics {
   #lookSoon(name: string): void {
     const known = this.#knownByName.get(name);
     if (known) this.#knownByName.set(name, { ...known, oldAtMs: Number.NEGATIVE_INFINITY });
-    this.findAgain({ topic: name }).catch(() => undefined);
+    this.findAgain({ topic: name }).catch((error: unknown) => {
+      if (!this.#log) throw error;
+      this.#log("topic could not be looked up", { topic: name, message: String(error) });
+    });
   }
 
   async #look(names: readonly string[]): Promise<{ found: ReadonlyMap<string, Topic>; version: number }> {
@@ -306,6 +344,10 @@ export function unknownTopic(topic: string): Problem {
   );
 }
 
+function* chunksOf<T>(all: readonly T[], sizeMax: number): Generator<readonly T[]> {
+  for (let first = 0; first < all.length; first += sizeMax) yield all.slice(first, first + sizeMax);
+}
+
 function tooEarly(found: number, wanted: number): Error {
   return new Error(
     `Topics were read as of version ${found} of the catalog, version ${wanted} was seen before`,
@@ -335,9 +377,16 @@ function versionOf([row = {}]: Rows): number {
   return numberColumn(row, "version");
 }
 
+interface TopicPut {
+  /** WriteQueue.nextOp(). */
+  readonly op: number;
+  readonly topic: string;
+  readonly partitionCount: number;
+}
+
 interface PutOutcome {
-  /** As the transaction left it; undefined where there are too many topics. */
-  readonly description: TopicDescription | undefined;
+  /** As the transaction left it. */
+  readonly description: TopicDescription;
   readonly isNew: boolean;
   /** By partition number, as the transaction left them. */
   readonly partitionIds: readonly number[];
@@ -345,24 +394,45 @@ interface PutOutcome {
   readonly addedPartitionIds: readonly number[];
 }
 
-function putTopic(topic: string, partitionCount: number): Operation<PutOutcome> {
-  const args = { topic, partition_count: partitionCount };
+function putTopic(put: TopicPut): Operation<PutOutcome> {
+  const { op, topic, partitionCount } = put;
+  const args = { op, topic, partition_count: partitionCount };
+  const group = { ...args, partition_bytes: PARTITION_BYTES, group_bytes_max: GROUP_BYTES_MAX };
   return {
     statements: [
+      { sql: CHECK_GROUPS, args: group },
+      { sql: FIND_TOO_LARGE_GROUP, args: group },
       { sql: INSERT_TOPIC, args: { ...args, topics_max: TOPICS_MAX } },
       { sql: INSERT_PARTITIONS, args },
       { sql: RAISE_PARTITION_COUNT, args },
       { sql: DESCRIBE_TOPIC, args: { topic } },
+      { sql: END_CHECK, args: { op } },
     ],
     bytes: topic.length,
     afterLostAnswer: "repeat",
-    settle: ([inserted = [], added = [], , description = []]: readonly Rows[]) => ({
-      description: descriptionOf(description),
-      isNew: inserted.length === 1,
-      partitionIds: description.map(partitionIdOf),
-      addedPartitionIds: added.map(partitionIdOf),
-    }),
+    settle: ([, tooLargeGroups = [], inserted = [], added = [], , described = []]: readonly Rows[]) => {
+      const [tooLarge] = tooLargeGroups;
+      if (tooLarge) throw tooLargeGroup(put, tooLarge);
+      const description = descriptionOf(described);
+      if (!description) throw tooManyTopics(topic);
+      return {
+        description,
+        isNew: inserted.length === 1,
+        partitionIds: described.map(partitionIdOf),
+        addedPartitionIds: added.map(partitionIdOf),
+      };
+    },
   };
+}
+
+function tooLargeGroup({ topic, partitionCount }: TopicPut, row: Row): Problem {
+  const group = String(row.group_id);
+  const found = numberColumn(row, "bytes");
+  return new Problem(
+    "conflict",
+    `Cannot give topic "${topic}" ${partitionCount} partitions: with them those of group "${group}" take ${found} bytes, at most ${GROUP_BYTES_MAX}`,
+    { topic, group, found, allowed: GROUP_BYTES_MAX },
+  );
 }
 
 function tooManyTopics(topic: string): Problem {

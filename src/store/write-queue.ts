@@ -1,9 +1,10 @@
 // The only way to the disk: operations wait here and are written together, one transaction a flush.
 //
 // While a flush is being written the next one gathers, so the number of operations a commit grows with the load and
-// no timer is needed. Results come in the order of submission. An operation must not fail: its statements carry
-// their own conditions and write nothing where these do not hold, so a refused operation leaves its neighbours
-// alone. When a flush fails all the same, its operations are repeated one by one and only the guilty one is refused.
+// no timer is needed. Results come in the order of submission, except that operations which are repeated because their
+// answer was lost settle after their neighbours. An operation must not fail: its statements carry their own conditions
+// and write nothing where these do not hold, so a refused operation leaves its neighbours alone. When a flush fails all
+// the same, its operations are repeated one by one and only the guilty one is refused.
 
 import type { Chance, Log, Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";

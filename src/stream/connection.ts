@@ -306,12 +306,13 @@ export class Connection implements SocketHandlers {
 
   #stopWaiting({ ref, partitionKey }: Effect<"stopWaiting">): void {
     const waits = this.#waitsBySerial.get(ref.serial);
-    for (const [key, cancel] of waits ?? []) {
-      if (partitionKey !== undefined && key !== partitionKey) continue;
-      cancel();
-      waits?.delete(key);
+    if (!waits) return;
+    const keys = partitionKey === undefined ? [...waits.keys()] : [partitionKey];
+    for (const key of keys) {
+      waits.get(key)?.();
+      waits.delete(key);
     }
-    if (waits?.size === 0) this.#waitsBySerial.delete(ref.serial);
+    if (waits.size === 0) this.#waitsBySerial.delete(ref.serial);
   }
 
   #commitAhead({ ref, group, ack, chunk }: Effect<"commitAhead">): void {

@@ -2,9 +2,9 @@
 // database's: it finds what is due, whoever wrote it, and has it carried out.
 //
 // After an outage nobody could renew a lease, so nothing is held against anybody: before it looks at what is due, the
-// clock has this process's own members renewed, and everybody's leases run for at least one more heartbeat. The same
-// where the process stood still, or the database's clock was set forward. Where it was set back, what was written
-// before is shortened to what it would be now.
+// clock has this process's own members renewed, and everybody else's leases run for one more heartbeat, once until they
+// are renewed. The same where the process stood still, or the database's clock was set forward. Where it was set back,
+// what was written before is shortened to what it would be now.
 
 import type { Log, Scheduler } from "../core/ports.ts";
 import type { MembershipRef } from "../core/session/state.ts";
@@ -46,7 +46,9 @@ export class GroupClock {
   #last: { readonly fromMs: number; readonly toMs: number; readonly databaseMs: number } | undefined;
   /** By the scheduler: until then no lease is held to be over. */
   #trustedFromMs = Number.NEGATIVE_INFINITY;
-  #isOutage = false;
+  /** How many were noted, and how many of them are over. */
+  #outages = 0;
+  #outagesOver = 0;
   #isLooking = false;
   /** What was expected while it looked: written too late, perhaps, for that look to find it. */
   #expectedInMs: number | undefined;
@@ -72,7 +74,7 @@ export class GroupClock {
 
   /** A write has failed: leases may be late through no fault of their members. */
   noteOutage(): void {
-    this.#isOutage = true;
+    this.#outages += 1;
     this.expectIn(RETRY_MS);
   }
 
@@ -90,12 +92,16 @@ export class GroupClock {
     return true;
   }
 
+  get #isOutage(): boolean {
+    return this.#outages > this.#outagesOver;
+  }
+
   async look(): Promise<void> {
     if (this.#isLooking || this.#isPaused) return;
     this.#isLooking = true;
     const nextInMs = await this.#carryOut().catch((error: unknown) => {
       this.#deps.log("leases could not be looked at", { message: String(error) });
-      this.#isOutage = true;
+      this.#outages += 1;
       return RETRY_MS;
     });
     this.#isLooking = false;
@@ -142,10 +148,11 @@ export class GroupClock {
     }
     const isOutage = this.#isOutage || isLate;
     if (isOutage) {
+      const noted = this.#outages; // what is noted from here on is another
       const own = ownMembers();
       await queue.submit(renewAfterOutage(own, processId));
       log("leases renewed after an outage", { own: own.length });
-      this.#isOutage = false;
+      this.#outagesOver = noted;
       onOutageOver();
     }
     return isBack || isOutage ? readDue(db) : due;

@@ -27,6 +27,7 @@ import { type GroupQuestion, readMetadata } from "../store/group-pictures.ts";
 import type { ChangedGroup, OffsetReset, PlannedChange } from "../store/groups.ts";
 import { findOffsetsAt } from "../store/places.ts";
 import type { WriteQueue } from "../store/write-queue.ts";
+import { GroupLeftovers } from "./group-leftovers.ts";
 import { LocalMembers, type MemberListener } from "./local-members.ts";
 
 /** Another process changed the group each time between reading and writing. */
@@ -95,10 +96,10 @@ export class GroupTurns {
   #isLookWanted = false;
   /** Of the group as its members here were told last. */
   #toldVersion = 0;
-  /** A join may have been written whose client was told that it failed. */
-  #mayHaveOrphans = false;
+  readonly #leftovers = new GroupLeftovers();
   /** How often the database has refused what is to be done, one time after the other. */
   #refusals = 0;
+  #isClosed = false;
   #running: Promise<void> | undefined;
   #cancelRetry: (() => void) | undefined;
 
@@ -128,10 +129,10 @@ export class GroupTurns {
     });
   }
 
-  /** Somebody else may have changed the group, or something of it is due. */
+  /** Somebody else may have changed the group, or something of it is due. Where it is refused, its time comes later. */
   look(): void {
     this.#isLookWanted = true;
-    this.#start();
+    if (this.#isWanted) this.#start();
   }
 
   /** The group has a version now that its members here may not have been told of. */
@@ -160,13 +161,15 @@ export class GroupTurns {
 
   /** Resolves when no turn is under way. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     this.#cancelRetry?.();
     await this.#running;
     this.#cancelRetry?.();
   }
 
   get #isWanted(): boolean {
-    return this.#pending.length > 0 || this.#isLookWanted;
+    const isHeldBack = this.#refusals > 0 && this.#cancelRetry !== undefined;
+    return this.#pending.length > 0 || (this.#isLookWanted && !isHeldBack);
   }
 
   #start(): void {
@@ -212,7 +215,10 @@ export class GroupTurns {
       for (let attempt = 0; attempt < CHANGE_ATTEMPTS_MAX; attempt += 1) {
         if (!isFenced) await this.#tell(picture);
         const decision = await this.#decide(picture, left);
-        if (!decision) return this.#succeed();
+        if (!decision) {
+          this.#refusals = 0;
+          return;
+        }
         const change = { ...decision, op: queue.nextOp(), picture, topics };
         const changed = await write(change);
         // The write has waited for long, and so may have the renewals of others.
@@ -234,11 +240,6 @@ export class GroupTurns {
     }
   }
 
-  #succeed(): void {
-    this.#refusals = 0;
-    this.#mayHaveOrphans = false;
-  }
-
   /**
    * An ack that comes in meanwhile voids a reset, and who acknowledges without a pause would void it each time: what it
    * is to reset gets new generations first, which the members here are told of when it is done.
@@ -254,10 +255,15 @@ export class GroupTurns {
   async #decide(picture: GroupPicture, batch: readonly Pending[]): Promise<Decision | undefined> {
     const [first] = batch;
     if (first?.kind === "reset") return this.#decideReset(picture, first);
-    const asked = batch.flatMap((pending) => (pending.kind === "reset" ? [] : [pending.change]));
-    const changes = this.#mayHaveOrphans ? [...asked, ...this.#orphansIn(picture)] : asked;
+    const asked = changesOf(batch);
+    const left = this.#leftovers.changesFor(picture, {
+      held: this.#members,
+      processId: this.#deps.processId,
+    });
+    const changes = [...asked, ...left];
     const plan = planGroup(picture, changes, { mayExpire: this.#deps.mayExpire(picture.nowMs) });
     if (isIdle(plan)) {
+      this.#leftovers.clear();
       if (plan.joinedBefore.size > 0) this.#isLookWanted = true; // tells them what they have
       this.#settle(batch, { plan, resets: [] }, picture.version);
       return undefined;
@@ -267,18 +273,6 @@ export class GroupTurns {
       ({ memberId, ...reset }): OffsetReset => ({ ...reset, actor: `member ${memberId}`, isExact: false }),
     );
     return { plan, resets };
-  }
-
-  /** Members that hang on this process and that nobody here holds. */
-  #orphansIn({ members }: GroupPicture): readonly GroupChange[] {
-    const { processId } = this.#deps;
-    return members
-      .filter((member) => member.processId === processId && member.instanceId === null)
-      .filter((member) => !this.#members.has(member))
-      .map(({ memberId, membership }) => ({
-        kind: "leave",
-        member: { group: this.#group, memberId, membership },
-      }));
   }
 
   async #decideReset(
@@ -299,10 +293,11 @@ export class GroupTurns {
       if (pending.kind === "reset") pending.resolve({ steps: resets, isApplied: true });
       else if (pending.kind === "other") pending.resolve();
     }
+    const joins = new Map(plan.joins.map((join) => [join.change, join]));
     for (const pending of batch) {
       if (pending.kind !== "join") continue;
       const refusal = plan.refusals.get(pending.change);
-      const planned = plan.joins.find(({ change }) => change === pending.change);
+      const planned = joins.get(pending.change);
       const before = plan.joinedBefore.get(pending.change);
       if (refusal) pending.onRefused(refusal);
       else if (planned) this.#members.hold({ memberId: planned.memberId, membership: version }, pending);
@@ -314,6 +309,7 @@ export class GroupTurns {
   #giveUp(batch: readonly Pending[]): void {
     const why = `Group "${this.#group}" changed ${CHANGE_ATTEMPTS_MAX} times meanwhile`;
     this.#refuse(batch, new Problem("unavailable", why));
+    this.#leftovers.add(changesOf(batch), { mayBeWritten: false });
     this.#isLookWanted = true;
   }
 
@@ -328,7 +324,8 @@ export class GroupTurns {
     this.#refuse(batch, error);
     if (error instanceof Problem && !error.isRetriable && error.code !== "internal") return;
     this.#deps.log("group not changed", { group: this.#group, message: String(error) });
-    this.#mayHaveOrphans ||= isUnknown(error);
+    if (this.#isClosed) return;
+    this.#leftovers.add(changesOf(batch), { mayBeWritten: isUnknown(error) });
     this.#refusals = isOutage(error) ? 0 : this.#refusals + 1;
     if (this.#refusals === 0) this.#deps.onOutage();
     this.#cancelRetry?.();
@@ -344,8 +341,7 @@ export class GroupTurns {
     if (isOld) return;
     this.#expectDue(picture);
     // Until it is told nobody commits in a new generation, so what is read now belongs to the picture.
-    const untold = this.#members.untoldMetadata(picture);
-    this.#members.tell(picture, await readMetadata(this.#deps.db, this.#group, untold));
+    await this.#members.tell(picture, (ids) => readMetadata(this.#deps.db, this.#group, ids));
     this.#toldVersion = picture.version;
   }
 
@@ -380,9 +376,11 @@ function placesOf({ memberId, instanceId }: JoinRequest): readonly string[] {
   return places;
 }
 
+function changesOf(batch: readonly Pending[]): readonly GroupChange[] {
+  return batch.flatMap((pending) => (pending.kind === "reset" ? [] : [pending.change]));
+}
+
 function topicsOf(batch: readonly Pending[]): readonly string[] {
-  return batch.flatMap((pending) => {
-    if (pending.kind === "join") return pending.request.topics;
-    return pending.kind === "reset" ? pending.request.topics : [];
-  });
+  const topics = batch.flatMap((pending) => (pending.kind === "other" ? [] : pending.request.topics));
+  return [...new Set(topics)];
 }

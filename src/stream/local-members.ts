@@ -3,6 +3,7 @@
 import type { GroupMember, GroupPicture, JoinRequest } from "../core/group-picture.ts";
 import {
   type MetadataById,
+  newsOf,
   type OwnershipChange,
   type ToldOwnerships,
   tellOwnership,
@@ -76,16 +77,20 @@ export class LocalMembers {
     return this.#holdersById.get(memberId)?.membership === membership;
   }
 
-  /** The partitions whose metadata the next picture is to be told with. */
-  untoldMetadata(picture: GroupPicture): readonly number[] {
-    return [...this.#holdersById.values()].flatMap((holder) => untoldMetadata(holder.told, holder, picture));
-  }
-
-  tell(picture: GroupPicture, metadata: MetadataById): void {
+  /** `readMetadata`: of these partitions, which are told with it. */
+  async tell(
+    picture: GroupPicture,
+    readMetadata: (partitionIds: readonly number[]) => Promise<MetadataById>,
+  ): Promise<void> {
+    const news = newsOf(picture);
+    const untold = [...this.#holdersById.values()].flatMap((holder) =>
+      untoldMetadata(holder.told, holder, news),
+    );
+    const metadata = await readMetadata(untold);
     const members = new Map(picture.members.map((member) => [member.memberId, member]));
     for (const holder of [...this.#holdersById.values()]) {
       const member = members.get(holder.memberId);
-      if (member?.membership === holder.membership) tellHolder(holder, member, { picture, metadata });
+      if (member?.membership === holder.membership) tellHolder(holder, member, { ...news, metadata });
       else this.#end(holder, isReplaced(holder, picture) ? "replaced" : "expired");
     }
   }

@@ -22,6 +22,8 @@ import { ProcessLease } from "./process-lease.ts";
 
 /** Longer statements would hold up the event loop, or be too large for a remote database. */
 const GROUPS_PER_BATCH_MAX = 100;
+/** That a batch of plans gives, takes or resets: about two megabytes of statements. */
+const PARTITIONS_PER_BATCH_MAX = 4_000;
 
 export interface MembershipDeps {
   readonly db: Db;
@@ -40,6 +42,7 @@ export class Memberships {
   readonly #processLease: ProcessLease | undefined;
   readonly #turnsDeps: GroupTurnsDeps;
   readonly #turnsByGroup = new Map<string, GroupTurns>();
+  #isClosed = false;
 
   constructor(deps: MembershipDeps) {
     this.#deps = deps;
@@ -67,6 +70,8 @@ export class Memberships {
     const writes = new Batches<PlannedChange, ChangedGroup>({
       scheduler,
       requestsMax: GROUPS_PER_BATCH_MAX,
+      weightMax: PARTITIONS_PER_BATCH_MAX,
+      weigh: ({ plan, resets }) => plan.gains.length + plan.revokedPartitionIds.length + resets.length,
       run: (changes) => queue.submit(writeGroups(changes, processId)),
     });
     this.#turnsDeps = {
@@ -208,6 +213,7 @@ export class Memberships {
 
   /** Looks at leases no more; resolves when nothing of a group is under way. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     this.#clock.pause();
     await Promise.all([...this.#turnsByGroup.values()].map((turns) => turns.close()));
     await this.#processLease?.end();
@@ -237,6 +243,7 @@ export class Memberships {
     const known = this.#turnsByGroup.get(group);
     if (known) return known;
     const turns = new GroupTurns(group, this.#turnsDeps);
+    if (this.#isClosed) void turns.close(); // what is asked now is tried once
     this.#turnsByGroup.set(group, turns);
     return turns;
   }

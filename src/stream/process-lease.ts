@@ -19,7 +19,7 @@ export interface ProcessLeaseDeps {
 export class ProcessLease {
   readonly #deps: ProcessLeaseDeps;
   #isHeld = false;
-  /** It goes on after letGo() until it comes to that. */
+  /** The timer runs. After letGo() it runs on until it next goes off, and only then ends. */
   #isRenewing = false;
 
   constructor(deps: ProcessLeaseDeps) {

@@ -23,7 +23,10 @@ export interface ProduceDeps {
   readonly chance: Chance;
 }
 
-/** Resolves when every record is durable, all in one transaction. Rejects with a Problem, and then none was written. */
+/**
+ * Resolves when every record is durable, all in one transaction. Rejects with a Problem; only `outcome_unknown` may
+ * have been written.
+ */
 export async function produce(
   deps: ProduceDeps,
   topicName: string,

@@ -824,4 +824,131 @@ describe("a join of a group that is large", () => {
       { code: "conflict", facts: { found: (most + 1) * BYTES_EACH, allowed: GROUP_BYTES_MAX } },
     ]);
   });
+
+  const joinedAndFound = ({ joins, refusals }: GroupPlan) => ({
+    joined: joins.map(({ memberId }) => memberId),
+    found: [...refusals.values()].map(({ code, facts }) => code === "conflict" && facts.found),
+  });
+  const judge = (picture: GroupPicture, ...changes: readonly GroupChange[]) =>
+    joinedAndFound(plan(picture, ...changes));
+  const large = (newMemberId: string, about: Partial<JoinRequest> = {}) =>
+    joinOf(newMemberId, { topics: names, ...about });
+  const [first = ""] = names;
+  const SMALL_BYTES = 400 + 249 + 3;
+
+  describe("that is full", () => {
+    const full = groupOf(most);
+    const [m0, ...rest] = full.members;
+    const withTabs = { ...full, members: m0 ? [{ ...m0, instanceId: "tab-7" }, ...rest] : [] };
+
+    test.each<[string, Partial<JoinRequest>, string]>([
+      ["memberId", { memberId: "m0" }, "m0"],
+      ["instanceId", { instanceId: "tab-7" }, "new"],
+      ["memberId and instanceId", { memberId: "m0", instanceId: "tab-7" }, "m0"],
+    ])("takes back who comes by its %s: one place, not two", (_, request, memberId) => {
+      expect(judge(withTabs, large("new", request))).toEqual({ joined: [memberId], found: [] });
+    });
+
+    test("takes back everybody at once, and nobody else", () => {
+      const back = full.members.map(({ memberId }, index) => large(`n${index}`, { memberId }));
+      const { joined, found } = judge(full, large("x"), ...back, large("y"));
+      expect(joined).toEqual(full.members.map(({ memberId }) => memberId));
+      expect(found).toEqual([(most + 1) * BYTES_EACH, (most + 1) * BYTES_EACH]);
+    });
+
+    test("refuses who comes back with more than it had and there is room for", () => {
+      const small = memberOf("m0", { topics: [first] });
+      const picture = { ...full, members: [small, ...rest, memberOf("last", { topics: names.slice(1) })] };
+      const found = (most + 1) * BYTES_EACH - 252;
+      expect(judge(picture, large("new", { memberId: "m0" }))).toEqual({ joined: [], found: [found] });
+    });
+
+    test("gives the room of who comes back with less to those behind it, and to none before it", () => {
+      const less = large("n0", { memberId: "m0", topics: [first] });
+      const more = large("n1", { topics: names.slice(2) });
+      const another = large("n2", { topics: names.slice(2) });
+      const MORE_BYTES = BYTES_EACH - 2 * 252;
+      const withBoth = (most - 1) * BYTES_EACH + SMALL_BYTES + MORE_BYTES;
+      expect(withBoth).toBeLessThan(GROUP_BYTES_MAX);
+      expect(judge(full, less, more, another)).toEqual({
+        joined: ["m0", "n1"],
+        found: [withBoth + MORE_BYTES],
+      });
+      expect(judge(full, more, less)).toEqual({ joined: ["m0"], found: [most * BYTES_EACH + MORE_BYTES] });
+    });
+
+    test("has one place for two joins that take over the same member, one by each name", () => {
+      const joins = [large("n0", { memberId: "m0" }), large("n1", { instanceId: "tab-7" })];
+      expect(judge(withTabs, ...joins)).toEqual({ joined: ["m0"], found: [(most + 1) * BYTES_EACH] });
+    });
+
+    test("does not count a join again that was written before", () => {
+      const almostFull = groupOf(most - 1);
+      expect(judge(almostFull, large("m0"), large("n1"))).toEqual({ joined: ["n1"], found: [] });
+    });
+  });
+
+  describe("together with others", () => {
+    test("is judged with those that are taken in before it", () => {
+      const { joined, found } = judge(groupOf(most - 2), large("a"), large("b"), large("c"), large("d"));
+      expect(joined).toEqual(["a", "b"]);
+      expect(found).toEqual([(most + 1) * BYTES_EACH, (most + 1) * BYTES_EACH]);
+    });
+
+    test("is judged without those that are refused", () => {
+      const small = joinOf("b", { topics: [first] });
+      const bytes = most * BYTES_EACH + SMALL_BYTES;
+      expect(bytes).toBeLessThan(GROUP_BYTES_MAX);
+      const unknown = joinOf("c", { topics: ["nope", ...names] });
+      const { joins } = plan(groupOf(most), large("a"), unknown, small);
+      expect(joins.map(({ memberId }) => memberId)).toEqual(["b"]);
+    });
+  });
+
+  describe("whose topics have many partitions", () => {
+    const wide = names.slice(0, 7);
+    const partitionsOfWide = wide.flatMap((topic, index) =>
+      topicOf(topic, Array(1_000).fill(null), { topicId: 100 + index }),
+    );
+    /** A row of each, and its topic's name. */
+    const WIDE_BYTES = 1_000 * (350 + 249);
+    const six = wide.slice(0, 6);
+    const seventh = wide.slice(6);
+
+    test("counts each topic once, and those of refused joins not at all", () => {
+      const { joined, found } = judge(
+        pictureOf([], partitionsOfWide),
+        joinOf("a", { topics: wide }),
+        joinOf("b", { topics: six }),
+        joinOf("c", { topics: seventh }),
+        joinOf("d", { topics: six }),
+      );
+      expect(joined).toEqual(["b", "d"]);
+      expect(found).toEqual([7 * WIDE_BYTES, 7 * WIDE_BYTES]);
+    });
+
+    test("does not count a topic any more that its last subscriber has given up", () => {
+      const picture = pictureOf([memberOf("a", { topics: six })], partitionsOfWide);
+      const joins = [joinOf("n", { memberId: "a", topics: six.slice(1) }), joinOf("c", { topics: seventh })];
+      expect(judge(picture, ...joins)).toEqual({ joined: ["a", "c"], found: [] });
+    });
+
+    test("is refused to who comes back for another topic that there is no room for", () => {
+      const members = ["a", "b"].map((memberId) => memberOf(memberId, { topics: six }));
+      const back = joinOf("n", { memberId: "a", topics: wide.slice(1) });
+      expect(judge(pictureOf(members, partitionsOfWide), back)).toEqual({
+        joined: [],
+        found: [7 * WIDE_BYTES],
+      });
+    });
+
+    test("that have grown too large is taken from who comes back, and from nobody else", () => {
+      const picture = pictureOf([memberOf("a", { topics: wide })], partitionsOfWide);
+      const back = joinOf("n", { memberId: "a", topics: wide });
+      expect(judge(picture, back, joinOf("b", { topics: seventh }))).toEqual({
+        joined: ["a"],
+        found: [7 * WIDE_BYTES],
+      });
+    });
+  });
 });

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import type { GroupPartition, GroupPicture, Ownership } from "../../src/core/group-picture.ts";
-import { type ToldOwnerships, tellOwnership, untoldMetadata } from "../../src/core/ownership.ts";
+import { newsOf, type ToldOwnerships, tellOwnership, untoldMetadata } from "../../src/core/ownership.ts";
 import { memberOf, partitionOf, pictureOf, topicOf } from "../support/group-picture.ts";
 
 const ID = 70_000;
@@ -20,7 +20,7 @@ function tell(...pictures: readonly (readonly GroupPartition[])[]) {
 }
 
 function tellNext(told: ToldOwnerships, picture: GroupPicture, member = memberOf("a")) {
-  return tellOwnership(told, member, { picture, metadata: METADATA });
+  return tellOwnership(told, member, { ...newsOf(picture), metadata: METADATA });
 }
 
 /** What it is told last. */
@@ -184,8 +184,8 @@ describe("untoldMetadata()", () => {
     ];
     const picture = pictureOf(["a", "b"], partitions);
     const told: ToldOwnerships = new Map();
-    expect(untoldMetadata(told, memberOf("a"), picture)).toEqual([ID]);
+    expect(untoldMetadata(told, memberOf("a"), newsOf(picture))).toEqual([ID]);
     tellNext(told, picture);
-    expect(untoldMetadata(told, memberOf("a"), picture)).toEqual([]);
+    expect(untoldMetadata(told, memberOf("a"), newsOf(picture))).toEqual([]);
   });
 });

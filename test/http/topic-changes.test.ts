@@ -87,6 +87,29 @@ describe("PUT /v1/topics/:topic with more partitions", () => {
   });
 });
 
+describe("PUT /v1/topics/:topic of a topic that a group has", () => {
+  test("is a conflict that names the group where it would be too large to be read, and changes nothing", async () => {
+    const [last = "", ...large] = Array.from({ length: 7 }, (_, n) => `large-${n}`.padEnd(249, "-"));
+    for (const topic of large) await put(topic, 1_024);
+    await put(last, 1);
+    const offsets = [last, ...large].map((topic) => ({ topic, partition: 0, offset: 0 }));
+    const body = JSON.stringify({ offsets });
+    expect((await fetch(`${server.url}/v1/groups/huge/offsets`, { method: "POST", body })).status).toBe(200);
+    const found = (6 * 1_024 + 534) * (350 + 249);
+    const refusal = { status: 409, code: "conflict", group: "huge", found, allowed: 4_000_000 };
+    const refused = await put(last, 534);
+    expect(refused).toMatchObject(refusal);
+    expect(refused.detail).toContain(`534 partitions: with them those of group "huge" take ${found} bytes`);
+    expect(await call("GET", last)).toMatchObject({ partitionCount: 1, partitions: { length: 1 } });
+    expect(await put(last, 533)).toMatchObject({ status: 200, partitionCount: 533 });
+    expect((await call("DELETE", last)).status).toBe(204);
+    expect(await put(last, 534)).toMatchObject(refusal);
+    expect((await call("GET", last)).status).toBe(404);
+    expect(await put(last, 533)).toMatchObject({ status: 201, partitionCount: 533 });
+    for (const topic of [last, ...large]) await call("DELETE", topic);
+  });
+});
+
 describe("DELETE /v1/topics/:topic", () => {
   test("answers 204, and it is gone from every view and call", async () => {
     await put("gone", 2, { at: strict });

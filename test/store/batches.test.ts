@@ -5,12 +5,17 @@ import { DbError } from "../../src/store/db.ts";
 import { FakeTime } from "../support/fake-time.ts";
 
 /** Doubles numbers; `refuse` says what it throws for a batch. */
-function doubling(refuse: (batch: readonly number[]) => Error | undefined = () => undefined) {
+function doubling(
+  refuse: (batch: readonly number[]) => Error | undefined = () => undefined,
+  { weightMax = Number.POSITIVE_INFINITY } = {},
+) {
   const time = new FakeTime();
   const runs: (readonly number[])[] = [];
   const batches = new Batches<number, number>({
     scheduler: time,
     requestsMax: 4,
+    weightMax,
+    weigh: (request) => request,
     run: async (batch) => {
       runs.push(batch);
       const refusal = refuse(batch);
@@ -34,6 +39,12 @@ test("Batches runs what is asked in one turn together, at most so many at once, 
   expect(runs).toEqual([[1, 2, 3, 4], [5]]);
   expect(await submitAll([6])).toEqual([12]);
   expect(runs).toHaveLength(3);
+});
+
+test("Batches are cut by what the requests weigh, and one that is too heavy runs alone", async () => {
+  const { runs, submitAll } = doubling(undefined, { weightMax: 10 });
+  await submitAll([4, 5, 2, 50, 1, 1]);
+  expect(runs).toEqual([[4, 5], [2], [50], [1, 1]]);
 });
 
 test.each([

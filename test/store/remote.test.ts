@@ -53,7 +53,7 @@ function storeOf(db: Db, scheduler: Scheduler = realTime): Sides {
   const logged: string[] = [];
   const log = (event: string, facts = {}) => void logged.push(`${event} ${JSON.stringify(facts)}`);
   const queue = new WriteQueue({ db, scheduler, chance: fakeChance(), log });
-  return { db, queue, topics: new Topics({ db, queue, scheduler, createsOnFirstUse: true }), logged };
+  return { db, queue, topics: new Topics({ db, queue, scheduler, log, createsOnFirstUse: true }), logged };
 }
 
 const recordsOf = (...values: readonly string[]): readonly NewRecord[] =>

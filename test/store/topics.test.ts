@@ -1,7 +1,7 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { Problem } from "../../src/core/problem.ts";
 import type { TopicChange } from "../../src/core/session/events.ts";
-import { TOPIC_PARTITIONS_MAX, TOPICS_MAX } from "../../src/protocol/limits.ts";
+import { GROUP_BYTES_MAX, TOPIC_PARTITIONS_MAX, TOPICS_MAX } from "../../src/protocol/limits.ts";
 import { type Db, DbError } from "../../src/store/db.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { failing, openQueue, openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";
@@ -12,17 +12,22 @@ afterAll(() => database.close());
 beforeEach(() => database.empty());
 
 /** As a server process has them. `isShared`: other processes write to the same database. */
-function openTopics(options: { createsOnFirstUse?: boolean; isShared?: boolean } = {}) {
-  const db = new WatchedDb(database.db, { isShared: options.isShared ?? false });
+function openTopics(
+  options: { createsOnFirstUse?: boolean; isShared?: boolean; readsAtOnceMax?: number } = {},
+) {
+  const { readsAtOnceMax = 1, isShared = false } = options;
+  const db = Object.assign(new WatchedDb(database.db, { isShared }), { readsAtOnceMax });
   const time = new FakeTime();
   const createsOnFirstUse = options.createsOnFirstUse ?? false;
   /** What somebody here waits for. */
   const wanted = new Set<string>();
   const isWanted = (topic: string) => wanted.has(topic);
-  const topics = new Topics({ db, queue: openQueue(db), scheduler: time, createsOnFirstUse, isWanted });
+  const logged: string[] = [];
+  const log = (event: string, facts = {}) => void logged.push(`${event} ${JSON.stringify(facts)}`);
+  const topics = new Topics({ db, queue: openQueue(db), scheduler: time, log, createsOnFirstUse, isWanted });
   const told: TopicChange[] = [];
   topics.onChange((change) => told.push(change));
-  return { db, topics, time, told, wanted };
+  return { db, topics, time, told, wanted, logged };
 }
 
 /** Between the next read and the arrival of its rows. */
@@ -223,6 +228,151 @@ describe("Topics.put()", () => {
       expect(await topics.put("filler-1", 1)).toMatchObject({ topic: "filler-1", isNew: false });
       expect(await topics.list()).toHaveLength(TOPICS_MAX);
     });
+  });
+});
+
+describe("Topics.put() of a topic that groups have", () => {
+  /** Of 50 characters: each of its partitions counts 400 bytes, and 10,000 are what one group may have. */
+  const nameOf = (name: string) => name.padEnd(50, "-");
+  const orders = nameOf("orders");
+
+  /** With so many partitions, as far as topics know. */
+  async function fill(name: string, partitionCount: number): Promise<string> {
+    const args = { topic: nameOf(name), partition_count: partitionCount };
+    await database.run("INSERT INTO topics VALUES (NULL, :topic, :partition_count, 0)", args);
+    return nameOf(name);
+  }
+
+  async function addGroup(group: string, topics: readonly string[]): Promise<void> {
+    await database.run("INSERT INTO groups VALUES (:group, 1, 0)", { group });
+    for (const topic of topics)
+      await database.run("INSERT INTO group_topics VALUES (:group, :topic, 1, 1)", { group, topic });
+  }
+
+  const everything = () => ({
+    ...dump(),
+    catalog: stockRows(database.path, "SELECT * FROM catalog"),
+    guard: stockRows(database.path, "SELECT * FROM guard"),
+  });
+  const tooLarge = (partitions: number, group = "billing") => ({
+    code: "conflict",
+    facts: { topic: orders, group, found: partitions * 400, allowed: GROUP_BYTES_MAX },
+  });
+
+  test("adds partitions up to what the group can be read with; one more is refused and leaves nothing", async () => {
+    const { topics, told } = openTopics();
+    await topics.put(orders, 1);
+    await addGroup("billing", [await fill("large", 9_900), orders, "gone"]);
+    expect(await topics.put(orders, 100)).toMatchObject({ partitionCount: 100 });
+    const before = everything();
+    const problem = await problemOf(topics.put(orders, 101));
+    expect(problem).toMatchObject(tooLarge(10_001));
+    for (const part of [`"${orders}" 101 partitions`, 'group "billing"', "4000400 bytes", "at most 4000000"])
+      expect(problem.message).toContain(part);
+    expect(everything()).toEqual(before);
+    expect(before.guard).toEqual([]);
+    expect(told).toHaveLength(2);
+    expect((await topics.find(orders))?.partitionIds).toHaveLength(100);
+  });
+
+  test("creates it anew, or not, by the same measure", async () => {
+    const { topics } = openTopics({ createsOnFirstUse: true });
+    await topics.put(orders, 3);
+    await addGroup("billing", [orders, await fill("large", 9_997)]);
+    await topics.delete(orders);
+    const before = everything();
+    expect(await problemOf(topics.put(orders, 4))).toMatchObject(tooLarge(10_001));
+    expect(everything()).toEqual(before);
+    expect(await topics.find(orders)).toBeUndefined();
+    expect(await topics.put(orders, 3)).toMatchObject({ partitionCount: 3, isNew: true });
+    await topics.delete(orders);
+    await database.run("UPDATE topics SET partition_count = 10000");
+    expect(await problemOf(topics.require(orders))).toMatchObject(tooLarge(10_001));
+  });
+
+  test("is never refused for a group that is too large where it adds nothing", async () => {
+    const { topics } = openTopics();
+    await topics.put(orders, 3);
+    await addGroup("billing", [orders, await fill("larger", 20_000)]);
+    const before = everything();
+    for (const count of [3, undefined])
+      expect(await topics.put(orders, count)).toMatchObject({ partitionCount: 3, isNew: false });
+    expect(await problemOf(topics.put(orders, 2))).toMatchObject({ facts: { found: 3, asked: 2 } });
+    expect(everything()).toEqual(before);
+    expect(await problemOf(topics.put(orders, 4))).toMatchObject(tooLarge(20_004));
+  });
+
+  test("is never refused for a group that is too large and does not have it", async () => {
+    const { topics } = openTopics();
+    await addGroup("billing", [await fill("larger", 20_000)]);
+    await addGroup("shipping", [orders]);
+    expect(await topics.put(orders, 3)).toMatchObject({ isNew: true });
+    expect(await topics.put(orders, 4)).toMatchObject({ partitionCount: 4 });
+    expect(await topics.put("of-nobody", 4)).toMatchObject({ isNew: true });
+  });
+
+  test("names the one group of many that would be too large", async () => {
+    const { topics } = openTopics();
+    await topics.put(orders, 1);
+    const large = await fill("large", 9_999);
+    for (const group of ["a", "b", "d"]) await addGroup(group, [orders, nameOf("small")]);
+    await addGroup("c", [large, orders]);
+    await addGroup("e", [large]);
+    expect(await problemOf(topics.put(orders, 2))).toMatchObject(tooLarge(10_001, "c"));
+  });
+
+  test("counts what its neighbours in a flush have added, and harms none of them", async () => {
+    const { db, topics } = openTopics();
+    const visits = nameOf("visits");
+    await addGroup("billing", [orders, visits, await fill("large", 9_990)]);
+    const before = db.writes.length;
+    const outcomes = await Promise.allSettled([
+      topics.put("first", 2),
+      topics.put(visits, 6),
+      topics.put(orders, 5),
+      topics.put(orders, 4),
+      topics.put(visits, 7),
+      topics.put("last", 2),
+    ]);
+    expect(db.writes.length - before).toBe(1);
+    expect(
+      outcomes.map((outcome) =>
+        outcome.status === "fulfilled" ? outcome.value.isNew : outcome.reason.facts.found,
+      ),
+    ).toEqual([true, true, 4_000_400, true, 4_000_400, true]);
+    const made = { first: 2, [visits]: 6, [orders]: 4, last: 2 };
+    for (const [topic, partitionCount] of Object.entries(made))
+      expect(await topics.describe(topic)).toMatchObject({
+        partitionCount,
+        partitions: { length: partitionCount },
+      });
+    expect(everything().guard).toEqual([]);
+  });
+
+  test("is refused again where the answer was lost", async () => {
+    const { db, topics } = openTopics();
+    await addGroup("billing", [orders]);
+    answerNextWrite(db, "unanswered");
+    expect(await problemOf(topics.put(orders, 10_001))).toMatchObject(tooLarge(10_001));
+    answerNextWrite(db, "unanswered");
+    expect(await topics.put(orders, 10)).toMatchObject({ partitionCount: 10 });
+    expect(everything().guard).toEqual([]);
+  });
+
+  test("looks up groups by the topic and goes through no others", async () => {
+    const { db, topics } = openTopics();
+    await topics.put(orders, 1);
+    // On a connection of its own: after an EXPLAIN libSQL leaves it at the snapshot that it had.
+    const other = await database.openSecond();
+    const steps: string[] = [];
+    for (const { sql, args = {} } of db.writes.flat()) {
+      const plan = await other.read({ sql: `EXPLAIN QUERY PLAN ${sql}`, args });
+      steps.push(...plan.map(({ detail }) => String(detail)));
+    }
+    expect(steps.filter((step) => /SCAN (groups|group_topics|concerned|g)\b/.test(step))).toEqual([]);
+    expect(steps).toContainEqual(
+      expect.stringMatching(/SEARCH concerned .*group_topics_by_topic \(topic=\?\)/),
+    );
   });
 });
 
@@ -488,6 +638,20 @@ describe("Topics' memory of a shared database", () => {
     expect(await own.topics.find("other")).toMatchObject({ topicId: 2 });
     expect(await own.topics.find("orders")).toBeUndefined();
     expect(own.told.slice(2)).toEqual([{ topic: "orders", change: "deleted", partitionIds: [1] }]);
+    expect(own.logged).toEqual([]);
+  });
+
+  test("says in the log where that cannot be looked up, and looks again with the next use", async () => {
+    const { own } = openBoth();
+    await own.topics.put("orders", 1);
+    answerNextWrite(own.db, "unknown");
+    own.db.onRead = failing(new DbError("io", "scripted"));
+    expect(await problemOf(own.topics.delete("orders"))).toMatchObject({ code: "outcome_unknown" });
+    await own.time.settle();
+    expect(own.logged).toEqual([
+      'topic could not be looked up {"topic":"orders","message":"DbError: scripted"}',
+    ]);
+    expect(await own.topics.find("orders")).toBeUndefined();
   });
 });
 
@@ -634,8 +798,8 @@ describe("News of topics on a shared database", () => {
 });
 
 describe("The names that Topics remembers", () => {
-  function openBoth() {
-    const own = openTopics({ isShared: true });
+  function openBoth(options: { readsAtOnceMax?: number } = {}) {
+    const own = openTopics({ isShared: true, ...options });
     const asked = async () => {
       own.db.reads.length = 0;
       await own.topics.refresh();
@@ -650,6 +814,39 @@ describe("The names that Topics remembers", () => {
     const names = await asked();
     expect(names.map(({ length }) => length)).toEqual([100, 100, 50]);
     expect(new Set(names.flat()).size).toBe(250);
+  });
+
+  test("are looked up by as many reads at once as the database takes", async () => {
+    for (const readsAtOnceMax of [1, 3, 16]) {
+      await database.empty();
+      const { own, asked } = openBoth({ readsAtOnceMax });
+      for (let n = 0; n < 650; n += 1) own.wanted.add(`topic-${n}`);
+      await Promise.all([...own.wanted].map((topic) => own.topics.find(topic)));
+      const underWay = { now: 0, most: 0 };
+      own.db.onRead = async () => {
+        underWay.now += 1;
+        underWay.most = Math.max(underWay.most, underWay.now);
+        await turnOfTheLoop();
+        underWay.now -= 1;
+      };
+      const names = await asked();
+      expect(new Set(names.flat())).toEqual(own.wanted);
+      expect(names).toHaveLength(7);
+      expect(underWay).toEqual({ now: 0, most: Math.min(readsAtOnceMax, 7) });
+    }
+  });
+
+  test("are not looked up any further where one look fails or comes too early", async () => {
+    const { own, asked } = openBoth({ readsAtOnceMax: 2 });
+    for (let n = 0; n < 650; n += 1) own.wanted.add(`topic-${n}`);
+    await Promise.all([...own.wanted].map((topic) => own.topics.find(topic)));
+    own.db.reads.length = 0;
+    await expect(own.topics.refresh(1)).rejects.toThrow("as of version 0 of the catalog");
+    own.db.onRead = failing(new DbError("io", "scripted"));
+    await expect(own.topics.refresh()).rejects.toThrow("scripted");
+    await turnOfTheLoop();
+    expect(own.db.reads).toHaveLength(4);
+    expect(new Set((await asked()).flat())).toEqual(own.wanted);
   });
 
   test("are not those of topics that are gone, whoever has deleted them, or were never there", async () => {

@@ -309,6 +309,31 @@ describe("Memberships.join()", () => {
     expect(told).toEqual([]);
   });
 
+  test("whose answer is lost is not taken for one that failed before it", async () => {
+    const { join, watched, topics, time, told } = startServer();
+    await topics.put("orders", 1);
+    watched.onWrite = failing(new DbError("unknown", "scripted"));
+    expect(await codeOf(join({}, "first"))).toBe("outcome_unknown");
+    watched.onWrite = async (statements) => {
+      watched.onWrite = undefined;
+      await database.db.write(statements); // it is written, and repeated
+      throw new DbError("unanswered", "scripted");
+    };
+    const second = await join({}, "second");
+    await time.advance(RETRY_MS);
+    expect(await memberIds()).toEqual([second.memberId]);
+    expect(told).toEqual([]);
+  });
+
+  test("of a hundred groups with a thousand partitions each is too much for one write, and done all the same", async () => {
+    const { join, topics, watched } = startServer();
+    await topics.put("orders", 1_000);
+    const before = watched.writes.length;
+    const joined = await Promise.all(Array.from({ length: 100 }, (_, n) => join({ group: `g${n}` })));
+    expect(joined.every(({ owned }) => owned.gained.length === 1_000)).toBe(true);
+    expect(watched.writes.length - before).toBeGreaterThan(10);
+  }, 20_000);
+
   test("by a policy of time looks up all partitions together", async () => {
     const { join, topics, watched } = startServer();
     await topics.put("orders", 200);
@@ -395,6 +420,18 @@ describe("Memberships.leave()", () => {
     expect(await members()).toMatchObject([{ membership: taken.membership }]);
     await memberships.renew(refOf(taken));
     expect(told).toEqual(["old replaced"]);
+  });
+
+  test("that cannot be written says so, and is done when the database answers again", async () => {
+    const { join, memberships, watched, time, told } = startServer();
+    const leaving = await join({ sessionTimeoutMs: 300_000 }, "leaving");
+    await join({}, "staying");
+    await time.advance(RETRY_MS);
+    watched.onRead = failing(new DbError("io", "scripted"));
+    expect(await codeOf(memberships.leave(refOf(leaving)))).toBe("defect: DbError: scripted");
+    await time.advance(RETRY_MS);
+    expect(await memberIds()).not.toContain(leaving.memberId);
+    expect(told.filter((line) => line.startsWith("leaving"))).toEqual([]);
   });
 
   test("that cannot be written says so, and the group goes on", async () => {

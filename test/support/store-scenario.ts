@@ -250,6 +250,7 @@ async function rebalance(s: Scenario): Promise<void> {
     s.change({ kind: "stall", member: await s.member("m1"), partitions: stalled ? [stalled] : [] }),
   );
   await s.tell("a takeover", s.change(joinOf("m3", { instanceId: "tab-7" })));
+  await s.tell("more partitions than the group can be read with", s.topics.put("orders", 11_300));
   await s.tell("a leave", s.change({ kind: "leave", member: await s.member("m1") }));
   await s.tell("a plan that comes too late", writeLate(s));
 }
@@ -387,6 +388,7 @@ async function deleteAndPurge(s: Scenario): Promise<void> {
   const { db, queue, topics } = s;
   await s.tell("a topic that is deleted", topics.delete("orders"));
   await s.tell("a topic that is gone", topics.delete("orders"));
+  await s.tell("one of its name that is too large for a group", topics.put("orders", 11_300));
   await s.tell("what is to be purged", s.rows("SELECT * FROM purges ORDER BY partition_id"));
   const purges = new Purges({ db, queue, scheduler: new FakeTime(), log: () => {} });
   purges.wake();

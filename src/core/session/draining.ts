@@ -22,5 +22,7 @@ export function closeWhenFinished(session: Session): readonly SessionEffect[] {
 
 function isFinished({ subscriptions, waiting }: Session): boolean {
   if (Object.values(waiting).some((count) => count > 0)) return false;
-  return [...subscriptions.values()].every(({ delivery, ahead }) => delivery.unackedRecords === 0 && !ahead);
+  return [...subscriptions.values()].every(
+    ({ isOpen, delivery, ahead }) => isOpen && delivery.unackedRecords === 0 && !ahead,
+  );
 }

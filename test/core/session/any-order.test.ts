@@ -6,7 +6,12 @@ import { expect, test } from "bun:test";
 import fc from "fast-check";
 import type { GroupMember, GroupPartition } from "../../../src/core/group-picture.ts";
 import type { OwnedPartition } from "../../../src/core/group-plan.ts";
-import { type OwnershipChange, type ToldOwnerships, tellOwnership } from "../../../src/core/ownership.ts";
+import {
+  newsOf,
+  type OwnershipChange,
+  type ToldOwnerships,
+  tellOwnership,
+} from "../../../src/core/ownership.ts";
 import { Problem } from "../../../src/core/problem.ts";
 import type {
   AckOutcome,
@@ -150,7 +155,7 @@ class Group {
     };
     const partitions = logs.map((log) => this.#partition(log));
     const picture = { group: "g", version: 1, nowMs: 0, members: [member], partitions };
-    return tellOwnership(this.#told, member, { picture, metadata: new Map() });
+    return tellOwnership(this.#told, member, { ...newsOf(picture), metadata: new Map() });
   }
 
   #partition(log: Log): GroupPartition {

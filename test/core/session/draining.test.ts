@@ -26,13 +26,21 @@ describe("draining", () => {
     expect(framesOf(effects)).toEqual([{ type: "draining", retryAfterMs: 500 }]);
   });
 
-  test("of a socket without a subscription, or with one that is joining, closes it at once", () => {
-    const script = new SessionScript();
+  test("of a socket without a subscription closes it at once", () => {
     expect(lines(new SessionScript().step(draining))).toEqual(["send draining", "close 4000"]);
+  });
+
+  test("waits for a subscribe to be answered; one that is cut off while it joins is let go when it has", () => {
+    const script = new SessionScript();
     const ref = script.subscribe();
-    expect(lines(script.step(draining))).toEqual(["send draining", "close 4000"]);
-    script.step({ type: "closed" });
-    expect(lines(script.join(ref))).toEqual(["leave billing m1"]);
+    expect(lines(script.step(draining))).toEqual(["send draining"]);
+    expect(lines(script.join(ref))).toEqual(["send subscribed", "send assigned", "close 4000"]);
+    const late = new SessionScript();
+    const joining = late.subscribe();
+    late.step(draining);
+    expect(lines(late.step({ type: "drainOverdue" }))).toEqual(["close 4000"]);
+    late.step({ type: "closed" });
+    expect(lines(late.join(joining))).toEqual(["leave billing m1"]);
   });
 
   test("waits for the acks of what is out, answers them, and closes with the last", () => {
