@@ -3,8 +3,8 @@
 
 import type { RevokeReason } from "../protocol/frames.ts";
 import type { ResetPolicy } from "../protocol/places.ts";
+import type { OwnedPartition } from "./group-change.ts";
 import type { GroupMember, GroupPartition, GroupPicture, Ownership } from "./group-picture.ts";
-import type { OwnedPartition } from "./group-plan.ts";
 import { type UnplacedPartition, unplacedOf } from "./starts.ts";
 
 /** What a member was told last of each partition that it owns, by partition id. */

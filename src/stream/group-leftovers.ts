@@ -1,8 +1,8 @@
 // What failed turns of a group have left undone: leaves that could not be written, and joins that may have been written
 // although their clients were told that they failed. The next turn takes them along, until one comes to an end.
 
+import type { GroupChange } from "../core/group-change.ts";
 import type { GroupPicture } from "../core/group-picture.ts";
-import type { GroupChange } from "../core/group-plan.ts";
 import type { LocalMembers } from "./local-members.ts";
 
 type Leave = Extract<GroupChange, { kind: "leave" }>;

@@ -3,15 +3,9 @@
 // together in the next. Another process may do the same at the same time: who writes second finds another version and
 // reads again.
 
+import type { GroupChange } from "../core/group-change.ts";
 import type { GroupPicture, JoinRequest } from "../core/group-picture.ts";
-import {
-  type GroupChange,
-  type GroupPlan,
-  isIdle,
-  planGroup,
-  policyResets,
-  timesNeededBy,
-} from "../core/group-plan.ts";
+import { type GroupPlan, isIdle, planGroup, policyResets, timesNeededBy } from "../core/group-plan.ts";
 import type { Log, Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
 import {

@@ -2,8 +2,8 @@
 // done in turns by group-turns.ts; this is the door to them, and finds the groups that something concerns. Other
 // processes on the same database do the same, and know of each other by what they write.
 
+import type { GroupChange, OwnedPartition } from "../core/group-change.ts";
 import type { GroupPicture, JoinRequest } from "../core/group-picture.ts";
-import type { GroupChange, OwnedPartition } from "../core/group-plan.ts";
 import type { Chance, Log, Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
 import type { ResetRequest } from "../core/reset-plan.ts";

@@ -1,14 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
+import type { GroupChange } from "../../src/core/group-change.ts";
 import type { GroupMember, GroupPartition, GroupPicture, JoinRequest } from "../../src/core/group-picture.ts";
-import {
-  type GroupChange,
-  type GroupPlan,
-  isIdle,
-  planGroup,
-  policyResets,
-  timesNeededBy,
-} from "../../src/core/group-plan.ts";
+import { type GroupPlan, isIdle, planGroup, policyResets, timesNeededBy } from "../../src/core/group-plan.ts";
 import { GROUP_BYTES_MAX, PARTITIONS_PER_SUBSCRIPTION_MAX } from "../../src/protocol/limits.ts";
 import {
   anyHistory,

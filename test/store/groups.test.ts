@@ -1,6 +1,7 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { type GroupChange, isIdle, planGroup } from "../../src/core/group-plan.ts";
+import type { GroupChange } from "../../src/core/group-change.ts";
+import { isIdle, planGroup } from "../../src/core/group-plan.ts";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
 import { type PlaceTarget, planReset, type ResetRequest, resetChange } from "../../src/core/reset-plan.ts";
 import type { MembershipRef } from "../../src/core/session/state.ts";

@@ -3,8 +3,9 @@
 
 import { expect } from "bun:test";
 import fc from "fast-check";
+import type { GroupChange } from "../../src/core/group-change.ts";
 import type { GroupPartition, GroupPicture } from "../../src/core/group-picture.ts";
-import { type GroupChange, type GroupPlan, isIdle, planGroup } from "../../src/core/group-plan.ts";
+import { type GroupPlan, isIdle, planGroup } from "../../src/core/group-plan.ts";
 import {
   applyPlan,
   joinOf,

@@ -1,5 +1,6 @@
 // Pictures of consumer groups for the tests of what is decided from them, and what a plan makes of a picture.
 
+import type { GroupChange } from "../../src/core/group-change.ts";
 import type {
   GroupMember,
   GroupPartition,
@@ -7,7 +8,7 @@ import type {
   JoinRequest,
   Ownership,
 } from "../../src/core/group-picture.ts";
-import { type GroupChange, type GroupPlan, policyResets, type TopicSeen } from "../../src/core/group-plan.ts";
+import { type GroupPlan, policyResets, type TopicSeen } from "../../src/core/group-plan.ts";
 import type { TimeOffsets } from "../../src/core/starts.ts";
 import type { ResetPolicies } from "../../src/protocol/places.ts";
 

@@ -1,13 +1,8 @@
 // Groups as a server changes them, without the server: read, planned and written, for the tests of what is stored.
 
+import type { GroupChange } from "../../src/core/group-change.ts";
 import type { GroupPicture, JoinRequest, Ownership } from "../../src/core/group-picture.ts";
-import {
-  type GroupChange,
-  type GroupPlan,
-  planGroup,
-  policyResets,
-  timesNeededBy,
-} from "../../src/core/group-plan.ts";
+import { type GroupPlan, planGroup, policyResets, timesNeededBy } from "../../src/core/group-plan.ts";
 import type { MembershipRef } from "../../src/core/session/state.ts";
 import type { Db } from "../../src/store/db.ts";
 import { readGroups, readMetadata } from "../../src/store/group-pictures.ts";

@@ -1,7 +1,7 @@
 // A session driven by hand: a test says what happens to it and reads what it wants done, line by line.
 
 import type { CheckedFrame } from "../../src/core/client-frame.ts";
-import type { OwnedPartition } from "../../src/core/group-plan.ts";
+import type { OwnedPartition } from "../../src/core/group-change.ts";
 import type { GainedPartition, OwnershipChange } from "../../src/core/ownership.ts";
 import type { ReaderPartition } from "../../src/core/readers.ts";
 import type {

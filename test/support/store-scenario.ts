@@ -2,14 +2,9 @@
 // the database alone: time stands still unless the scenario moves it, and every id is counted. So two databases that do
 // the same say the same, word for word.
 
+import type { GroupChange, OwnedPartition } from "../../src/core/group-change.ts";
 import type { GroupPicture, JoinRequest } from "../../src/core/group-picture.ts";
-import {
-  type GroupChange,
-  type OwnedPartition,
-  planGroup,
-  policyResets,
-  timesNeededBy,
-} from "../../src/core/group-plan.ts";
+import { planGroup, policyResets, timesNeededBy } from "../../src/core/group-plan.ts";
 import { Problem } from "../../src/core/problem.ts";
 import { type NewRecord, parseJsonProduce } from "../../src/core/produce-request.ts";
 import { planReset, type ResetRequest, resetChange, timesNeededByReset } from "../../src/core/reset-plan.ts";

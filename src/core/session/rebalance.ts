@@ -3,7 +3,7 @@
 // acknowledged.
 
 import type { ReleaseFrame, RevokeReason } from "../../protocol/frames.ts";
-import type { OwnedPartition } from "../group-plan.ts";
+import type { OwnedPartition } from "../group-change.ts";
 import type { OwnershipChange } from "../ownership.ts";
 import { Problem } from "../problem.ts";
 import { errorFrame, ok } from "./answers.ts";

@@ -4,8 +4,8 @@
 
 import { expect, test } from "bun:test";
 import fc from "fast-check";
+import type { OwnedPartition } from "../../../src/core/group-change.ts";
 import type { GroupMember, GroupPartition } from "../../../src/core/group-picture.ts";
-import type { OwnedPartition } from "../../../src/core/group-plan.ts";
 import {
   newsOf,
   type OwnershipChange,

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import type { OwnedPartition } from "../../../src/core/group-plan.ts";
+import type { OwnedPartition } from "../../../src/core/group-change.ts";
 import type { OwnershipChange } from "../../../src/core/ownership.ts";
 import { Problem } from "../../../src/core/problem.ts";
 import type { SessionEffect, SessionEvent } from "../../../src/core/session/events.ts";

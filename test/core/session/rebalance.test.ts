@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import type { OwnedPartition } from "../../../src/core/group-plan.ts";
+import type { OwnedPartition } from "../../../src/core/group-change.ts";
 import { Problem } from "../../../src/core/problem.ts";
 import type { SubscribeFrame } from "../../../src/protocol/frames.ts";
 import { SOCKET_BUFFER_BYTES_MAX } from "../../../src/protocol/limits.ts";
