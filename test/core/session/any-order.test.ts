@@ -211,6 +211,8 @@ interface Subscriber {
   isEnded: boolean;
   isAnswered: boolean;
   read: EffectOf<"read"> | undefined;
+  /** The sizes of the log that was read last. */
+  sizesRead: readonly number[];
   /** While the end of what it brought is committed the read is not over. */
   isCommittingAhead: boolean;
   /** How far, by generation, as long as no seek has voided it. */
@@ -267,6 +269,7 @@ class World {
       isEnded: false,
       isAnswered: false,
       read: undefined,
+      sizesRead: [],
       isCommittingAhead: false,
       committedAhead: new Map(),
       due: new Map(),
@@ -465,8 +468,9 @@ class World {
     expect(offsets).toEqual(offsets.map((_, index) => from + index));
     expect(frame.next).toBe(from + offsets.length);
     if (this.#isFull && !isLeaving) throw new Error("the socket is full");
-    const log = this.topic.logs.find((each) => each.partition === frame.partition);
-    partition.unacked.push(...offsets.map((offset) => ({ offset, bytes: log?.sizes[offset] ?? 0 })));
+    // Of the log that was read: the topic may have been created anew since.
+    const { sizesRead } = subscriber;
+    partition.unacked.push(...offsets.map((offset) => ({ offset, bytes: sizesRead[offset] ?? 0 })));
     partition.next = frame.next;
     partition.furthest = Math.max(partition.furthest, frame.next);
   }
@@ -495,6 +499,7 @@ class World {
     subscriber.read = undefined;
     const log = this.topic.find(read.request.partitionId);
     if (!log) return this.step({ type: "readGone", ref: read.ref });
+    subscriber.sizesRead = log.sizes;
     const from = Math.max(read.request.from, log.logStartOffset);
     const extent = readSizes(log.sizes, { ...read.request, from });
     const records = Array.from(
