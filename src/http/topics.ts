@@ -1,7 +1,8 @@
 import type { Context, Hono } from "hono";
 import { type NewRecord, parseJsonProduce, parseNdjsonProduce } from "../core/produce-request.ts";
 import { topicSettingsSchema } from "../protocol/schemas/client.ts";
-import { DEFAULT_PARTITION_COUNT, type TopicDescription, unknownTopic } from "../store/topics.ts";
+import type { TopicDescription } from "../store/topic-tables.ts";
+import { DEFAULT_PARTITION_COUNT, unknownTopic } from "../store/topics.ts";
 import { produce } from "../stream/produce.ts";
 import { usePartition } from "../stream/topic-partition.ts";
 import { trimLog } from "../stream/trim.ts";

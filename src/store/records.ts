@@ -6,7 +6,7 @@ import type { NewRecord } from "../core/produce-request.ts";
 import type { ChunkExtent, ReadRequest } from "../core/session/window.ts";
 import { type Db, numberColumn, type Row, type Statement } from "./db.ts";
 import { indexTimes, type TimeIndexCadence } from "./time-index.ts";
-import type { Topic } from "./topics.ts";
+import type { Topic } from "./topic-tables.ts";
 import type { Operation } from "./write-queue.ts";
 
 // ── append ───────────────────────────────────────────────────────────────────────────────────────────────

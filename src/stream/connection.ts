@@ -20,7 +20,7 @@ import type { Durability, PingFrame } from "../protocol/frames.ts";
 import { CLIENT_FRAME_BYTES_MAX, SOCKET_ANSWERS_BYTES_MAX } from "../protocol/limits.ts";
 import { commitOffsets } from "../store/commits.ts";
 import { type Db, problemOf } from "../store/db.ts";
-import type { Topic } from "../store/topics.ts";
+import type { Topic } from "../store/topic-tables.ts";
 import type { EndReason, MemberListener } from "./local-members.ts";
 import type { Memberships } from "./memberships.ts";
 import { locate, reposition } from "./positions.ts";

@@ -11,7 +11,8 @@ import type { Chance } from "../core/ports.ts";
 import type { NewRecord } from "../core/produce-request.ts";
 import { appendRecords } from "../store/records.ts";
 import type { TimeIndexCadence } from "../store/time-index.ts";
-import { DEFAULT_PARTITION_COUNT, type Topic, type Topics, unknownTopic } from "../store/topics.ts";
+import type { Topic } from "../store/topic-tables.ts";
+import { DEFAULT_PARTITION_COUNT, type Topics, unknownTopic } from "../store/topics.ts";
 import type { WriteQueue } from "../store/write-queue.ts";
 import type { WakeUps } from "./wake-ups.ts";
 

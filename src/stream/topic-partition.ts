@@ -1,7 +1,8 @@
 // One partition of a topic by name, for whoever reads or trims it: what is remembered of a topic may be out of date.
 
 import { Problem } from "../core/problem.ts";
-import { type Topic, type Topics, unknownTopic } from "../store/topics.ts";
+import type { Topic } from "../store/topic-tables.ts";
+import { type Topics, unknownTopic } from "../store/topics.ts";
 
 export interface PartitionUse<T> {
   readonly partition: number;

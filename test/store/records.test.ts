@@ -11,7 +11,8 @@ import {
   readChunk,
   readLogEnds,
 } from "../../src/store/records.ts";
-import { type Topic, Topics } from "../../src/store/topics.ts";
+import type { Topic } from "../../src/store/topic-tables.ts";
+import { Topics } from "../../src/store/topics.ts";
 import { openQueue, openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";
 import { FakeTime } from "../support/fake-time.ts";
 import { jsonText } from "../support/json-text-arbitrary.ts";

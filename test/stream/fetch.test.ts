@@ -1,7 +1,8 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
 import { appendRecords } from "../../src/store/records.ts";
-import { type Topic, Topics } from "../../src/store/topics.ts";
+import type { Topic } from "../../src/store/topic-tables.ts";
+import { Topics } from "../../src/store/topics.ts";
 import { Fetches, type FetchRequest } from "../../src/stream/fetch.ts";
 import { SharedReads } from "../../src/stream/shared-reads.ts";
 import { WakeUps } from "../../src/stream/wake-ups.ts";

@@ -1,0 +1,253 @@
+// Owns `topics` and `partitions`: which topics there are. What is in a partition belongs to records.ts, what goes when a
+// topic is deleted to topic-deletion.ts.
+
+import { PARTITION_BYTES } from "../core/group-picture.ts";
+import { Problem } from "../core/problem.ts";
+import { GROUP_BYTES_MAX, TOPICS_MAX } from "../protocol/limits.ts";
+import { type Db, numberColumn, type Row, type Rows } from "./db.ts";
+import { END_CHECK, IS_OK } from "./guard.ts";
+import type { Operation } from "./write-queue.ts";
+
+export interface Topic {
+  readonly topic: string;
+  readonly topicId: number;
+  /** By partition number. */
+  readonly partitionIds: readonly number[];
+}
+
+export interface TopicSummary {
+  readonly topic: string;
+  readonly topicId: number;
+  readonly partitionCount: number;
+}
+
+export interface TopicDescription extends TopicSummary {
+  readonly partitions: readonly PartitionDescription[];
+  /** ms since 1970 */
+  readonly createdAt: number;
+}
+
+export interface PartitionDescription {
+  readonly partition: number;
+  readonly logStartOffset: number;
+  readonly logEndOffset: number;
+  readonly records: number;
+  readonly bytes: number;
+}
+
+// One row without a topic where none of them is there: the version is told all the same.
+const FIND_TOPICS = `
+  SELECT c.version, t.topic, t.topic_id, json_group_array(p.partition_id) AS partition_ids
+  FROM catalog AS c
+  LEFT JOIN topics AS t ON t.topic IN (SELECT value FROM json_each(:topics))
+  LEFT JOIN partitions AS p ON p.topic_id = t.topic_id
+  GROUP BY t.topic_id`;
+
+const READ_VERSION = "SELECT version FROM catalog";
+
+const LIST_TOPICS = "SELECT topic, topic_id, partition_count FROM topics ORDER BY topic";
+
+const DESCRIBE_TOPIC = `
+  SELECT t.topic, t.topic_id, t.partition_count, t.created_at,
+         p.partition, p.partition_id, p.log_start_offset, p.log_end_offset, p.records, p.bytes
+  FROM topics AS t JOIN partitions AS p ON p.topic_id = t.topic_id
+  WHERE t.topic = :topic
+  ORDER BY p.partition`;
+
+// A group's picture is one read, see group-pictures.ts: with more partitions it could not be read any more. Groups that
+// do not have the topic are not looked at, and none where the put adds nothing or the check has found that it may.
+const FIND_TOO_LARGE_GROUP = `
+  SELECT concerned.group_id, sum(
+           max(coalesce(t.partition_count, 0), iif(g.topic = :topic, :partition_count, 0))
+           * (:partition_bytes + length(g.topic))) AS bytes
+  FROM group_topics AS concerned
+  JOIN group_topics AS g ON g.group_id = concerned.group_id
+  LEFT JOIN topics AS t ON t.topic = g.topic
+  WHERE ${IS_OK} IS NOT 1 AND concerned.topic = :topic
+    AND NOT EXISTS (SELECT 1 FROM topics WHERE topic = :topic AND partition_count >= :partition_count)
+  GROUP BY concerned.group_id
+  HAVING bytes > :group_bytes_max
+  ORDER BY concerned.group_id
+  LIMIT 1`;
+
+const CHECK_GROUPS = `INSERT INTO guard (op, ok) SELECT :op, NOT EXISTS (${FIND_TOO_LARGE_GROUP})`;
+
+const INSERT_TOPIC = `
+  INSERT INTO topics (topic, partition_count, created_at)
+  SELECT :topic, :partition_count, now_ms FROM clock
+  WHERE ${IS_OK} AND (SELECT count(*) FROM topics) < :topics_max
+  ON CONFLICT (topic) DO NOTHING
+  RETURNING topic_id`;
+
+// Of a new topic all, of one with fewer those that it lacks, of any other none.
+const INSERT_PARTITIONS = `
+  WITH RECURSIVE numbers (n) AS (VALUES (0) UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < :partition_count)
+  INSERT INTO partitions (topic_id, partition)
+  SELECT t.topic_id, n FROM topics AS t, numbers
+  WHERE ${IS_OK} AND t.topic = :topic
+    AND NOT EXISTS (SELECT 1 FROM partitions WHERE topic_id = t.topic_id AND partition = n)
+  ORDER BY n
+  RETURNING partition_id`;
+
+const RAISE_PARTITION_COUNT = `
+  UPDATE topics SET partition_count = :partition_count
+  WHERE ${IS_OK} AND topic = :topic AND partition_count < :partition_count`;
+
+// ── reading ──────────────────────────────────────────────────────────────────────────────────────────────
+
+/** Those that are there, and the version of the catalog as of which that is so. */
+export async function findTopics(
+  db: Db,
+  names: readonly string[],
+): Promise<{ readonly topics: readonly Topic[]; readonly version: number }> {
+  const rows = await db.read({ sql: FIND_TOPICS, args: { topics: JSON.stringify(names) } });
+  return { topics: rows.filter((row) => row.topic !== null).map(topicOf), version: versionOf(rows) };
+}
+
+/** By name. */
+export async function listTopics(db: Db): Promise<readonly TopicSummary[]> {
+  return (await db.read({ sql: LIST_TOPICS })).map(summaryOf);
+}
+
+/** Undefined where there is no such topic. */
+export async function describeTopic(db: Db, topic: string): Promise<TopicDescription | undefined> {
+  return descriptionOf(await db.read({ sql: DESCRIBE_TOPIC, args: { topic } }));
+}
+
+/** sqld parses no ORDER BY in an aggregate; but a topic's later partitions have the higher ids. */
+function topicOf(row: Row): Topic {
+  const partitionIds: number[] = JSON.parse(String(row.partition_ids));
+  return {
+    topic: String(row.topic),
+    topicId: numberColumn(row, "topic_id"),
+    partitionIds: partitionIds.sort((a, b) => a - b),
+  };
+}
+
+function descriptionOf(rows: Rows): TopicDescription | undefined {
+  const [first] = rows;
+  if (!first) return undefined;
+  return {
+    ...summaryOf(first),
+    partitions: rows.map(partitionOf),
+    createdAt: numberColumn(first, "created_at"),
+  };
+}
+
+function summaryOf(row: Row): TopicSummary {
+  return {
+    topic: String(row.topic),
+    topicId: numberColumn(row, "topic_id"),
+    partitionCount: numberColumn(row, "partition_count"),
+  };
+}
+
+function partitionIdOf(row: Row): number {
+  return numberColumn(row, "partition_id");
+}
+
+function partitionOf(row: Row): PartitionDescription {
+  return {
+    partition: numberColumn(row, "partition"),
+    logStartOffset: numberColumn(row, "log_start_offset"),
+    logEndOffset: numberColumn(row, "log_end_offset"),
+    records: numberColumn(row, "records"),
+    bytes: numberColumn(row, "bytes"),
+  };
+}
+
+// ── writing ──────────────────────────────────────────────────────────────────────────────────────────────
+
+export interface Versioned<T> {
+  readonly outcome: T;
+  /** Of the catalog, when the operation was done. */
+  readonly version: number;
+}
+
+/** With the version of the catalog as of which it was done. */
+export function versioned<T>({
+  statements,
+  bytes,
+  afterLostAnswer,
+  settle,
+}: Operation<T>): Operation<Versioned<T>> {
+  return {
+    statements: [...statements, { sql: READ_VERSION }],
+    bytes,
+    ...(afterLostAnswer === "repeat" ? { afterLostAnswer } : {}),
+    settle: (results) => ({
+      outcome: settle(results.slice(0, -1)),
+      version: versionOf(results.at(-1) ?? []),
+    }),
+  };
+}
+
+/** In every row the same. */
+function versionOf([row = {}]: Rows): number {
+  return numberColumn(row, "version");
+}
+
+interface TopicPut {
+  /** WriteQueue.nextOp(). */
+  readonly op: number;
+  readonly topic: string;
+  readonly partitionCount: number;
+}
+
+interface PutOutcome {
+  /** As the transaction left it. */
+  readonly description: TopicDescription;
+  readonly isNew: boolean;
+  /** By partition number, as the transaction left them. */
+  readonly partitionIds: readonly number[];
+  /** Those that it has added. */
+  readonly addedPartitionIds: readonly number[];
+}
+
+export function putTopic(put: TopicPut): Operation<PutOutcome> {
+  const { op, topic, partitionCount } = put;
+  const args = { op, topic, partition_count: partitionCount };
+  const group = { ...args, partition_bytes: PARTITION_BYTES, group_bytes_max: GROUP_BYTES_MAX };
+  return {
+    statements: [
+      { sql: CHECK_GROUPS, args: group },
+      { sql: FIND_TOO_LARGE_GROUP, args: group },
+      { sql: INSERT_TOPIC, args: { ...args, topics_max: TOPICS_MAX } },
+      { sql: INSERT_PARTITIONS, args },
+      { sql: RAISE_PARTITION_COUNT, args },
+      { sql: DESCRIBE_TOPIC, args: { topic } },
+      { sql: END_CHECK, args: { op } },
+    ],
+    bytes: topic.length,
+    afterLostAnswer: "repeat",
+    settle: ([, tooLargeGroups = [], inserted = [], added = [], , described = []]: readonly Rows[]) => {
+      const [tooLarge] = tooLargeGroups;
+      if (tooLarge) throw tooLargeGroup(put, tooLarge);
+      const description = descriptionOf(described);
+      if (!description) throw tooManyTopics(topic);
+      return {
+        description,
+        isNew: inserted.length === 1,
+        partitionIds: described.map(partitionIdOf),
+        addedPartitionIds: added.map(partitionIdOf),
+      };
+    },
+  };
+}
+
+function tooLargeGroup({ topic, partitionCount }: TopicPut, row: Row): Problem {
+  const group = String(row.group_id);
+  const found = numberColumn(row, "bytes");
+  return new Problem(
+    "conflict",
+    `Cannot give topic "${topic}" ${partitionCount} partitions: with them those of group "${group}" take ${found} bytes, at most ${GROUP_BYTES_MAX}`,
+    { topic, group, found, allowed: GROUP_BYTES_MAX },
+  );
+}
+
+function tooManyTopics(topic: string): Problem {
+  return new Problem(
+    "conflict",
+    `Cannot create topic "${topic}": there are ${TOPICS_MAX} topics, no more are allowed`,
+  );
+}
