@@ -1,5 +1,5 @@
 // What failed turns of a group have left undone: leaves that could not be written, and joins that may have been written
-// although their clients were told that they failed. The next turn takes them along, until one comes to an end.
+// although their clients were told that they failed. The next turn takes them along, and when one comes to an end they are done.
 
 import type { GroupChange } from "../core/group-change.ts";
 import type { GroupPicture } from "../core/group-picture.ts";
@@ -8,7 +8,7 @@ import type { LocalMembers } from "./local-members.ts";
 type Leave = Extract<GroupChange, { kind: "leave" }>;
 
 export class GroupLeftovers {
-  #leaves: Leave[] = [];
+  readonly #leaves: Leave[] = [];
   /** Members that such a join may have become: nobody here holds them then. */
   readonly #doubtfulIds = new Set<string>();
 
@@ -38,11 +38,5 @@ export class GroupLeftovers {
         ({ memberId, membership }): Leave => ({ kind: "leave", member: { group, memberId, membership } }),
       ),
     ];
-  }
-
-  /** They are done. */
-  clear(): void {
-    this.#leaves = [];
-    this.#doubtfulIds.clear();
   }
 }

@@ -90,7 +90,8 @@ export class GroupTurns {
   #isLookWanted = false;
   /** Of the group as its members here were told last. */
   #toldVersion = 0;
-  readonly #leftovers = new GroupLeftovers();
+  /** Few groups ever have any: most keep nothing for it. */
+  #leftovers: GroupLeftovers | undefined;
   /** How often the database has refused what is to be done, one time after the other. */
   #refusals = 0;
   #isClosed = false;
@@ -250,14 +251,12 @@ export class GroupTurns {
     const [first] = batch;
     if (first?.kind === "reset") return this.#decideReset(picture, first);
     const asked = changesOf(batch);
-    const left = this.#leftovers.changesFor(picture, {
-      held: this.#members,
-      processId: this.#deps.processId,
-    });
+    const { processId } = this.#deps;
+    const left = this.#leftovers?.changesFor(picture, { held: this.#members, processId }) ?? [];
     const changes = [...asked, ...left];
     const plan = planGroup(picture, changes, { mayExpire: this.#deps.mayExpire(picture.nowMs) });
     if (isIdle(plan)) {
-      this.#leftovers.clear();
+      this.#leftovers = undefined; // they are done
       if (plan.joinedBefore.size > 0) this.#isLookWanted = true; // tells them what they have
       this.#settle(batch, { plan, resets: [] }, picture.version);
       return undefined;
@@ -303,8 +302,14 @@ export class GroupTurns {
   #giveUp(batch: readonly Pending[]): void {
     const why = `Group "${this.#group}" changed ${CHANGE_ATTEMPTS_MAX} times meanwhile`;
     this.#refuse(batch, new Problem("unavailable", why));
-    this.#leftovers.add(changesOf(batch), { mayBeWritten: false });
+    this.#leave(batch, { mayBeWritten: false });
     this.#isLookWanted = true;
+  }
+
+  /** For the next turn. */
+  #leave(batch: readonly Pending[], how: { readonly mayBeWritten: boolean }): void {
+    this.#leftovers ??= new GroupLeftovers();
+    this.#leftovers.add(changesOf(batch), how);
   }
 
   #refuse(batch: readonly Pending[], error: unknown): void {
@@ -319,7 +324,7 @@ export class GroupTurns {
     if (error instanceof Problem && !error.isRetriable && error.code !== "internal") return;
     this.#deps.log("group not changed", { group: this.#group, message: String(error) });
     if (this.#isClosed) return;
-    this.#leftovers.add(changesOf(batch), { mayBeWritten: isUnknown(error) });
+    this.#leave(batch, { mayBeWritten: isUnknown(error) });
     this.#refusals = isOutage(error) ? 0 : this.#refusals + 1;
     if (this.#refusals === 0) this.#deps.onOutage();
     this.#cancelRetry?.();
