@@ -1,5 +1,6 @@
 // What failed turns of a group have left undone: leaves that could not be written, and joins that may have been written
-// although their clients were told that they failed. The next turn takes them along, and when one comes to an end they are done.
+// although their clients were told that they failed. The next turn takes them along; when one comes to an end they are
+// done.
 
 import type { GroupChange } from "../core/group-change.ts";
 import type { GroupPicture } from "../core/group-picture.ts";

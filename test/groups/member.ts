@@ -147,6 +147,7 @@ export class Member {
   readonly #pendingAcks = new Map<unknown, readonly { entry: AckEntry; isLate: boolean }[]>();
   acks: boolean;
   memberId = "";
+  /** By itself or by the server. */
   isClosed = false;
   #lastId = 0;
 
@@ -214,7 +215,9 @@ export class Member {
 
   async close(): Promise<void> {
     this.owned.clear();
-    if (!this.isClosed) await this.client.close();
+    if (this.isClosed) return;
+    this.isClosed = true;
+    await this.client.close();
   }
 
   async #listen(): Promise<void> {

@@ -246,7 +246,9 @@ function acknowledgeOn(member: Member): void {
       await member.untilAcked(member.ack(...entries.values()));
     }
   };
-  run().catch(() => undefined); // the test is over
+  run().catch((error) => {
+    if (!member.isClosed) throw error; // else the test is over
+  });
 }
 
 /** All partitions that they own are acknowledged so far at least, as their owners know. */
