@@ -4,10 +4,11 @@ import log0001 from "../../migrations/0001_log.sql" with { type: "text" };
 import timeIndex0002 from "../../migrations/0002_time_index.sql" with { type: "text" };
 import purges0003 from "../../migrations/0003_purges.sql" with { type: "text" };
 import rebalances0004 from "../../migrations/0004_rebalances.sql" with { type: "text" };
+import producers0005 from "../../migrations/0005_producers.sql" with { type: "text" };
 import { type Db, DbError, numberColumn } from "./db.ts";
 
 /** In order; a released one is never edited. */
-const MIGRATIONS: readonly string[] = [log0001, timeIndex0002, purges0003, rebalances0004];
+const MIGRATIONS: readonly string[] = [log0001, timeIndex0002, purges0003, rebalances0004, producers0005];
 
 const SCHEMA_VERSION = MIGRATIONS.length;
 
