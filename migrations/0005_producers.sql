@@ -20,3 +20,6 @@ CREATE TABLE producer_answers (
 
 ALTER TABLE topics ADD COLUMN schema TEXT;                               -- JSON Schema of its values; NULL: any JSON
 ALTER TABLE topics ADD COLUMN schema_version INTEGER NOT NULL DEFAULT 0; -- counts its changes
+
+-- Operations of the flush whose condition did not hold: they have written nothing, and of its log ends nothing is theirs.
+ALTER TABLE flushes ADD COLUMN refused_ops TEXT; -- JSON array

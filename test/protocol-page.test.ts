@@ -15,11 +15,13 @@ import {
   groupListSchema,
   livenessSchema,
   produceAnswerSchema,
+  producerSchema,
   readinessSchema,
   resetAnswerSchema,
   SERVER_FRAME_SCHEMAS,
   topicDescriptionSchema,
   topicListSchema,
+  transactAnswerSchema,
 } from "../src/protocol/schemas/server.ts";
 
 const PAGE = readFileSync(join(import.meta.dir, "../PROTOCOL.md"), "utf8");
@@ -66,6 +68,8 @@ const HTTP_ANSWER_SCHEMAS = {
   topicListSchema,
   topicDescriptionSchema,
   produceAnswerSchema,
+  transactAnswerSchema,
+  producerSchema,
   fetchAnswerSchema,
   deleteRecordsAnswerSchema,
   groupListSchema,
@@ -193,6 +197,10 @@ describe("PROTOCOL.md", () => {
       limits.WRITE_DEADLINE_MS,
       limits.REVOKE_DEADLINE_MS,
       limits.PROCESS_LEASE_MS,
+      limits.TRANSACTION_PARTITIONS_MAX,
+      limits.EXPECTATIONS_MAX,
+      limits.PRODUCER_ANSWERS_KEPT,
+      limits.PRODUCER_IDLE_MAX_MS,
     ];
     const numbers = new Set(
       [...table.matchAll(/\d[\d,]*/g)].map(([text]) => Number(text.replaceAll(",", ""))),

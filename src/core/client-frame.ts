@@ -1,22 +1,29 @@
 // A client's frame: from text, or from the URL that stands for a subscribe frame, to a frame or to why not.
 
-import type { ClientFrame, FrameId, ProduceFrame, SubscribeFrame } from "../protocol/frames.ts";
+import type {
+  ClientFrame,
+  FrameId,
+  ProduceFrame,
+  SubscribeFrame,
+  TransactFrame,
+} from "../protocol/frames.ts";
 import {
   CLIENT_FRAME_SCHEMAS,
   frameIdSchema,
   produceEnvelopeSchema,
   subscribeFrameSchema,
+  transactFrameEnvelopeSchema,
 } from "../protocol/schemas/client.ts";
 import { excerpt, judge, type Verdict } from "../protocol/schemas/verdict.ts";
-import { findAmbiguity, foundInstead, type JsonObject, memberText, parseJsonObject } from "./json-object.ts";
+import { findAmbiguity, foundInstead, type JsonObject, parseJsonObject } from "./json-object.ts";
 import { parsePlace } from "./places.ts";
 import { Problem } from "./problem.ts";
-import { type NewRecord, parseRecordsArray } from "./produce-request.ts";
+import { readProduce, readTransaction, type Transaction } from "./transaction.ts";
 
 /** A frame as the session takes it: records to produce are checked, and still the text that came. */
 export type CheckedFrame =
-  | Exclude<ClientFrame, ProduceFrame>
-  | (Omit<ProduceFrame, "records"> & { readonly records: readonly NewRecord[] });
+  | Exclude<ClientFrame, ProduceFrame | TransactFrame>
+  | (Pick<ProduceFrame | TransactFrame, "type" | "id"> & { readonly transaction: Transaction });
 
 /** A problem of the code `bad_frame` closes the socket; any other is answered. */
 export type ParsedFrame = { readonly frame: CheckedFrame } | RefusedFrame;
@@ -27,8 +34,7 @@ interface RefusedFrame {
 }
 
 /** In the protocol and not in this server yet. */
-const NOT_BUILT_TYPES = new Set(["auth", "transact"]);
-const NOT_BUILT_MEMBERS = new Set(["producer", "expect"]);
+const NOT_BUILT_TYPES = new Set(["auth"]);
 
 export function parseClientFrame(text: string): ParsedFrame {
   const input = parseJsonObject(text);
@@ -36,7 +42,9 @@ export function parseClientFrame(text: string): ParsedFrame {
   const { type } = input;
   if (typeof type !== "string") return badFrame('A frame must have a "type" that is a string', input);
   if (NOT_BUILT_TYPES.has(type)) return refused(input, "this frame is not built yet");
-  if (type === "produce") return parseProduce(input, text);
+  if (type === "produce") return parseWrite(input, judge(produceEnvelopeSchema, input), readProduce, text);
+  if (type === "transact")
+    return parseWrite(input, judge(transactFrameEnvelopeSchema, input), readTransaction, text);
   if (!isKnownType(type)) return badFrame(`There is no frame of the type "${excerpt(type)}"`, input);
   const parsed = frameOf(input, judge(CLIENT_FRAME_SCHEMAS[type], input));
   if ("problem" in parsed) return parsed;
@@ -44,14 +52,19 @@ export function parseClientFrame(text: string): ParsedFrame {
   return ambiguity === undefined ? parsed : refused(input, ambiguity);
 }
 
-// ── produce ──────────────────────────────────────────────────────────────────────────────────────────────
+// ── produce, transact ────────────────────────────────────────────────────────────────────────────────────
 
-/** What is wrong inside a record refuses the batch as over HTTP; the frame around it is judged as any other. */
-function parseProduce(input: JsonObject, text: string): ParsedFrame {
-  const verdict = judge(produceEnvelopeSchema, input);
-  if (verdict.kind !== "valid") return frameOf(input, verdict);
+/** What is wrong inside a record refuses all of them as over HTTP; the frame around it is judged as any other. */
+function parseWrite<Envelope extends Pick<ProduceFrame | TransactFrame, "type" | "id">>(
+  input: JsonObject,
+  verdict: Verdict<Envelope>,
+  read: (text: string, envelope: Envelope) => Transaction,
+  text: string,
+): ParsedFrame {
+  if (verdict.kind !== "valid") return refusalOf(input, verdict);
+  const { type, id } = verdict.output;
   try {
-    return { frame: { ...verdict.output, records: parseRecordsArray(memberText(text, "records")) } };
+    return { frame: { type, id, transaction: read(text, verdict.output) } };
   } catch (error) {
     if (error instanceof Problem) return { problem: error, id: idOf(input) };
     throw error;
@@ -120,13 +133,18 @@ function misfitOfStarts(
 // ── verdicts ─────────────────────────────────────────────────────────────────────────────────────────────
 
 function frameOf(input: JsonObject, verdict: Verdict<CheckedFrame>): ParsedFrame {
+  return verdict.kind === "valid" ? checked(input, verdict.output) : refusalOf(input, verdict);
+}
+
+function refusalOf(
+  input: JsonObject,
+  verdict: Exclude<Verdict<unknown>, { readonly kind: "valid" }>,
+): RefusedFrame {
   switch (verdict.kind) {
-    case "valid":
-      return checked(input, verdict.output);
     case "misfit":
       return badFrame(`Cannot read the "${excerpt(String(input.type))}" frame: ${verdict.why}`, input);
     case "unknownMember":
-      return refused(input, unknownMember(verdict.member));
+      return refused(input, `there is no member "${verdict.member}"`);
     case "notAllowed":
       return refused(input, verdict.why);
   }
@@ -135,12 +153,6 @@ function frameOf(input: JsonObject, verdict: Verdict<CheckedFrame>): ParsedFrame
 function checked(input: JsonObject, frame: CheckedFrame): ParsedFrame {
   const misfit = frame.type === "subscribe" ? misfitOf(frame) : undefined;
   return misfit === undefined ? { frame } : refused(input, misfit);
-}
-
-function unknownMember(member: string): string {
-  return NOT_BUILT_MEMBERS.has(member)
-    ? `the member "${member}" is not built yet`
-    : `there is no member "${member}"`;
 }
 
 function refused(input: JsonObject, why: string): RefusedFrame {
@@ -161,6 +173,6 @@ function idOf({ id }: JsonObject): FrameId | undefined {
   return verdict.kind === "valid" ? verdict.output : undefined;
 }
 
-function isKnownType(type: string): type is Exclude<ClientFrame["type"], "produce"> {
+function isKnownType(type: string): type is Exclude<ClientFrame["type"], "produce" | "transact"> {
   return Object.hasOwn(CLIENT_FRAME_SCHEMAS, type);
 }

@@ -1,6 +1,6 @@
 // The JSON objects of the protocol itself, frames and settings: everything but the values inside records.
 
-import { depthOf, JsonCursor } from "./json-text.ts";
+import { JsonCursor } from "./json-text.ts";
 import { Problem } from "./problem.ts";
 
 export type JsonObject = Readonly<Record<string, unknown>>;
@@ -32,50 +32,59 @@ export function foundInstead(text: string): string {
  * What makes the text of a valid JSON object ambiguous: JSON.parse takes the last of two members of one name and
  * another reader the first. Undefined where every member stands once.
  */
-export function findAmbiguity(text: string): string | undefined {
-  if (depthOf(text) > OBJECT_DEPTH_MAX) return `it nests deeper than ${OBJECT_DEPTH_MAX}`;
-  const twice = memberTwice(new JsonCursor(text));
-  return twice === undefined ? undefined : `the member "${twice}" is there twice`;
+export function findAmbiguity(text: string, depthMax = OBJECT_DEPTH_MAX): string | undefined {
+  return new AmbiguityScan({ depthMax }).find(new JsonCursor(text), 1);
 }
 
 /**
- * The text of one member of a valid JSON object that has it. Throws `bad_request` where any of its members, but none
- * inside them, stands twice: what is inside is the reader's to judge.
+ * The texts of all members `records`, as they stand in a valid JSON object. What is inside them is their reader's to
+ * judge; throws `bad_request` where any other member stands twice.
  */
-export function memberText(text: string, wanted: string): string {
-  const cursor = new JsonCursor(text);
-  const names = new Set<string>();
-  let found = "";
-  for (let more = cursor.enter(); more; more = cursor.next()) {
-    const name = cursor.name();
-    if (names.has(name))
-      throw new Problem("bad_request", `The member ${JSON.stringify(name)} is there twice`);
-    names.add(name);
-    const value = cursor.take();
-    if (name === wanted) found = value;
-  }
-  return found;
+export function recordsTexts(text: string): readonly string[] {
+  const texts: string[] = [];
+  const scan = new AmbiguityScan({ depthMax: OBJECT_DEPTH_MAX, recordsTexts: texts });
+  const ambiguity = scan.find(new JsonCursor(text), 1);
+  if (ambiguity !== undefined) throw new Problem("bad_request", `Cannot take the records: ${ambiguity}`);
+  return texts;
 }
 
 function isJsonObject(input: unknown): input is JsonObject {
   return typeof input === "object" && input !== null && !Array.isArray(input);
 }
 
-function memberTwice(cursor: JsonCursor): string | undefined {
-  const isObject = cursor.kind === "object";
-  if (!isObject && cursor.kind !== "array") {
-    cursor.take();
+class AmbiguityScan {
+  readonly #depthMax: number;
+  readonly #recordsTexts: string[] | undefined;
+
+  /** `recordsTexts`: members `records` are put there unseen. */
+  constructor({ depthMax, recordsTexts }: { depthMax: number; recordsTexts?: string[] }) {
+    this.#depthMax = depthMax;
+    this.#recordsTexts = recordsTexts;
+  }
+
+  find(cursor: JsonCursor, depth: number): string | undefined {
+    const isObject = cursor.kind === "object";
+    if (!isObject && cursor.kind !== "array") {
+      cursor.take();
+      return undefined;
+    }
+    if (depth > this.#depthMax) return `it nests deeper than ${this.#depthMax}`;
+    const names = new Set<string>();
+    for (let more = cursor.enter(); more; more = cursor.next()) {
+      const name = isObject ? cursor.name() : undefined;
+      if (name !== undefined) {
+        if (names.has(name)) return `the member "${name}" is there twice`;
+        names.add(name);
+      }
+      const found = this.#findInside(cursor, name, depth);
+      if (found !== undefined) return found;
+    }
     return undefined;
   }
-  const names = new Set<string>();
-  for (let more = cursor.enter(); more; more = cursor.next()) {
-    if (isObject) {
-      const name = cursor.name();
-      if (names.has(name)) return name;
-      names.add(name);
-    }
-    const inner = memberTwice(cursor);
-    if (inner !== undefined) return inner;
+
+  #findInside(cursor: JsonCursor, name: string | undefined, depth: number): string | undefined {
+    if (name !== "records" || !this.#recordsTexts) return this.find(cursor, depth + 1);
+    this.#recordsTexts.push(cursor.take());
+    return undefined;
   }
-  return undefined;
 }

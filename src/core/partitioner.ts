@@ -1,80 +1,95 @@
+// Which partition each record goes to, and which runs of offsets a request gets for them.
+
+import type { TopicRun } from "../protocol/frames.ts";
 import { Problem } from "./problem.ts";
 import type { NewRecord } from "./produce-request.ts";
 
-/** Consecutive records of a request that belong to one partition. */
-export interface PartitionRun {
+/** What of a request goes where. */
+export interface PartitionedBatch {
+  /** Each partition once, in order of first appearance. */
+  readonly partitions: readonly PartitionRecords[];
+  /** In the order of the request: consecutive records of one partition. */
+  readonly runs: readonly BatchRun[];
+}
+
+export interface PartitionRecords {
+  readonly topic: string;
   readonly partition: number;
+  readonly records: readonly NewRecord[];
+}
+
+/** `at`: which of the batch's partitions. */
+export interface BatchRun {
+  readonly at: number;
   readonly count: number;
 }
 
-/** A run with its place in the log: `offset` is that of its first record, the others follow. */
-export interface AppendedRun extends PartitionRun {
+/** A partition of a batch and where in it the batch begins. */
+export interface PartitionOffset {
+  readonly topic: string;
+  readonly partition: number;
+  /** Of the batch's first record in it; the others follow. */
   readonly offset: number;
 }
 
-export interface PartitionedBatch {
-  /** Each partition once, in order of first appearance. */
-  readonly partitions: readonly { readonly partition: number; readonly records: readonly NewRecord[] }[];
-  /** In the order of the request. */
-  readonly runs: readonly PartitionRun[];
-}
-
-interface PartitionsOf {
+/** Records for one topic. */
+export interface TopicRecords {
   readonly topic: string;
   readonly partitionCount: number;
-}
-
-export interface PartitionChoice extends PartitionsOf {
   /** Of the records with neither partition nor key. */
   readonly stickyPartition: number;
+  readonly records: readonly NewRecord[];
 }
 
-/** By the record's own partition, else by its key, else the sticky one. */
-export function partitionRecords(records: readonly NewRecord[], choice: PartitionChoice): PartitionedBatch {
-  const recordsByPartition = new Map<number, NewRecord[]>();
-  const runs: { partition: number; count: number }[] = [];
-  for (const [index, record] of records.entries()) {
-    const partition = partitionOf(record, choice);
-    if (partition >= choice.partitionCount)
-      throw unknownPartition({
-        record: index,
-        topic: choice.topic,
-        partition,
-        partitionCount: choice.partitionCount,
-      });
-    const run = runs.at(-1);
-    if (run?.partition === partition) run.count += 1;
-    else runs.push({ partition, count: 1 });
-    const list = recordsByPartition.get(partition);
-    if (list === undefined) recordsByPartition.set(partition, [record]);
-    else list.push(record);
+/** By the record's own partition, which the topic must have, else by its key, else the sticky one. */
+export function partitionRecords(appends: readonly TopicRecords[]): PartitionedBatch {
+  const partitions: { topic: string; partition: number; records: NewRecord[] }[] = [];
+  const runs: { at: number; count: number }[] = [];
+  const placesByTopic = new Map<string, Map<number, number>>();
+  for (const append of appends) {
+    const { topic } = append;
+    const places = placesByTopic.get(topic) ?? new Map<number, number>();
+    placesByTopic.set(topic, places);
+    for (const record of append.records) {
+      const partition = partitionOf(record, append);
+      const at = places.get(partition) ?? partitions.push({ topic, partition, records: [] }) - 1;
+      places.set(partition, at);
+      partitions[at]?.records.push(record);
+      const run = runs.at(-1);
+      if (run?.at === at) run.count += 1;
+      else runs.push({ at, count: 1 });
+    }
   }
-  const partitions = Array.from(recordsByPartition, ([partition, list]) => ({ partition, records: list }));
   return { partitions, runs };
 }
 
+interface RecordsOf {
+  readonly topic: string;
+  readonly partitionCount: number;
+  /** Of a transaction's appends. */
+  readonly append?: number | undefined;
+}
+
 /** Throws `unknown_partition` where a record asks for one that the topic does not have. */
-export function requirePartitions(
-  records: readonly NewRecord[],
-  { topic, partitionCount }: PartitionsOf,
-): void {
+export function requirePartitions(records: readonly NewRecord[], of: RecordsOf): void {
   for (const [record, { partition }] of records.entries()) {
-    if (partition !== null && partition >= partitionCount)
-      throw unknownPartition({ record, topic, partition, partitionCount });
+    if (partition !== null && partition >= of.partitionCount)
+      throw unknownPartition({ ...of, record, partition });
   }
 }
 
 /** The runs of a batch whose partitions were appended from these offsets on. */
 export function runsWithOffsets(
-  runs: readonly PartitionRun[],
-  baseOffsets: ReadonlyMap<number, number>,
-): AppendedRun[] {
-  const nextOffsets = new Map(baseOffsets);
-  return runs.map(({ partition, count }) => {
-    const offset = nextOffsets.get(partition);
-    if (offset === undefined) throw new Error(`No base offset for partition ${partition} of a run`);
-    nextOffsets.set(partition, offset + count);
-    return { partition, offset, count };
+  runs: readonly BatchRun[],
+  partitions: readonly PartitionOffset[],
+): readonly TopicRun[] {
+  const nextOffsets = partitions.map(({ offset }) => offset);
+  return runs.map(({ at, count }) => {
+    const appended = partitions[at];
+    const offset = nextOffsets[at];
+    if (!appended || offset === undefined) throw new Error(`No offset for partition ${at} of a batch`);
+    nextOffsets[at] = offset + count;
+    return { topic: appended.topic, partition: appended.partition, offset, count };
   });
 }
 
@@ -111,16 +126,16 @@ function murmur2Of(view: DataView, length: number): number {
 const SEED = 0x9747b28c;
 const M = 0x5bd1e995;
 
-function partitionOf(record: NewRecord, { partitionCount, stickyPartition }: PartitionChoice): number {
+function partitionOf(record: NewRecord, { partitionCount, stickyPartition }: TopicRecords): number {
   if (record.partition !== null) return record.partition;
   return record.key === null ? stickyPartition : partitionOfKey(record.key, partitionCount);
 }
 
 function unknownPartition(
-  facts: PartitionsOf & { readonly record: number; readonly partition: number },
+  facts: RecordsOf & { readonly record: number; readonly partition: number },
 ): Problem {
-  const { record, partition, partitionCount } = facts;
-  const allowed = `0 to ${partitionCount - 1}`;
-  const message = `Cannot produce records[${record}].partition: found ${partition}, allowed ${allowed}`;
+  const { append, record, partition, partitionCount } = facts;
+  const path = `${append === undefined ? "" : `appends[${append}].`}records[${record}].partition`;
+  const message = `Cannot produce ${path}: found ${partition}, allowed 0 to ${partitionCount - 1}`;
   return new Problem("unknown_partition", message, { ...facts });
 }

@@ -36,29 +36,53 @@ export interface NewRecord {
   readonly frameBytesMax: number;
 }
 
-/** `{"records":[{"key"?, "value" or "bytes", "headers"?, "timestamp"?, "partition"?}, …]}` */
-export function parseJsonProduce(text: string): readonly NewRecord[] {
+/** Records that go to one topic together, all or none. */
+export interface Batch {
+  readonly records: readonly NewRecord[];
+  /** Of NDJSON: the line of each record, from 1. */
+  readonly lines?: readonly number[];
+}
+
+export interface JsonProduce extends Batch {
+  /** Every other member as it stands, undefined where it is not there; whose values are the caller's to judge. */
+  readonly producer: string | undefined;
+  readonly expect: string | undefined;
+}
+
+/** `{"records":[{"key"?, "value" or "bytes", "headers"?, "timestamp"?, "partition"?}, …], "producer"?, "expect"?}` */
+export function parseJsonProduce(text: string): JsonProduce {
   requireWellFormed(text);
   parseJson(text, BODY);
   const cursor = new JsonCursor(text);
   if (cursor.kind !== "object") throw refusal(BODY, { found: cursor.kind, allowed: "object" });
-  let records: readonly NewRecord[] | null = null;
+  let records: readonly NewRecord[] | undefined;
+  const texts = { producer: undefined as string | undefined, expect: undefined as string | undefined };
   for (let more = cursor.enter(); more; more = cursor.next()) {
     const name = cursor.name();
-    if (MEMBERS_NOT_BUILT_YET.has(name)) throw notBuiltYet(BODY, name);
-    if (name !== "records") throw unknownMember(BODY, name, ["records"]);
-    if (records !== null) throw memberTwice(BODY, name);
-    records = readRecords(cursor);
+    if (name !== "records" && name !== "producer" && name !== "expect")
+      throw unknownMember(BODY, name, ["records", "producer", "expect"]);
+    if ((name === "records" ? records : texts[name]) !== undefined) throw memberTwice(BODY, name);
+    if (name === "records") records = readRecords(cursor, BODY);
+    else texts[name] = cursor.take();
   }
-  if (records === null) throw refusal(BODY, { found: 'no "records"', allowed: '{"records": […]}' });
-  return records;
+  if (!records) throw refusal(BODY, { found: 'no "records"', allowed: '{"records": […]}' });
+  return { records, ...texts };
 }
 
-/** The `records` of a frame: `text` is one value that JSON.parse has accepted, and is checked as in a JSON body. */
-export function parseRecordsArray(text: string): readonly NewRecord[] {
+/**
+ * The `records` of a frame or a transaction: `text` is one value that JSON.parse has accepted, and is checked as in a
+ * JSON body. `append`: which of a transaction's appends it is.
+ */
+export function parseRecordsArray(text: string, append?: number): readonly NewRecord[] {
+  const place = append === undefined ? BODY : { append };
   requireWellFormed(text);
-  requireBatchBytes(text);
-  return readRecords(new JsonCursor(text));
+  requireBatchBytes(text, place);
+  return readRecords(new JsonCursor(text), place);
+}
+
+/** Throws `batch_too_large`. `append`: where one more record was one too many. */
+export function requireBatchRecords(records: number, append: number): void {
+  if (records > BATCH_RECORDS_MAX) throw batchTooLarge({ append }, records);
 }
 
 /**
@@ -66,10 +90,11 @@ export function parseRecordsArray(text: string): readonly NewRecord[] {
  * pointer (RFC 6901) into each value: a string is the key as it is, a number or boolean by its text in the
  * line; null or nothing means no key.
  */
-export function parseNdjsonProduce(text: string, keyPointer: string | null): readonly NewRecord[] {
+export function parseNdjsonProduce(text: string, keyPointer: string | null): Batch {
   requireWellFormed(text);
   const pointer = keyPointer === null ? null : readPointer(keyPointer);
   const records: NewRecord[] = [];
+  const lines: number[] = [];
   let start = 0;
   for (let line = 1; start < text.length; line += 1) {
     const newline = text.indexOf("\n", start);
@@ -79,35 +104,35 @@ export function parseNdjsonProduce(text: string, keyPointer: string | null): rea
     if (value === "") continue;
     if (records.length === BATCH_RECORDS_MAX) throw batchTooLarge({ line });
     records.push(readLine(value, pointer, { line }));
+    lines.push(line);
   }
   if (records.length === 0) throw refusal(BODY, { found: "no records", allowed: "one JSON value a line" });
-  return records;
+  return { records, lines };
 }
 
 /** Where something stands in the request: the whole body, a record of a JSON body, a line of NDJSON. */
 interface Place {
+  /** Of a transaction's appends. */
+  readonly append?: number;
   readonly record?: number;
   readonly line?: number;
 }
 
 const BODY: Place = {};
 
-/** The protocol has them, this version does not: an entry goes when it is built. */
-const MEMBERS_NOT_BUILT_YET: ReadonlySet<string> = new Set(["producer", "expect"]);
-
 // ── JSON body ────────────────────────────────────────────────────────────────────────────────────────────
 
-function readRecords(cursor: JsonCursor): readonly NewRecord[] {
+function readRecords(cursor: JsonCursor, batch: Place): readonly NewRecord[] {
   const member = "records";
-  if (cursor.kind !== "array") throw refusal(BODY, { member, found: cursor.kind, allowed: "array" });
+  if (cursor.kind !== "array") throw refusal(batch, { member, found: cursor.kind, allowed: "array" });
   const records: NewRecord[] = [];
   for (let more = cursor.enter(); more; more = cursor.next()) {
-    const place = { record: records.length };
+    const place = { ...batch, record: records.length };
     if (records.length === BATCH_RECORDS_MAX) throw batchTooLarge(place);
     records.push(readRecord(cursor, place));
   }
   if (records.length === 0)
-    throw refusal(BODY, { member, found: "empty array", allowed: "1 record or more" });
+    throw refusal(batch, { member, found: "empty array", allowed: "1 record or more" });
   return records;
 }
 
@@ -268,11 +293,11 @@ function requireWellFormed(text: string): void {
 }
 
 /** A body of that size never comes so far; a frame may be a little larger than a batch. */
-function requireBatchBytes(text: string): void {
+function requireBatchBytes(text: string, place: Place): void {
   if (text.length * 3 <= BATCH_BYTES_MAX) return; // no character takes more bytes than that
   const found = utf8Length(text);
   if (found <= BATCH_BYTES_MAX) return;
-  throw problem("batch_too_large", BODY, {
+  throw problem("batch_too_large", place, {
     member: "records",
     found,
     allowed: BATCH_BYTES_MAX,
@@ -347,11 +372,6 @@ function memberTwice(place: Place, name: string, member?: string): Problem {
   return refusal(place, { member, found: `member ${quote(name)} twice`, allowed: "once" });
 }
 
-function notBuiltYet(place: Place, name: string): Problem {
-  const found = `"${name}", which this version of Tidemark has not built yet`;
-  return refusal(place, { found, allowed: "a request without it" });
-}
-
 function tooDeep(place: Place, found: number, member?: string): Problem {
   const unit = "arrays and objects inside one another";
   return refusal(place, { member, found, allowed: JSON_DEPTH_MAX, unit });
@@ -361,8 +381,7 @@ function tooLarge(place: Place, finding: Finding): Problem {
   return problem("record_too_large", place, { unit: "bytes", ...finding });
 }
 
-function batchTooLarge(place: Place): Problem {
-  const found = BATCH_RECORDS_MAX + 1;
+function batchTooLarge(place: Place, found = BATCH_RECORDS_MAX + 1): Problem {
   return problem("batch_too_large", place, { found, allowed: BATCH_RECORDS_MAX, unit: "records or more" });
 }
 
@@ -377,11 +396,14 @@ function problem(
   return new Problem(code, message, { ...place, found, allowed });
 }
 
-function locate({ record, line }: Place, member: string | undefined): string {
-  if (record !== undefined)
-    return member === undefined ? `records[${record}]` : `records[${record}].${member}`;
+function locate({ append, record, line }: Place, member: string | undefined): string {
   if (line !== undefined) return member === undefined ? `line ${line}` : `the ${member} of line ${line}`;
-  return member ?? "the body";
+  const path = [
+    append === undefined ? undefined : `appends[${append}]`,
+    record === undefined ? undefined : `records[${record}]`,
+    member,
+  ].filter((part) => part !== undefined);
+  return path.length === 0 ? "the body" : path.join(".");
 }
 
 /** A name out of the request, for a message. */

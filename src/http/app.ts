@@ -3,13 +3,12 @@
 import { Hono } from "hono";
 import type { Log } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
-import type { Db } from "../store/db.ts";
 import { problemOf } from "../store/db.ts";
 import { schemaVersion } from "../store/migrations.ts";
 import type { Fetches } from "../stream/fetch.ts";
 import type { Memberships } from "../stream/memberships.ts";
-import type { ProduceDeps } from "../stream/produce.ts";
 import type { SocketHandlers, SocketPort } from "../stream/socket.ts";
+import type { TransactDeps } from "../stream/transact.ts";
 import { addDescriptionRoutes } from "./descriptions.ts";
 import { addFetchRoute } from "./fetch.ts";
 import { addGroupRoutes } from "./groups.ts";
@@ -17,9 +16,9 @@ import { type OriginRules, refuseForeignOrigin } from "./origin.ts";
 import { problemResponse } from "./problems.ts";
 import { DESCRIBED } from "./route-descriptions.ts";
 import { addTopicRoutes } from "./topics.ts";
+import { addTransactionRoutes } from "./transactions.ts";
 
-export interface AppDeps extends ProduceDeps {
-  readonly db: Db;
+export interface AppDeps extends TransactDeps {
   readonly fetches: Fetches;
   readonly memberships: Memberships;
   readonly origins: OriginRules;
@@ -41,8 +40,6 @@ export interface AppEnv {
 
 /** Of the protocol, and not in this server yet: refused by name. */
 export const NOT_BUILT_ROUTES: readonly (readonly [method: string, path: string])[] = [
-  ["POST", "/v1/producers/:producer"],
-  ["POST", "/v1/transactions"],
   ["GET", "/metrics"],
   ["GET", "/"],
 ];
@@ -58,6 +55,7 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
   app.use("/v1/*", refuseForeignOrigin(deps.origins));
   addHealthRoutes(app, deps);
   addTopicRoutes(app, deps);
+  addTransactionRoutes(app, deps);
   addFetchRoute(app, deps);
   addGroupRoutes(app, deps);
   addStreamRoute(app, deps);

@@ -21,6 +21,7 @@ const CLIENT_FRAMES: Readonly<
   pause: { summary: "No records of these partitions until resume", answer: "ok" },
   resume: { summary: "Ends a pause", answer: "ok" },
   produce: { summary: "Appends records, all of them or none", answer: "produced" },
+  transact: { summary: "Appends to several topics and commits, all of it or nothing", answer: "transacted" },
   unsubscribe: { summary: "Ends a subscription and its membership", answer: "unsubscribed" },
   pong: { summary: "The answer to ping", answer: "ok" },
 };
@@ -36,6 +37,7 @@ const SERVER_FRAMES: Readonly<
   revoked: { summary: "No records of these partitions follow" },
   unsubscribed: { summary: "The subscription has ended" },
   produced: { summary: "Where the records are; they are durable", isOnlyAnswer: true },
+  transacted: { summary: "Where the records are; all of it is durable", isOnlyAnswer: true },
   ok: { summary: "The frame was taken", isOnlyAnswer: true },
   ping: { summary: "Answer with pong, or the socket is closed" },
   draining: { summary: "The server is about to close: finish and reconnect" },

@@ -13,13 +13,18 @@ export async function readBody(request: Request): Promise<string> {
 }
 
 /** `what`: how an error calls the body, e.g. "settings of the topic". Throws `bad_request`. */
-export function parseBodyObject(body: string, what: string): JsonObject {
-  const input = parseJsonObject(body);
-  if (!input)
-    throw new Problem("bad_request", `The ${what} must be one JSON object, found ${foundInstead(body)}`);
-  const ambiguity = findAmbiguity(body);
+export function parseBodyObject(body: string, what: string, depthMax?: number): JsonObject {
+  const input = parseObject(body, what);
+  const ambiguity = findAmbiguity(body, depthMax);
   if (ambiguity !== undefined) throw refusedBody(what, ambiguity);
   return input;
+}
+
+/** Members that stand twice are for the caller to find. */
+export function parseObject(body: string, what: string): JsonObject {
+  const input = parseJsonObject(body);
+  if (input) return input;
+  throw new Problem("bad_request", `The ${what} must be one JSON object, found ${foundInstead(body)}`);
 }
 
 /** Throws `bad_request`, and names the member. */

@@ -8,7 +8,8 @@ import {
 } from "../protocol/limits.ts";
 import type { Chunk } from "../store/records.ts";
 import type { Topic } from "../store/topic-tables.ts";
-import { DEFAULT_PARTITION_COUNT, type Topics, unknownTopic } from "../store/topics.ts";
+import { DEFAULT_PARTITION_COUNT } from "../store/topic-tables.ts";
+import { type Topics, unknownTopic } from "../store/topics.ts";
 import { usePartition } from "../stream/topic-partition.ts";
 import type { AppDeps, AppEnv } from "./app.ts";
 import { integerParam, nameParam, partitionParam, placeParam, refuseOtherParameters } from "./parameters.ts";

@@ -10,7 +10,7 @@ import { excerpt, judge } from "../protocol/schemas/verdict.ts";
 import type { AppEnv } from "./app.ts";
 
 /** Throws `bad_request` where the path's parameter is no name. */
-export function nameParam(c: Context<AppEnv>, noun: "topic" | "group"): string {
+export function nameParam(c: Context<AppEnv>, noun: "topic" | "group" | "producer"): string {
   const name = c.req.param(noun) ?? "";
   const verdict = judge(nameSchema, name);
   if (verdict.kind === "valid") return name;

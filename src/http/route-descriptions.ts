@@ -20,6 +20,7 @@ import {
   produceRequestSchema,
   resetRequestSchema,
   topicSettingsSchema,
+  transactRequestSchema,
 } from "../protocol/schemas/client.ts";
 import {
   committedOffsetsAnswerSchema,
@@ -30,10 +31,12 @@ import {
   livenessSchema,
   problemSchema,
   produceAnswerSchema,
+  producerSchema,
   readinessSchema,
   resetAnswerSchema,
   topicDescriptionSchema,
   topicListSchema,
+  transactAnswerSchema,
 } from "../protocol/schemas/server.ts";
 import { describeStreamQuery, PLACE_TEXT } from "./stream-query.ts";
 
@@ -42,6 +45,7 @@ export const REQUEST_SCHEMAS = {
   Name: nameSchema,
   TopicSettings: topicSettingsSchema,
   ProduceRequest: produceRequestSchema,
+  TransactRequest: transactRequestSchema,
   GroupOffsets: groupOffsetsSchema,
   GroupReset: resetRequestSchema,
 };
@@ -52,6 +56,8 @@ export const ANSWER_SCHEMAS = {
   Topics: topicListSchema,
   Topic: topicDescriptionSchema,
   Produced: produceAnswerSchema,
+  Transacted: transactAnswerSchema,
+  Producer: producerSchema,
   Fetched: fetchAnswerSchema,
   LogBounds: deleteRecordsAnswerSchema,
   Groups: groupListSchema,
@@ -71,6 +77,16 @@ type Parameter = NonNullable<DescribeRouteOptions["parameters"]>[number];
 const ANY: readonly ErrorCode[] = ["bad_request", "internal"];
 const READ: readonly ErrorCode[] = [...ANY, "forbidden", "unavailable"];
 const WRITE: readonly ErrorCode[] = [...READ, "outcome_unknown", "storage_full"];
+const APPEND: readonly ErrorCode[] = [
+  "unknown_topic",
+  "unknown_partition",
+  "batch_too_large",
+  "record_too_large",
+  "schema_violation",
+  "conflict",
+  "fenced_producer",
+  "sequence_gap",
+];
 
 // ── the routes ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -148,8 +164,26 @@ export const DESCRIBED = {
     },
     responses: {
       200: answer("Where the records are, in the order of the request", "Produced"),
-      ...problems([...WRITE, "unknown_topic", "unknown_partition", "batch_too_large", "record_too_large"]),
+      ...problems([...WRITE, ...APPEND]),
     },
+  }),
+  transact: describeRoute({
+    operationId: "transact",
+    summary: "Append to several topics and commit offsets of a group: all of it or nothing",
+    description: `At most ${BATCH_RECORDS_MAX} records and ${BATCH_BYTES_MAX} bytes; nothing of it is visible before all of it is durable.`,
+    tags: ["records"],
+    requestBody: jsonBody("TransactRequest"),
+    responses: {
+      200: answer("Where the records are, in the order of the request", "Transacted"),
+      ...problems([...WRITE, ...APPEND, "fenced_generation", "offset_out_of_range"]),
+    },
+  }),
+  raiseEpoch: describeRoute({
+    operationId: "raiseEpoch",
+    summary: "Give a producer a new epoch, and fence whoever goes on in an older one",
+    tags: ["records"],
+    parameters: [nameInPath("producer")],
+    responses: { 200: answer("Its sequences start at 0", "Producer"), ...problems([...WRITE, "conflict"]) },
   }),
   fetch: describeRoute({
     operationId: "fetch",
@@ -283,7 +317,7 @@ function reference(name: RequestName | AnswerName) {
   return { $ref: `#/components/schemas/${name}` };
 }
 
-function nameInPath(noun: "topic" | "group"): Parameter {
+function nameInPath(noun: "topic" | "group" | "producer"): Parameter {
   return { name: noun, in: "path", required: true, schema: reference("Name") };
 }
 

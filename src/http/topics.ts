@@ -1,10 +1,11 @@
 import type { Context, Hono } from "hono";
-import { type NewRecord, parseJsonProduce, parseNdjsonProduce } from "../core/produce-request.ts";
+import { parseNdjsonProduce } from "../core/produce-request.ts";
+import { parseProduceBody, produceOf, type Transaction } from "../core/transaction.ts";
 import { topicSettingsSchema } from "../protocol/schemas/client.ts";
-import type { TopicDescription } from "../store/topic-tables.ts";
-import { DEFAULT_PARTITION_COUNT, unknownTopic } from "../store/topics.ts";
-import { produce } from "../stream/produce.ts";
+import { DEFAULT_PARTITION_COUNT, type TopicDescription } from "../store/topic-tables.ts";
+import { unknownTopic } from "../store/topics.ts";
 import { usePartition } from "../stream/topic-partition.ts";
+import { transact } from "../stream/transact.ts";
 import { trimLog } from "../stream/trim.ts";
 import type { AppDeps, AppEnv } from "./app.ts";
 import { checkBody, parseBodyObject, readBody, refusedBody } from "./body.ts";
@@ -72,18 +73,22 @@ export function addTopicRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
 
   app.post("/v1/topics/:topic/records", DESCRIBED.produce, async (c) => {
     const topic = nameParam(c, "topic");
-    const runs = await produce(deps, topic, parseRecords(c, await readBody(c.req.raw)));
-    return c.json({ runs });
+    const { runs, duplicate } = await transact(deps, parseProduce(c, topic, await readBody(c.req.raw)));
+    return c.json({
+      runs: runs.map(({ partition, offset, count }) => ({ partition, offset, count })),
+      duplicate,
+    });
   });
 }
 
-function parseRecords(c: Context<AppEnv>, body: string): readonly NewRecord[] {
+function parseProduce(c: Context<AppEnv>, topic: string, body: string): Transaction {
   const type = c.req.header("content-type")?.split(";")[0]?.trim().toLowerCase() ?? "";
   const isNdjson = NDJSON_TYPES.has(type);
   refuseOtherParameters(c, isNdjson ? ["key"] : [], {
     key: 'it goes with "content-type: application/x-ndjson"',
   });
-  return isNdjson ? parseNdjsonProduce(body, c.req.query("key") ?? null) : parseJsonProduce(body);
+  if (!isNdjson) return parseProduceBody(topic, body);
+  return produceOf(topic, parseNdjsonProduce(body, c.req.query("key") ?? null));
 }
 
 function parseSettings(body: string): { readonly partitionCount?: number | null | undefined } {

@@ -115,6 +115,42 @@ export interface ProduceFrame {
   readonly id?: FrameId | undefined;
   readonly topic: string;
   readonly records: readonly ProducedRecord[];
+  readonly producer?: ProducerSequence | undefined;
+  readonly expect?: readonly Expectation[] | undefined;
+}
+
+/** Says which of a producer's batches and transactions this is, so that a repeated one is not written twice. */
+export interface ProducerSequence {
+  readonly id: string;
+  readonly epoch: number;
+  /** From 0 by 1, over all topics. */
+  readonly sequence: number;
+}
+
+/** Nothing is written unless this is the partition's log end. */
+export interface Expectation {
+  readonly partition: number;
+  readonly logEndOffset: number;
+}
+
+export interface TopicExpectation extends Expectation {
+  readonly topic: string;
+}
+
+/** As the body of POST /v1/transactions: all or nothing. */
+export interface TransactFrame {
+  readonly type: "transact";
+  readonly id?: FrameId | undefined;
+  readonly producer?: ProducerSequence | undefined;
+  readonly appends: readonly { readonly topic: string; readonly records: readonly ProducedRecord[] }[];
+  readonly commits?: GroupCommits | undefined;
+  readonly expect?: readonly TopicExpectation[] | undefined;
+}
+
+/** Each must be the owner's and must advance. */
+export interface GroupCommits {
+  readonly group: string;
+  readonly offsets: readonly AckEntry[];
 }
 
 /** Exactly one of `value` and `bytes`. */
@@ -144,6 +180,7 @@ export type ClientFrame =
   | PauseFrame
   | ResumeFrame
   | ProduceFrame
+  | TransactFrame
   | UnsubscribeFrame
   | PongFrame;
 
@@ -263,6 +300,20 @@ export interface ProducedFrame {
   readonly type: "produced";
   readonly id?: FrameId | undefined;
   readonly runs: readonly Run[];
+  /** The producer's sequence was written before: these are its runs, none where it is not among the last 16. */
+  readonly duplicate?: true | undefined;
+}
+
+export interface TopicRun extends Run {
+  readonly topic: string;
+}
+
+/** All of the transaction is durable. */
+export interface TransactedFrame {
+  readonly type: "transacted";
+  readonly id?: FrameId | undefined;
+  readonly runs: readonly TopicRun[];
+  readonly duplicate?: true | undefined;
 }
 
 export interface OkFrame {
@@ -279,6 +330,7 @@ export interface DrainingFrame {
   readonly retryAfterMs: number;
 }
 
+/** The facts of its code (`expected`, `found`, …) stand beside these members, as in a problem over HTTP. */
 export interface ErrorFrame {
   readonly type: "error";
   readonly id?: FrameId | undefined;
@@ -298,6 +350,7 @@ export type ServerFrame =
   | RevokedFrame
   | UnsubscribedFrame
   | ProducedFrame
+  | TransactedFrame
   | OkFrame
   | PingFrame
   | DrainingFrame

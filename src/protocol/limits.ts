@@ -37,6 +37,15 @@ export const BATCH_RECORDS_MAX = 10_000;
 /** The body of a produce request as it came. */
 export const BATCH_BYTES_MAX = 4_000_000;
 
+/** Expectations of one produce or transaction. */
+export const EXPECTATIONS_MAX = 1_024;
+/** Partitions that one transaction appends to: each is two statements while nobody else writes. */
+export const TRANSACTION_PARTITIONS_MAX = 1_024;
+/** A repeated sequence of a producer gets its first answer while it is among the last so many. */
+export const PRODUCER_ANSWERS_KEPT = 16;
+/** A producer that has written nothing for that long is unknown again. */
+export const PRODUCER_IDLE_MAX_MS = 7 * 24 * 60 * 60 * 1_000;
+
 /** Client to server; a larger one closes the socket with 1009. */
 export const CLIENT_FRAME_BYTES_MAX = 4 * MIB + 64 * KIB;
 /** Server to client: a `records` frame holds at most this, or one larger record. */

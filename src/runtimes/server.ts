@@ -51,7 +51,7 @@ export function createServer(deps: ServerDeps) {
   const timeIndexCadence = new TimeIndexCadence();
   const processId = db.isShared ? chance.newId() : null;
   const memberships = new Memberships({ db, topics, queue, scheduler, chance, log, processId });
-  const produceDeps = { topics, queue, wakeUps, timeIndexCadence, chance };
+  const transactDeps = { db, topics, queue, wakeUps, timeIndexCadence, chance };
   const purges = new Purges({ db, queue, scheduler, log });
   const changePoll = new ChangePoll({
     db,
@@ -76,8 +76,7 @@ export function createServer(deps: ServerDeps) {
   function connect(socket: SocketPort, query: URLSearchParams): SocketHandlers {
     const connection = new Connection(socket, query, {
       durability: db.durability,
-      ...produceDeps,
-      db,
+      ...transactDeps,
       reads,
       memberships,
       scheduler,
@@ -117,7 +116,7 @@ export function createServer(deps: ServerDeps) {
   }
 
   return {
-    app: createApp({ ...produceDeps, db, fetches, memberships, log, origins, connect }),
+    app: createApp({ ...transactDeps, fetches, memberships, log, origins, connect }),
 
     /** Before the first request. */
     async start(): Promise<void> {

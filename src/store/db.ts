@@ -36,8 +36,10 @@ export interface Db {
 }
 
 export interface WriteOptions {
-  /** Partitions whose log ends it moves: known even where the answer is lost. */
+  /** Partitions whose log ends it moves: what it left is known even where the answer is lost. */
   readonly appendedTo?: readonly number[];
+  /** Its statements leave rows in `guard`: they end with the transaction. */
+  readonly leavesGuard?: boolean;
   /** How long to go on trying where it is not known whether it was written. */
   readonly withinMs?: number;
 }
@@ -52,21 +54,26 @@ export interface WriteOptions {
  */
 export type DbFailure = "busy" | "full" | "io" | "rejected" | "unknown" | "unanswered";
 
+/** What a write left whose answer is lost. */
+export interface FlushTrace {
+  /** Of those that it may have appended to and that are there, by id. */
+  readonly partitions: ReadonlyMap<number, { readonly logEndOffset: number; readonly schemaVersion: number }>;
+  /** Those whose condition, left in `guard`, did not hold. */
+  readonly refusedOps: ReadonlySet<number>;
+}
+
+export const NO_TRACE: FlushTrace = { partitions: new Map(), refusedOps: new Set() };
+
 export class DbError extends Error {
   readonly failure: DbFailure;
-  /** Of a write that was `unanswered`: the log end that it left in each partition it has appended to. */
-  readonly logEnds: ReadonlyMap<number, number>;
+  /** By a write that was `unanswered`. */
+  readonly left: FlushTrace;
 
-  constructor(
-    failure: DbFailure,
-    message: string,
-    cause?: unknown,
-    logEnds: ReadonlyMap<number, number> = new Map(),
-  ) {
+  constructor(failure: DbFailure, message: string, cause?: unknown, left: FlushTrace = NO_TRACE) {
     super(message, { cause });
     this.name = "DbError";
     this.failure = failure;
-    this.logEnds = logEnds;
+    this.left = left;
   }
 }
 

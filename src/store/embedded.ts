@@ -9,7 +9,8 @@
 // 2. Every call is synchronous inside: waiting for a lock would stop the process. The busy timeout stays 0 and the
 //    write queue retries.
 
-import { type Db, DbError, type DbFailure, type Rows, type Statement } from "./db.ts";
+import { type Db, DbError, type DbFailure, type Rows, type Statement, type WriteOptions } from "./db.ts";
+import { EMPTY_GUARD } from "./guard.ts";
 import { dbErrorOf, SqliteConnection } from "./sqlite-connection.ts";
 
 const BEGIN_WITH_LOCK = "BEGIN; UPDATE write_lock SET n = n WHERE 0";
@@ -54,12 +55,16 @@ class EmbeddedDb implements Db {
     return this.#withReader((reader) => reader.run(statement));
   }
 
-  async write(statements: readonly Statement[]): Promise<readonly Rows[]> {
+  async write(
+    statements: readonly Statement[],
+    { leavesGuard }: WriteOptions = {},
+  ): Promise<readonly Rows[]> {
     const writer = this.#writer;
     let failureOfThisStep: DbFailure = "rejected";
     try {
       writer.exec(BEGIN_WITH_LOCK);
       const results = statements.map((statement) => writer.run(statement));
+      if (leavesGuard) writer.run({ sql: EMPTY_GUARD });
       failureOfThisStep = "unknown";
       writer.exec("COMMIT");
       return results;

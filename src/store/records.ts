@@ -2,31 +2,40 @@
 
 import { appendRowsJson } from "../core/append-rows.ts";
 import { utf8Length } from "../core/json-text.ts";
+import type { PartitionOffset } from "../core/partitioner.ts";
 import type { NewRecord } from "../core/produce-request.ts";
 import type { ChunkExtent, ReadRequest } from "../core/session/window.ts";
-import { type Db, numberColumn, type Row, type Statement } from "./db.ts";
+import { type Db, numberColumn, type Row, type Rows, type SqlValue, type Statement } from "./db.ts";
+import { IS_OK_OR_FREE } from "./guard.ts";
 import { indexTimes, type TimeIndexCadence } from "./time-index.ts";
 import type { Topic } from "./topic-tables.ts";
-import type { Operation } from "./write-queue.ts";
+import type { Append, Operation } from "./write-queue.ts";
 
 // ── append ───────────────────────────────────────────────────────────────────────────────────────────────
 
-// The log end comes from the row, in the transaction: no server trusts its memory of it. Where the partition is
-// gone, neither statement finds a row and nothing is written.
+// A partition is appended to while it is there, its topic has the schema that the records were checked against, and the
+// operation's condition holds.
+const IS_APPENDABLE = `
+  partition_id = :partition_id
+  AND (SELECT schema_version FROM topics AS t WHERE t.topic_id = partitions.topic_id) = :schema_version
+  AND ${IS_OK_OR_FREE}`;
+
+// The log end comes from the row, in the transaction: no server trusts its memory of it. Where the partition cannot be
+// appended to neither statement finds a row, and nothing is written.
 const APPEND_RECORDS = `
   INSERT INTO records (partition_id, offset, timestamp, key, value, headers)
-  SELECT p.partition_id, p.log_end_offset + r.key, coalesce(r.value ->> 1, (SELECT now_ms FROM clock)),
+  SELECT partition_id, log_end_offset + r.key, coalesce(r.value ->> 1, (SELECT now_ms FROM clock)),
          r.value ->> 0, r.value ->> 3, r.value ->> 2
-  FROM partitions AS p CROSS JOIN json_each(:rows) AS r
-  WHERE p.partition_id = :partition_id`;
+  FROM partitions CROSS JOIN json_each(:rows) AS r
+  WHERE ${IS_APPENDABLE}`;
 
 /** The same where some of the rows are of bytes: only those have a fifth element, and then the fourth is null. */
 const APPEND_RECORDS_WITH_BYTES = `
   INSERT INTO records (partition_id, offset, timestamp, key, value, headers)
-  SELECT p.partition_id, p.log_end_offset + r.key, coalesce(r.value ->> 1, (SELECT now_ms FROM clock)),
+  SELECT partition_id, log_end_offset + r.key, coalesce(r.value ->> 1, (SELECT now_ms FROM clock)),
          r.value ->> 0, coalesce(r.value ->> 3, unhex(r.value ->> 4)), r.value ->> 2
-  FROM partitions AS p CROSS JOIN json_each(:rows) AS r
-  WHERE p.partition_id = :partition_id`;
+  FROM partitions CROSS JOIN json_each(:rows) AS r
+  WHERE ${IS_APPENDABLE}`;
 
 const ADVANCE_LOG_END = `
   UPDATE partitions
@@ -34,7 +43,7 @@ const ADVANCE_LOG_END = `
       records = records + :count,
       bytes = bytes + :bytes,
       frame_bytes_max = max(frame_bytes_max, :frame_bytes_max)
-  WHERE partition_id = :partition_id
+  WHERE ${IS_APPENDABLE}
   RETURNING log_end_offset`;
 
 /** sqld refuses arguments above about 4.1 MB. */
@@ -47,79 +56,99 @@ export interface PartitionAppend {
   readonly records: readonly NewRecord[];
 }
 
-export interface AppendedPartition {
-  readonly partition: number;
+export interface AppendedPartition extends PartitionOffset {
   readonly partitionId: number;
-  /** Of the first record; the others follow. */
-  readonly offset: number;
   readonly logEndOffset: number;
 }
 
 /**
- * Appends to partitions of one topic, all or nothing. Settles to undefined, nothing written, where it is gone.
- * `cadence`: says which appends look after the time index too; without it each does.
+ * Appends to partitions of one topic, all or nothing. Settles to undefined, nothing written, where the topic is gone or
+ * has another schema. `cadence`: says which appends look after the time index too; without it each does.
  */
 export function appendRecords(
   topic: Topic,
   appends: readonly PartitionAppend[],
   cadence?: TimeIndexCadence,
 ): Operation<readonly AppendedPartition[] | undefined> {
-  const targets = appends.map(({ partition, records }) => ({
-    partition,
-    partitionId: partitionIdOf(topic, partition),
-    count: records.length,
-    pieces: piecesOf(records),
-  }));
+  const targets = appends.map((append) => appendTarget(topic, append));
   return {
-    statements: targets.flatMap((target) => appendStatements(target, cadence)),
-    bytes: appends.reduce((sum, { records }) => sum + bytesOf(records), 0),
-    appends: targets.map(({ partitionId, count }) => ({ partitionId, count })),
-    settle: (results) => {
-      // Only ADVANCE_LOG_END returns anything: one row a piece, where the partition is there.
-      const advanced = results.flat();
-      const logEnds = new Map<number, number>();
-      for (const { partitionId, pieces } of targets) {
-        const last = advanced.splice(0, pieces.length).at(-1);
-        if (last) logEnds.set(partitionId, numberColumn(last, "log_end_offset"));
-      }
-      return appendedTo(targets, logEnds);
-    },
+    statements: targets.flatMap((target) => appendStatements(target, { op: null, cadence })),
+    bytes: bytesOfTargets(targets),
+    appends: targets,
+    settle: (results) => appendedTo(targets, logEndsOf(targets, results)),
     afterLostAnswer: (logEnds) => appendedTo(targets, logEnds),
   };
 }
 
-interface AppendTarget {
+/** A partition of a topic as it was when the records for it were checked. */
+export interface AppendTarget extends Append {
+  readonly topic: string;
   readonly partition: number;
-  readonly partitionId: number;
-  readonly count: number;
+  /** A database takes no larger argument; most appends are one piece. */
   readonly pieces: readonly (readonly NewRecord[])[];
 }
 
-function appendedTo(
+export function appendTarget(topic: Topic, { partition, records }: PartitionAppend): AppendTarget {
+  return {
+    topic: topic.topic,
+    partition,
+    partitionId: partitionIdOf(topic, partition),
+    schemaVersion: topic.schemaVersion,
+    count: records.length,
+    pieces: piecesOf(records),
+  };
+}
+
+/** By partition id, from the results of all `appendStatements`: only ADVANCE_LOG_END gives rows, one a piece. */
+export function logEndsOf(
+  targets: readonly AppendTarget[],
+  results: readonly Rows[],
+): ReadonlyMap<number, number> {
+  const advanced = results.flat();
+  const logEnds = new Map<number, number>();
+  for (const { partitionId, pieces } of targets) {
+    const last = advanced.splice(0, pieces.length).at(-1);
+    if (last) logEnds.set(partitionId, numberColumn(last, "log_end_offset"));
+  }
+  return logEnds;
+}
+
+/** Undefined where one of them was not appended to. */
+export function appendedTo(
   targets: readonly AppendTarget[],
   logEnds: ReadonlyMap<number, number>,
 ): readonly AppendedPartition[] | undefined {
   const appended: AppendedPartition[] = [];
-  for (const { partition, partitionId, count } of targets) {
+  for (const { topic, partition, partitionId, count } of targets) {
     const logEndOffset = logEnds.get(partitionId);
     if (logEndOffset === undefined) return undefined;
-    appended.push({ partition, partitionId, offset: logEndOffset - count, logEndOffset });
+    appended.push({ topic, partition, partitionId, offset: logEndOffset - count, logEndOffset });
   }
   return appended;
 }
 
-function appendStatements(
-  { partitionId, count, pieces }: AppendTarget,
-  cadence: TimeIndexCadence | undefined,
-): Statement[] {
+/** `op`: of the condition in `guard`, null without one. */
+export function appendStatements(
+  target: AppendTarget,
+  { op, cadence }: { readonly op: number | null; readonly cadence: TimeIndexCadence | undefined },
+): readonly Statement[] {
+  const { partitionId, schemaVersion, count, pieces } = target;
   const isIndexDue = cadence?.isDue(partitionId, count) ?? true;
+  const where = { partition_id: partitionId, schema_version: schemaVersion, op };
   return [
-    ...pieces.flatMap((piece) => pieceStatements(partitionId, piece)),
+    ...pieces.flatMap((piece) => pieceStatements(piece, where)),
     ...(isIndexDue ? [indexTimes(partitionId)] : []),
   ];
 }
 
-function pieceStatements(partitionId: number, records: readonly NewRecord[]): Statement[] {
+export function bytesOfTargets(targets: readonly AppendTarget[]): number {
+  return targets.reduce((sum, { pieces }) => sum + bytesOf(pieces.flat()), 0);
+}
+
+function pieceStatements(
+  records: readonly NewRecord[],
+  where: Readonly<Record<string, SqlValue>>,
+): readonly Statement[] {
   const counters = {
     count: records.length,
     bytes: bytesOf(records),
@@ -129,13 +158,12 @@ function pieceStatements(partitionId: number, records: readonly NewRecord[]): St
   return [
     {
       sql: hasBytes ? APPEND_RECORDS_WITH_BYTES : APPEND_RECORDS,
-      args: { partition_id: partitionId, rows: appendRowsJson(records) },
+      args: { ...where, rows: appendRowsJson(records) },
     },
-    { sql: ADVANCE_LOG_END, args: { partition_id: partitionId, ...counters } },
+    { sql: ADVANCE_LOG_END, args: { ...where, ...counters } },
   ];
 }
 
-/** A remote database takes no larger argument; most appends are one piece. */
 function piecesOf(records: readonly NewRecord[]): readonly (readonly NewRecord[])[] {
   if (rowBytesMax(records) <= ROWS_BYTES_MAX) return [records];
   const pieces: NewRecord[][] = [];

@@ -3,8 +3,8 @@
 // A write is one batch: one transaction, one round trip. Its answer may get lost, and a request may arrive long after
 // it was given up, so every batch carries a number: its first statement fails unless the number is above the last one
 // that this writer has written. A write without an answer is therefore sent again as it was. Where it was written
-// before, the number says so and nothing happens twice; only the rows that it returned are lost, and the log ends that
-// it left are read back.
+// before, the number says so and nothing happens twice; only the rows that it returned are lost, and what it
+// left is read back.
 //
 // Browser-safe client: the same on every runtime. It has no deadline of its own, and asks for compressed answers, which
 // take longer to make than to send.
@@ -18,10 +18,12 @@ import {
   type Db,
   DbError,
   type DbFailure,
+  type FlushTrace,
   type Rows,
   type Statement,
   type WriteOptions,
 } from "./db.ts";
+import { EMPTY_GUARD } from "./guard.ts";
 
 /** Of one request. sqld ends a transaction that has the lock for 5 s: who has waited for that long gets an answer. */
 const CALL_DEADLINE_MS = 6_000;
@@ -36,15 +38,20 @@ const CLAIM_NUMBER = `
   INSERT INTO flushes (writer_id, number, written_at) SELECT :writer_id, :number, now_ms FROM clock WHERE true
   ON CONFLICT (writer_id) DO UPDATE
     SET number = CASE WHEN number < excluded.number THEN excluded.number END,
-        written_at = excluded.written_at, log_ends = NULL`;
+        written_at = excluded.written_at, log_ends = NULL, refused_ops = NULL`;
 
-const NOTE_LOG_ENDS = `
-  UPDATE flushes SET log_ends = (
-    SELECT json_group_array(json_array(partition_id, log_end_offset)) FROM partitions
-    WHERE partition_id IN (SELECT value FROM json_each(:partition_ids)))
+// Last: the conditions that did not hold are still in `guard`.
+const NOTE_TRACE = `
+  UPDATE flushes
+  SET log_ends = (
+        SELECT json_group_array(json_array(p.partition_id, p.log_end_offset, t.schema_version))
+        FROM partitions AS p JOIN topics AS t ON t.topic_id = p.topic_id
+        WHERE p.partition_id IN (SELECT value FROM json_each(:partition_ids))),
+      refused_ops = (SELECT json_group_array(op) FROM guard WHERE NOT ok)
   WHERE writer_id = :writer_id`;
 
-const READ_LOG_ENDS = "SELECT log_ends FROM flushes WHERE writer_id = :writer_id AND number = :number";
+const READ_TRACE =
+  "SELECT log_ends, refused_ops FROM flushes WHERE writer_id = :writer_id AND number = :number";
 
 // Of writers that have been gone for so long that no request of theirs can arrive any more.
 const FORGET_WRITERS = "DELETE FROM flushes WHERE written_at < (SELECT now_ms FROM clock) - 86400000";
@@ -114,7 +121,7 @@ class RemoteDb implements Db {
     this.#requireOpen();
     this.#lastNumber += 1;
     const number = this.#lastNumber;
-    const batch = this.#numbered(statements, number, options.appendedTo ?? []);
+    const batch = this.#numbered(statements, number, options);
     const results = await this.#send(batch, number, options.withinMs ?? WRITE_DEADLINE_MS);
     return results.slice(1, 1 + statements.length);
   }
@@ -136,14 +143,16 @@ class RemoteDb implements Db {
   #numbered(
     statements: readonly Statement[],
     number: number,
-    appendedTo: readonly number[],
+    { appendedTo = [], leavesGuard = false }: WriteOptions,
   ): readonly Statement[] {
     const writer = { writer_id: this.#writerId };
     const note = { ...writer, partition_ids: JSON.stringify(appendedTo) };
+    const isTraced = leavesGuard || appendedTo.length > 0;
     return [
       { sql: CLAIM_NUMBER, args: { ...writer, number } },
       ...statements,
-      ...(appendedTo.length > 0 ? [{ sql: NOTE_LOG_ENDS, args: note }] : []),
+      ...(isTraced ? [{ sql: NOTE_TRACE, args: note }] : []),
+      ...(leavesGuard ? [{ sql: EMPTY_GUARD }] : []),
       ...(number === 1 ? [{ sql: FORGET_WRITERS }] : []),
     ];
   }
@@ -168,14 +177,13 @@ class RemoteDb implements Db {
     }
   }
 
-  /** It was written: `unanswered`, with the log ends; `unknown` as long as they cannot be read. */
+  /** It was written: `unanswered`, with what it left; `unknown` as long as that cannot be read. */
   async #readBack(number: number): Promise<DbError> {
     try {
-      const question = { sql: READ_LOG_ENDS, args: { writer_id: this.#writerId, number } };
+      const question = { sql: READ_TRACE, args: { writer_id: this.#writerId, number } };
       const [row] = (await this.#writer.execute(boundStatement(question))).rows;
       if (!row) return new DbError("unknown", `flush ${number} is not to be found any more`);
-      const logEnds = new Map<number, number>(JSON.parse(String(row.log_ends ?? "[]")));
-      return new DbError("unanswered", "the answer of a write was lost", undefined, logEnds);
+      return new DbError("unanswered", "the answer of a write was lost", undefined, traceOf(row));
     } catch (error) {
       return new DbError("unknown", String(error), error);
     }
@@ -190,6 +198,20 @@ class RemoteDb implements Db {
       throw new DbError(failure === "unknown" ? unansweredCall(error) : failure, message, error);
     }
   }
+}
+
+function traceOf({ log_ends, refused_ops }: Row): FlushTrace {
+  const partitions: [number, number, number][] = JSON.parse(String(log_ends ?? "[]"));
+  const refusedOps: number[] = JSON.parse(String(refused_ops ?? "[]"));
+  return {
+    partitions: new Map(
+      partitions.map(([partitionId, logEndOffset, schemaVersion]) => [
+        partitionId,
+        { logEndOffset, schemaVersion },
+      ]),
+    ),
+    refusedOps: new Set(refusedOps),
+  };
 }
 
 // ── the client's shapes ──────────────────────────────────────────────────────────────────────────────────

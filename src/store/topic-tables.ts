@@ -8,11 +8,17 @@ import { type Db, numberColumn, type Row, type Rows } from "./db.ts";
 import { END_CHECK, IS_OK } from "./guard.ts";
 import type { Operation } from "./write-queue.ts";
 
+export const DEFAULT_PARTITION_COUNT = 1;
+
 export interface Topic {
   readonly topic: string;
   readonly topicId: number;
   /** By partition number. */
   readonly partitionIds: readonly number[];
+  /** JSON Schema of its values as text; null: any JSON. */
+  readonly schema: string | null;
+  /** Counts the changes of the schema: what was checked against another one is not written. */
+  readonly schemaVersion: number;
 }
 
 export interface TopicSummary {
@@ -23,6 +29,8 @@ export interface TopicSummary {
 
 export interface TopicDescription extends TopicSummary {
   readonly partitions: readonly PartitionDescription[];
+  /** JSON Schema as text, or null. */
+  readonly schema: string | null;
   /** ms since 1970 */
   readonly createdAt: number;
 }
@@ -37,7 +45,7 @@ export interface PartitionDescription {
 
 // One row without a topic where none of them is there: the version is told all the same.
 const FIND_TOPICS = `
-  SELECT c.version, t.topic, t.topic_id, json_group_array(p.partition_id) AS partition_ids
+  SELECT c.version, t.topic, t.topic_id, t.schema, t.schema_version, json_group_array(p.partition_id) AS partition_ids
   FROM catalog AS c
   LEFT JOIN topics AS t ON t.topic IN (SELECT value FROM json_each(:topics))
   LEFT JOIN partitions AS p ON p.topic_id = t.topic_id
@@ -48,7 +56,7 @@ const READ_VERSION = "SELECT version FROM catalog";
 const LIST_TOPICS = "SELECT topic, topic_id, partition_count FROM topics ORDER BY topic";
 
 const DESCRIBE_TOPIC = `
-  SELECT t.topic, t.topic_id, t.partition_count, t.created_at,
+  SELECT t.topic, t.topic_id, t.partition_count, t.created_at, t.schema, t.schema_version,
          p.partition, p.partition_id, p.log_start_offset, p.log_end_offset, p.records, p.bytes
   FROM topics AS t JOIN partitions AS p ON p.topic_id = t.topic_id
   WHERE t.topic = :topic
@@ -93,6 +101,12 @@ const RAISE_PARTITION_COUNT = `
   UPDATE topics SET partition_count = :partition_count
   WHERE ${IS_OK} AND topic = :topic AND partition_count < :partition_count`;
 
+// Not where fewer partitions are asked for: that is refused, and then nothing is done.
+const SET_SCHEMA = `
+  UPDATE topics SET schema = :schema, schema_version = schema_version + 1
+  WHERE ${IS_OK} AND topic = :topic AND schema IS NOT :schema
+    AND partition_count <= coalesce(:partition_count_asked, partition_count)`;
+
 // ── reading ──────────────────────────────────────────────────────────────────────────────────────────────
 
 /** Those that are there, and the version of the catalog as of which that is so. */
@@ -117,11 +131,24 @@ export async function describeTopic(db: Db, topic: string): Promise<TopicDescrip
 /** sqld parses no ORDER BY in an aggregate; but a topic's later partitions have the higher ids. */
 function topicOf(row: Row): Topic {
   const partitionIds: number[] = JSON.parse(String(row.partition_ids));
+  return topicWith(
+    row,
+    partitionIds.sort((a, b) => a - b),
+  );
+}
+
+function topicWith(row: Row, partitionIds: readonly number[]): Topic {
   return {
     topic: String(row.topic),
     topicId: numberColumn(row, "topic_id"),
-    partitionIds: partitionIds.sort((a, b) => a - b),
+    partitionIds,
+    schema: schemaOf(row),
+    schemaVersion: numberColumn(row, "schema_version"),
   };
+}
+
+function schemaOf({ schema }: Row): string | null {
+  return typeof schema === "string" ? schema : null;
 }
 
 function descriptionOf(rows: Rows): TopicDescription | undefined {
@@ -130,6 +157,7 @@ function descriptionOf(rows: Rows): TopicDescription | undefined {
   return {
     ...summaryOf(first),
     partitions: rows.map(partitionOf),
+    schema: schemaOf(first),
     createdAt: numberColumn(first, "created_at"),
   };
 }
@@ -168,12 +196,14 @@ export interface Versioned<T> {
 export function versioned<T>({
   statements,
   bytes,
+  isAlone = false,
   afterLostAnswer,
   settle,
 }: Operation<T>): Operation<Versioned<T>> {
   return {
     statements: [...statements, { sql: READ_VERSION }],
     bytes,
+    isAlone,
     ...(afterLostAnswer === "repeat" ? { afterLostAnswer } : {}),
     settle: (results) => ({
       outcome: settle(results.slice(0, -1)),
@@ -191,22 +221,25 @@ interface TopicPut {
   /** WriteQueue.nextOp(). */
   readonly op: number;
   readonly topic: string;
-  readonly partitionCount: number;
+  /** Undefined: what it has, or the default. */
+  readonly partitionCount: number | undefined;
+  /** JSON Schema as text, null for none; undefined: what it has. */
+  readonly schema?: string | null | undefined;
 }
 
 interface PutOutcome {
   /** As the transaction left it. */
   readonly description: TopicDescription;
   readonly isNew: boolean;
-  /** By partition number, as the transaction left them. */
-  readonly partitionIds: readonly number[];
+  readonly topic: Topic;
   /** Those that it has added. */
   readonly addedPartitionIds: readonly number[];
 }
 
 export function putTopic(put: TopicPut): Operation<PutOutcome> {
-  const { op, topic, partitionCount } = put;
-  const args = { op, topic, partition_count: partitionCount };
+  const { op, topic, partitionCount, schema } = put;
+  const args = { op, topic, partition_count: partitionCount ?? DEFAULT_PARTITION_COUNT };
+  const schemaArgs = { op, topic, schema: schema ?? null, partition_count_asked: partitionCount ?? null };
   const group = { ...args, partition_bytes: PARTITION_BYTES, group_bytes_max: GROUP_BYTES_MAX };
   return {
     statements: [
@@ -215,27 +248,33 @@ export function putTopic(put: TopicPut): Operation<PutOutcome> {
       { sql: INSERT_TOPIC, args: { ...args, topics_max: TOPICS_MAX } },
       { sql: INSERT_PARTITIONS, args },
       { sql: RAISE_PARTITION_COUNT, args },
+      ...(schema === undefined ? [] : [{ sql: SET_SCHEMA, args: schemaArgs }]),
       { sql: DESCRIBE_TOPIC, args: { topic } },
       { sql: END_CHECK, args: { op } },
     ],
-    bytes: topic.length,
+    bytes: topic.length + (schema?.length ?? 0),
+    // The schema that a flush leaves says which of its appends were written.
+    isAlone: schema !== undefined,
     afterLostAnswer: "repeat",
-    settle: ([, tooLargeGroups = [], inserted = [], added = [], , described = []]: readonly Rows[]) => {
+    settle: (results) => {
+      const [, tooLargeGroups = [], inserted = [], added = []] = results;
+      const described = results.at(-2) ?? [];
       const [tooLarge] = tooLargeGroups;
       if (tooLarge) throw tooLargeGroup(put, tooLarge);
       const description = descriptionOf(described);
-      if (!description) throw tooManyTopics(topic);
+      const [first] = described;
+      if (!description || !first) throw tooManyTopics(topic);
       return {
         description,
         isNew: inserted.length === 1,
-        partitionIds: described.map(partitionIdOf),
+        topic: topicWith(first, described.map(partitionIdOf)),
         addedPartitionIds: added.map(partitionIdOf),
       };
     },
   };
 }
 
-function tooLargeGroup({ topic, partitionCount }: TopicPut, row: Row): Problem {
+function tooLargeGroup({ topic, partitionCount = DEFAULT_PARTITION_COUNT }: TopicPut, row: Row): Problem {
   const group = String(row.group_id);
   const found = numberColumn(row, "bytes");
   return new Problem(

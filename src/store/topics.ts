@@ -23,8 +23,6 @@ import {
 } from "./topic-tables.ts";
 import type { Operation, WriteQueue } from "./write-queue.ts";
 
-export const DEFAULT_PARTITION_COUNT = 1;
-
 /** On a shared database what was found may have been changed by another process since. */
 const KEPT_MS = 1_000;
 const TOPICS_PER_LOOK_MAX = 100;
@@ -133,21 +131,18 @@ export class Topics {
   }
 
   /**
-   * Creates it where it is not there, and adds the partitions that it lacks. To ask for fewer is a `conflict`, and to ask
-   * for more than a group that has the topic can be read with.
+   * Creates it where it is not there, adds the partitions that it lacks and sets its schema: JSON text, null for none,
+   * undefined for what it has. To ask for fewer partitions is a `conflict`, and to ask for more than a group that has the
+   * topic can be read with.
    */
   async put(
     topic: string,
     partitionCount: number | undefined,
+    schema?: string | null,
   ): Promise<TopicDescription & { isNew: boolean }> {
-    const put = putTopic({
-      op: this.#queue.nextOp(),
-      topic,
-      partitionCount: partitionCount ?? DEFAULT_PARTITION_COUNT,
-    });
+    const put = putTopic({ op: this.#queue.nextOp(), topic, partitionCount, schema });
     const { outcome, version } = await this.#change(topic, put);
-    const { description, isNew, partitionIds, addedPartitionIds } = outcome;
-    const after = { topic, topicId: description.topicId, partitionIds };
+    const { description, isNew, topic: after, addedPartitionIds } = outcome;
     const before = this.#keep(topic, after, version);
     // Another server may have changed it too since it was known here.
     if (before) this.#tellBetween(topic, before.topic, after);

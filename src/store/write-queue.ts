@@ -9,7 +9,15 @@
 import type { Chance, Log, Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
 import { PENDING_WRITE_BYTES_MAX, WRITE_DEADLINE_MS } from "../protocol/limits.ts";
-import { type Db, DbError, problemOfDbError, type Rows, type Statement, type WriteOptions } from "./db.ts";
+import {
+  type Db,
+  DbError,
+  type FlushTrace,
+  problemOfDbError,
+  type Rows,
+  type Statement,
+  type WriteOptions,
+} from "./db.ts";
 
 const FLUSH_OPERATIONS_MAX = 512;
 /** About 10,000 records of 200 bytes: longer would hold the event loop too long. One larger operation goes alone. */
@@ -21,12 +29,16 @@ export interface Operation<T> {
   readonly statements: readonly Statement[];
   /** What it holds in memory while it waits. */
   readonly bytes: number;
-  /** What it adds to partitions, where they are there. */
+  /** Of its condition, whose row in `guard` it leaves to the end of the flush: after a lost answer that is what tells. */
+  readonly op?: number;
+  /** What it adds to partitions, where they are there, with that schema, and its condition holds. */
   readonly appends?: readonly Append[];
+  /** No other operation shares its flush. */
+  readonly isAlone?: boolean;
   /**
    * What to do where it was written and its rows are lost, which happens on a remote database only: `repeat` it, where
-   * that gives the same answer, or settle by the log end after its append in each partition that is there. Without it,
-   * `outcome_unknown`.
+   * that gives the same answer, or settle by the log end after its append in each partition that it has appended to.
+   * Without it, `outcome_unknown`. Where its condition did not hold nothing was written, and it is repeated.
    */
   readonly afterLostAnswer?: "repeat" | ((logEnds: ReadonlyMap<number, number>) => T);
   /** Reads the rows of its statements once they are durable. Throws a Problem where its conditions did not hold. */
@@ -35,6 +47,7 @@ export interface Operation<T> {
 
 export interface Append {
   readonly partitionId: number;
+  readonly schemaVersion: number;
   readonly count: number;
 }
 
@@ -132,6 +145,7 @@ export class WriteQueue {
     const partitionIds = flush.flatMap(({ operation }) => operation.appends ?? []).map(partitionIdOf);
     return {
       appendedTo: [...new Set(partitionIds)],
+      leavesGuard: flush.some(({ operation }) => operation.op !== undefined),
       withinMs: oldest ? oldest.deadlineAtMs - this.#scheduler.nowMs() : WRITE_DEADLINE_MS,
     };
   }
@@ -163,11 +177,12 @@ export class WriteQueue {
   /** They are written. Those that can be repeated are, before all others; the others go by what is known. */
   #settleUnanswered(count: number, failure: DbError): void {
     const taken = this.#take(count);
-    const logEnds = logEndsAfterEach(taken, failure.logEnds);
+    const logEnds = logEndsAfterEach(taken, failure.left);
     const repeated: Pending[] = [];
     for (const [index, pending] of taken.entries()) {
       const { afterLostAnswer } = pending.operation;
-      if (afterLostAnswer === "repeat") repeated.push({ ...pending, isWritten: true });
+      if (isRefused(pending.operation, failure.left)) repeated.push(pending);
+      else if (afterLostAnswer === "repeat") repeated.push({ ...pending, isWritten: true });
       else
         settle(pending, () => {
           if (!afterLostAnswer) throw problemOfDbError(failure);
@@ -184,8 +199,10 @@ export class WriteQueue {
     let count = 0;
     for (const { operation } of this.#pending) {
       bytes += operation.bytes;
-      if (count > 0 && (count === operationsMax || bytes > FLUSH_BYTES_MAX)) break;
+      const isFull = count === operationsMax || bytes > FLUSH_BYTES_MAX || operation.isAlone;
+      if (count > 0 && isFull) break;
       count += 1;
+      if (operation.isAlone) break;
     }
     return this.#pending.slice(0, count);
   }
@@ -236,23 +253,30 @@ function settle({ resolve, reject }: Pending, outcomeOf: () => unknown): void {
   }
 }
 
-/** What the log ends were after each operation, by where the last has left them. */
+/** What the log ends were after each operation, of the partitions that it has appended to, by what the last has left. */
 function logEndsAfterEach(
   flush: readonly Pending[],
-  last: ReadonlyMap<number, number>,
+  left: FlushTrace,
 ): readonly ReadonlyMap<number, number>[] {
+  const logEnds = new Map([...left.partitions].map(([id, { logEndOffset }]) => [id, logEndOffset]));
   const all: ReadonlyMap<number, number>[] = [];
-  let logEnds = last;
   for (const { operation } of flush.toReversed()) {
-    all.unshift(logEnds);
-    const before = new Map(logEnds);
-    for (const { partitionId, count } of operation.appends ?? []) {
-      const logEnd = before.get(partitionId);
-      if (logEnd !== undefined) before.set(partitionId, logEnd - count);
+    const appends = isRefused(operation, left) ? [] : (operation.appends ?? []);
+    const after = new Map<number, number>();
+    for (const { partitionId, schemaVersion, count } of appends) {
+      const logEnd = logEnds.get(partitionId);
+      if (logEnd === undefined || left.partitions.get(partitionId)?.schemaVersion !== schemaVersion) continue;
+      after.set(partitionId, logEnd);
+      logEnds.set(partitionId, logEnd - count);
     }
-    logEnds = before;
+    all.unshift(after);
   }
   return all;
+}
+
+/** Its condition did not hold: it has written nothing. */
+function isRefused({ op }: Operation<unknown>, { refusedOps }: FlushTrace): boolean {
+  return op !== undefined && refusedOps.has(op);
 }
 
 function partitionIdOf({ partitionId }: Append): number {

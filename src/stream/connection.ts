@@ -20,14 +20,13 @@ import type { Durability, PingFrame } from "../protocol/frames.ts";
 import { CLIENT_FRAME_BYTES_MAX, SOCKET_ANSWERS_BYTES_MAX } from "../protocol/limits.ts";
 import { commitOffsets } from "../store/commits.ts";
 import { type Db, problemOf } from "../store/db.ts";
-import type { Topic } from "../store/topic-tables.ts";
 import type { EndReason, MemberListener } from "./local-members.ts";
 import type { Memberships } from "./memberships.ts";
 import { locate, reposition } from "./positions.ts";
-import { appendTo, findTarget, type ProduceDeps } from "./produce.ts";
 import { gainForReader, openReader } from "./readers.ts";
 import type { SharedReads } from "./shared-reads.ts";
 import type { SocketHandlers, SocketPort } from "./socket.ts";
+import { type TransactDeps, TransactionLane } from "./transact.ts";
 import type { WakeUps } from "./wake-ups.ts";
 
 const BINARY_FRAME: ParsedFrame = {
@@ -39,10 +38,10 @@ const PING = JSON.stringify({ type: "ping" } satisfies PingFrame);
 const RETRY_MS = 1_000;
 /** RFC 6455: the server met something that it did not expect. */
 const INTERNAL_ERROR = 1011;
-/** One for all connections: most of them never seek and never produce. */
+/** One for all connections: most of them never seek. */
 const NOTHING_BEFORE = Promise.resolve();
 
-export interface ConnectionDeps extends ProduceDeps {
+export interface ConnectionDeps extends TransactDeps {
   readonly durability: Durability;
   readonly db: Db;
   readonly reads: SharedReads;
@@ -65,8 +64,7 @@ export class Connection implements SocketHandlers {
   readonly #waitsBySerial = new Map<number, Map<string, () => void>>();
   /** The last seek that is looked up: they are answered in their order. */
   #seeking: Promise<void> = NOTHING_BEFORE;
-  /** The last look for the topic of a produce: appends are handed on in the order of the frames. */
-  #targeting: Promise<unknown> = NOTHING_BEFORE;
+  #transactions: TransactionLane | undefined;
   #cancelAlarm: (() => void) | undefined;
   #isDispatching = false;
   #isClosed = false;
@@ -210,8 +208,8 @@ export class Connection implements SocketHandlers {
         return this.#locate(effect.seek);
       case "commit":
         return this.#commit(effect);
-      case "produce":
-        return this.#produce(effect);
+      case "transact":
+        return this.#transact(effect);
       case "setAlarm":
         return this.#setAlarm(effect.delayMs);
       case "close":
@@ -339,13 +337,12 @@ export class Connection implements SocketHandlers {
     });
   }
 
-  #produce({ id, topic, records }: Effect<"produce">): void {
-    const target = this.#targeting.then(() => findTarget(this.#deps, topic, records));
-    const appended = target.then((found: Topic) => appendTo(this.#deps, found, records));
-    this.#targeting = target.catch(() => undefined); // its own frame is told of that
-    appended.then(
-      (runs) => this.#dispatch({ type: "produced", id, outcome: { runs } }),
-      (error) => this.#dispatch({ type: "produced", id, outcome: { problem: this.#problemOf(error) } }),
+  #transact({ id, answer, transaction }: Effect<"transact">): void {
+    this.#transactions ??= new TransactionLane(this.#deps);
+    const transacted = { type: "transacted", id, answer, commits: transaction.commits } as const;
+    this.#transactions.transact(transaction).then(
+      (written) => this.#dispatch({ ...transacted, outcome: { written } }),
+      (error) => this.#dispatch({ ...transacted, outcome: { problem: this.#problemOf(error) } }),
     );
   }
 

@@ -197,20 +197,6 @@ const REFUSED: readonly Refused[] = [
   ],
   ["a value nested 129 deep", produce(`{"value":${nested(129)}}`), 400, "bad_request", /129.*128/],
   ["a value nested 10,000 deep", produce(`{"value":${nested(10_000)}}`), 400, "bad_request", /128/],
-  [
-    "a producer, which is not built yet",
-    { path: PRODUCE, body: '{"records":[{"value":1}],"producer":{"id":"p","epoch":0,"sequence":0}}' },
-    400,
-    "bad_request",
-    /"producer".*not built/,
-  ],
-  [
-    "an expectation, which is not built yet",
-    { path: PRODUCE, body: '{"records":[{"value":1}],"expect":[]}' },
-    400,
-    "bad_request",
-    /"expect".*not built/,
-  ],
 
   // ── one above a limit ──
   ["10,001 records", produce(values(10_001)), 413, "batch_too_large", /10001.*10000/],
@@ -567,13 +553,6 @@ const REFUSED: readonly Refused[] = [
   ],
 
   // ── routes ──
-  [
-    "transactions, which are not built yet",
-    { path: "/v1/transactions", body: "{}" },
-    501,
-    "bad_request",
-    /not built/,
-  ],
   ["a route that is unknown", get("/v1/nothing"), 404, "bad_request", /no route/],
   ["a method that is not taken", remove(PRODUCE), 405, "bad_request", /DELETE/],
   ["the stream without an upgrade", get("/v1/stream"), 426, "bad_request", /upgrade/i],

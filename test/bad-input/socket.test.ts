@@ -156,12 +156,6 @@ const REFUSED: readonly Refused[] = [
     "bad_request",
     /"auth".*not built/,
   ],
-  [
-    "a frame that is not built yet: transact",
-    { type: "transact", id: "case" },
-    "bad_request",
-    /"transact".*not built/,
-  ],
   ["an unknown member", { type: "pong", id: "case", at: 1 }, "bad_request", /"at"/],
   ["an unknown member of a window", subscribe({ window: { frames: 1 } }), "bad_request", /frames/],
   [
@@ -359,18 +353,6 @@ const REFUSED: readonly Refused[] = [
     /lone surrogate/,
   ],
   ["a produce of a value 129 deep", produce(`{"value":${nested(129)}}`), "bad_request", /128/],
-  [
-    "a produce with a producer, which is not built yet",
-    produce('{"value":1}', ',"producer":{"id":"p"}'),
-    "bad_request",
-    /"producer".*not built/,
-  ],
-  [
-    "a produce with an expectation, which is not built yet",
-    produce('{"value":1}', ',"expect":[]'),
-    "bad_request",
-    /"expect".*not built/,
-  ],
 ];
 
 /** The one answer to the case's frame, and that nothing else came. */

@@ -10,14 +10,16 @@ import { temporaryFolder } from "../support/server.ts";
 test("appendRowsJson() is an array of [key, timestamp, headers, value], the texts as strings", () => {
   const records = parseJsonProduce(
     '{"records":[{"value":{"a": 1}},{"key":"k","value":2.0,"headers":{"h": "x"},"timestamp":5}]}',
-  );
+  ).records;
   expect(appendRowsJson(records)).toBe(
     String.raw`[[null,null,null,"{\"a\": 1}"],["k",5,"{\"h\": \"x\"}","2.0"]]`,
   );
 });
 
 test("appendRowsJson() gives a record of bytes no value, and its bytes as hex behind it", () => {
-  const records = parseJsonProduce('{"records":[{"value":1},{"bytes":"AP+r","key":"k"},{"bytes":""}]}');
+  const records = parseJsonProduce(
+    '{"records":[{"value":1},{"bytes":"AP+r","key":"k"},{"bytes":""}]}',
+  ).records;
   expect(appendRowsJson(records)).toBe(
     '[[null,null,null,"1"],["k",null,null,null,"00ffab"],[null,null,null,null,""]]',
   );
@@ -98,14 +100,14 @@ const VALUES = [
 ];
 
 test.each(VALUES)("appendRowsJson() brings the value %j through SQLite byte for byte", async (value) => {
-  const [row] = await store(parseJsonProduce(`{"records":[{"value": ${value} }]}`));
+  const [row] = await store(parseJsonProduce(`{"records":[{"value": ${value} }]}`).records);
   expect(row).toMatchObject({ value, type: "text", key: null, timestamp: null, headers: null });
 });
 
 test("appendRowsJson() brings a thousand random values through SQLite, byte for byte, in order", async () => {
   const values = fc.sample(jsonText, { numRuns: 1000, seed: 1 });
   const rows = await store(
-    parseJsonProduce(`{"records":[${values.map((value) => `{"value":${value}}`).join(",")}]}`),
+    parseJsonProduce(`{"records":[${values.map((value) => `{"value":${value}}`).join(",")}]}`).records,
   );
   expect(rows.map(({ value }) => value)).toEqual(values);
 });
@@ -121,25 +123,25 @@ const KEYS = [
 ];
 
 test.each(KEYS)("appendRowsJson() brings the key %j through SQLite", async (key) => {
-  const [row] = await store(parseJsonProduce(`{"records":[{"value":1,"key":${key}}]}`));
+  const [row] = await store(parseJsonProduce(`{"records":[{"value":1,"key":${key}}]}`).records);
   expect(row?.key).toBe(JSON.parse(key));
 });
 
 test("appendRowsJson() brings keys that are the text of numbers through SQLite as text", async () => {
-  const rows = await store(parseNdjsonProduce("2.0\n1E400\n-0\n12345678901234567890\ntrue", ""));
+  const rows = await store(parseNdjsonProduce("2.0\n1E400\n-0\n12345678901234567890\ntrue", "").records);
   expect(rows.map(({ key }) => key)).toEqual(["2.0", "1E400", "-0", "12345678901234567890", "true"]);
 });
 
 test("appendRowsJson() brings headers through SQLite byte for byte", async () => {
   const headers = '{ "b":"\\u0041 ü" , "a" : "" }';
-  const [row] = await store(parseJsonProduce(`{"records":[{"value":1,"headers":${headers}}]}`));
+  const [row] = await store(parseJsonProduce(`{"records":[{"value":1,"headers":${headers}}]}`).records);
   expect(row?.headers).toBe(headers);
 });
 
 test("appendRowsJson() brings timestamps through SQLite to the millisecond", async () => {
   const timestamps = [0, 1, 1_479_081_600_123, Number.MAX_SAFE_INTEGER];
   const records = timestamps.map((timestamp) => `{"value":1,"timestamp":${timestamp}}`);
-  const rows = await store(parseJsonProduce(`{"records":[${records.join(",")}]}`));
+  const rows = await store(parseJsonProduce(`{"records":[${records.join(",")}]}`).records);
   expect(rows.map(({ timestamp }) => timestamp)).toEqual(timestamps);
 });
 
@@ -147,7 +149,7 @@ test("frameBytesMax is no less than the record's text as SQLite quotes any key",
   const controls = Array.from({ length: 0xa0 }, (_, code) => String.fromCharCode(code)).slice(1);
   const keys = [...controls, ...fc.sample(fc.string({ unit: "binary" }), { numRuns: 500, seed: 2 })];
   const bodies = keys.map((key) => key.replaceAll("\0", "")).map((key) => JSON.stringify({ key, value: 1 }));
-  const records = parseJsonProduce(`{"records":[${bodies.join(",")}]}`);
+  const records = parseJsonProduce(`{"records":[${bodies.join(",")}]}`).records;
   const rows = await store(records);
   for (const [index, { quoted_key }] of rows.entries()) {
     const largest = Number.MAX_SAFE_INTEGER;

@@ -341,7 +341,6 @@ describe("parseClientFrame() refuses as bad_request, and the socket lives,", () 
     ],
     // in the contract and not built yet
     ["auth", '{"type":"auth","token":"secret"}', '"auth" frame: this frame is not built yet'],
-    ["transact", '{"type":"transact","id":4}', '"transact" frame'],
   ];
   for (const [title, text, says] of notAllowed) {
     test(`${title}: ${titleOf(text)}`, () => {
@@ -369,7 +368,7 @@ describe("the id of a frame that is refused", () => {
     ["is repeated: 0", '{"type":"pong","id":0,"bogus":1}', 0],
     ["is repeated: text", '{"type":"pong","id":"seven","bogus":1}', "seven"],
     ["is repeated: empty text", '{"type":"pong","id":"","bogus":1}', ""],
-    ["is repeated of a frame that is not built", '{"type":"transact","id":3}', 3],
+    ["is repeated of a frame that is not built", '{"type":"auth","id":3}', 3],
     ["is repeated of a record that is refused", '{"type":"produce","id":9,"topic":"t","records":[{}]}', 9],
     ["is repeated of a frame whose member is missing", '{"type":"ack","id":4}', 4],
     ["is repeated of a frame of an unknown type", '{"type":"hello","id":5}', 5],
@@ -630,6 +629,8 @@ function producedOf(text: string) {
   return frame;
 }
 
+const recordsOf = (text: string) => producedOf(text).transaction.appends.flatMap(({ records }) => records);
+
 describe("parseClientFrame() of produce", () => {
   test("gives the topic, the id and the records", () => {
     expect(
@@ -637,16 +638,22 @@ describe("parseClientFrame() of produce", () => {
     ).toEqual({
       type: "produce",
       id: 3,
-      topic: "orders",
-      records: [
-        expect.objectContaining({
-          key: "u1",
-          value: '{"n":1}',
-          headers: '{"a":"b"}',
-          timestamp: 5,
-          partition: 2,
-        }),
-      ],
+      transaction: {
+        appends: [
+          {
+            topic: "orders",
+            records: [
+              expect.objectContaining({
+                key: "u1",
+                value: '{"n":1}',
+                headers: '{"a":"b"}',
+                timestamp: 5,
+                partition: 2,
+              }),
+            ],
+          },
+        ],
+      },
     });
   });
 
@@ -663,18 +670,18 @@ describe("parseClientFrame() of produce", () => {
   ]) {
     test(`keeps a value byte for byte: ${value}`, () => {
       const text = ` { "records" : [ {"value":1}, { "value" : ${value} } ] , "topic":"orders","type":"produce" } `;
-      expect(producedOf(text).records.map((record) => record.value)).toEqual(["1", value]);
+      expect(recordsOf(text).map((record) => record.value)).toEqual(["1", value]);
     });
   }
 
   test("keeps what is deeper than a frame may nest, inside a value", () => {
     const value = nested(100);
-    expect(producedOf(produce(`[{"value":${value}}]`)).records[0]?.value).toBe(value);
+    expect(recordsOf(produce(`[{"value":${value}}]`))[0]?.value).toBe(value);
   });
 
   test("reads the records whose name is written with escapes", () => {
     const text = '{"type":"produce","topic":"orders","rec\\u006frds":[{"value":2.0}]}';
-    expect(producedOf(text).records.map(({ value }) => value)).toEqual(["2.0"]);
+    expect(recordsOf(text).map(({ value }) => value)).toEqual(["2.0"]);
   });
 
   const refused: readonly (readonly [title: string, text: string, says: string])[] = [
@@ -691,8 +698,25 @@ describe("parseClientFrame() of produce", () => {
     ["the records twice", produce('[{"value":1}]', '"records":[{"value":2}]'), '"records" is there twice'],
     ["the records twice, once escaped", produce('[{"value":1}]', '"rec\\u006frds":[]'), '"records"'],
     ["the type twice", produce('[{"value":1}]', '"type":"produce"'), '"type" is there twice'],
-    ["a producer", produce('[{"value":1}]', '"producer":{"id":"p"}'), '"producer" is not built yet'],
-    ["what it expects", produce('[{"value":1}]', '"expect":[]'), '"expect" is not built yet'],
+    ["an empty list of expectations", produce('[{"value":1}]', '"expect":[]'), '"expect" must not be empty'],
+    [
+      "a partition expected twice",
+      produce(
+        '[{"value":1}]',
+        '"expect":[{"partition":0,"logEndOffset":1},{"partition":0,"logEndOffset":2}]',
+      ),
+      "must not name a partition twice",
+    ],
+    [
+      "a producer's id twice",
+      produce('[{"value":1}]', '"producer":{"id":"p","id":"q","epoch":0,"sequence":0}'),
+      '"id" is there twice',
+    ],
+    [
+      "a sequence below 0",
+      produce('[{"value":1}]', '"producer":{"id":"p","epoch":0,"sequence":-1}'),
+      '"producer.sequence"',
+    ],
     ["a member that nobody knows", produce('[{"value":1}]', '"partition":0'), '"partition"'],
     ["a subscription", produce('[{"value":1}]', '"subscription":"s1"'), '"subscription"'],
   ];

@@ -1,26 +1,32 @@
 import { describe, expect, test } from "bun:test";
-import { findAmbiguity, memberText, parseJsonObject } from "../../src/core/json-object.ts";
+import { findAmbiguity, parseJsonObject, recordsTexts } from "../../src/core/json-object.ts";
 
-describe("memberText()", () => {
+describe("recordsTexts()", () => {
   test.each([
-    ['{"records":[1]}', "[1]"],
-    [' { "a" : {"records":[0]} , "records" : [ 2.0, "]}" ] } ', '[ 2.0, "]}" ]'],
-    ['{"rec\\u006frds":1E400}', "1E400"],
-    ['{"records":[],"b":[{"b":1,"b":2}]}', "[]"],
-  ])("of %s is %s", (text, member) => {
-    expect(memberText(text, "records")).toBe(member);
+    ['{"records":[1]}', ["[1]"]],
+    [' { "a" : {"records":[0]} , "records" : [ 2.0, "]}" ] } ', ["[0]", '[ 2.0, "]}" ]']],
+    ['{"rec\\u006frds":1E400}', ["1E400"]],
+    ['{"records":[{"b":1,"b":2}],"b":[{"b":1}]}', ['[{"b":1,"b":2}]']],
+    ['{"appends":[{"records":[1]},{"topic":"a","records":[2]}]}', ["[1]", "[2]"]],
+    [`{"records":${"[".repeat(99)}${"]".repeat(99)}}`, [`${"[".repeat(99)}${"]".repeat(99)}`]],
+    ['{"a":1}', []],
+  ])("of %s are %j", (text, texts) => {
+    expect(recordsTexts(text)).toEqual(texts);
   });
 
-  test.each(['{"records":1,"records":2}', '{"a":1,"records":1,"a":2}', '{"records":1,"\\u0061":1,"a":2}'])(
-    "refuses a member that stands twice: %s",
-    (text) => {
-      const isTwice = expect.objectContaining({
-        code: "bad_request",
-        message: expect.stringContaining("twice"),
-      });
-      expect(() => memberText(text, "records")).toThrow(isTwice);
-    },
-  );
+  test.each([
+    '{"records":1,"records":2}',
+    '{"a":1,"records":1,"a":2}',
+    '{"records":1,"\\u0061":1,"a":2}',
+    '{"records":1,"a":{"b":1,"b":1}}',
+    '{"appends":[{"records":[1],"records":[2]}]}',
+  ])("refuses a member that stands twice: %s", (text) => {
+    const isTwice = expect.objectContaining({
+      code: "bad_request",
+      message: expect.stringContaining("twice"),
+    });
+    expect(() => recordsTexts(text)).toThrow(isTwice);
+  });
 });
 
 test("parseJsonObject() takes objects and nothing else", () => {

@@ -1,6 +1,12 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { murmur2, partitionOfKey, partitionRecords, runsWithOffsets } from "../../src/core/partitioner.ts";
+import {
+  murmur2,
+  partitionOfKey,
+  partitionRecords,
+  requirePartitions,
+  runsWithOffsets,
+} from "../../src/core/partitioner.ts";
 import { Problem } from "../../src/core/problem.ts";
 import { type NewRecord, parseJsonProduce } from "../../src/core/produce-request.ts";
 
@@ -80,16 +86,18 @@ interface Wish {
 }
 
 function recordsOf(wishes: readonly Wish[]): readonly NewRecord[] {
-  return parseJsonProduce(JSON.stringify({ records: wishes.map((wish, value) => ({ value, ...wish })) }));
+  return parseJsonProduce(JSON.stringify({ records: wishes.map((wish, value) => ({ value, ...wish })) }))
+    .records;
 }
 
 function partitioned(wishes: readonly Wish[], stickyPartition = 0) {
-  const batch = partitionRecords(recordsOf(wishes), { topic: "orders", partitionCount: 4, stickyPartition });
+  const records = recordsOf(wishes);
+  const batch = partitionRecords([{ topic: "orders", partitionCount: 4, stickyPartition, records }]);
   const partitions = batch.partitions.map(({ partition, records }) => [
     partition,
     records.map((r) => r.value),
   ]);
-  return { partitions, runs: batch.runs.map(({ partition, count }) => [partition, count]) };
+  return { partitions, runs: batch.runs.map(({ at, count }) => [batch.partitions[at]?.partition, count]) };
 }
 
 test("partitionRecords() follows the record's own partition before its key", () => {
@@ -124,39 +132,64 @@ test("partitionRecords() names each partition once, in order of appearance, and 
   });
 });
 
-test("partitionRecords() takes the last partition and refuses the one behind it, saying which record", () => {
-  expect(partitioned([{ partition: 3 }]).runs).toEqual([[3, 1]]);
-  const refused = () => partitioned([{ partition: 3 }, { partition: 4 }]);
-  expect(refused).toThrow(Problem);
-  expect(refused).toThrow(
+test("partitionRecords() keeps the topics of a transaction apart, and folds what follows on in one of them", () => {
+  const ofTopic = (topic: string, wishes: readonly Wish[]) => ({
+    topic,
+    partitionCount: 4,
+    stickyPartition: 0,
+    records: recordsOf(wishes),
+  });
+  const { partitions, runs } = partitionRecords([
+    ofTopic("orders", [{ partition: 1 }, { partition: 2 }]),
+    ofTopic("orders", [{ partition: 2 }, { partition: 2 }]),
+    ofTopic("payments", [{ partition: 1 }]),
+    ofTopic("orders", [{ partition: 1 }]),
+  ]);
+  expect(partitions.map(({ topic, partition, records }) => [topic, partition, records.length])).toEqual([
+    ["orders", 1, 2],
+    ["orders", 2, 3],
+    ["payments", 1, 1],
+  ]);
+  expect(runs).toEqual([
+    { at: 0, count: 1 },
+    { at: 1, count: 3 },
+    { at: 2, count: 1 },
+    { at: 0, count: 1 },
+  ]);
+});
+
+// ── requirePartitions ────────────────────────────────────────────────────────────────────────────────────
+
+test("requirePartitions() takes the last partition and refuses the one behind it, saying which record", () => {
+  const ofTopic = { topic: "orders", partitionCount: 4 };
+  requirePartitions(recordsOf([{ partition: 3 }]), ofTopic);
+  const refused = (append?: number) => () =>
+    requirePartitions(recordsOf([{ partition: 3 }, { partition: 4 }]), { ...ofTopic, append });
+  expect(refused()).toThrow(Problem);
+  expect(refused()).toThrow(
     expect.objectContaining({
       code: "unknown_partition",
       message: "Cannot produce records[1].partition: found 4, allowed 0 to 3",
       facts: { record: 1, topic: "orders", partition: 4, partitionCount: 4 },
     }),
   );
+  expect(refused(2)).toThrow("Cannot produce appends[2].records[1].partition: found 4, allowed 0 to 3");
 });
 
 // ── runsWithOffsets ──────────────────────────────────────────────────────────────────────────────────────
 
-test("runsWithOffsets() counts on from the base offset of each partition", () => {
-  const wishes = [3, 1, 1, 3, 3, 1].map((partition) => ({ partition }));
-  const { runs } = partitionRecords(recordsOf(wishes), {
-    topic: "orders",
-    partitionCount: 4,
-    stickyPartition: 0,
-  });
-  const baseOffsets = new Map([
-    [1, 10],
-    [3, 0],
+const at = (topic: string, partition: number, offset: number) => ({ topic, partition, offset });
+
+test("runsWithOffsets() counts on from the offset of each partition", () => {
+  const partitions = [at("orders", 3, 0), at("orders", 1, 10)];
+  const runs = [0, 1, 0, 1].map((place, index) => ({ at: place, count: index + 1 }));
+  expect(runsWithOffsets(runs, partitions)).toEqual([
+    { ...at("orders", 3, 0), count: 1 },
+    { ...at("orders", 1, 10), count: 2 },
+    { ...at("orders", 3, 1), count: 3 },
+    { ...at("orders", 1, 12), count: 4 },
   ]);
-  expect(runsWithOffsets(runs, baseOffsets)).toEqual([
-    { partition: 3, offset: 0, count: 1 },
-    { partition: 1, offset: 10, count: 2 },
-    { partition: 3, offset: 1, count: 2 },
-    { partition: 1, offset: 12, count: 1 },
-  ]);
-  expect(baseOffsets.get(3)).toBe(0);
+  expect(partitions[0]?.offset).toBe(0);
 });
 
 test("runsWithOffsets() tells where each record went", () => {
@@ -164,9 +197,11 @@ test("runsWithOffsets() tells where each record went", () => {
   fc.assert(
     fc.property(partitions, fc.array(fc.nat(), { minLength: 4, maxLength: 4 }), (wished, bases) => {
       const records = recordsOf(wished.map((partition) => ({ partition })));
-      const batch = partitionRecords(records, { topic: "orders", partitionCount: 4, stickyPartition: 0 });
-      const runs = runsWithOffsets(batch.runs, new Map(bases.entries()));
-      const told = runs.flatMap(({ partition, offset, count }) =>
+      const batch = partitionRecords([{ topic: "orders", partitionCount: 4, stickyPartition: 0, records }]);
+      const offsets = batch.partitions.map(({ topic, partition }) =>
+        at(topic, partition, bases[partition] ?? 0),
+      );
+      const told = runsWithOffsets(batch.runs, offsets).flatMap(({ partition, offset, count }) =>
         Array.from({ length: count }, (_, index) => `${partition}@${offset + index}`),
       );
       const placeByRecord = new Map(
@@ -179,8 +214,6 @@ test("runsWithOffsets() tells where each record went", () => {
   );
 });
 
-test("runsWithOffsets() throws where a partition has no base offset", () => {
-  expect(() => runsWithOffsets([{ partition: 1, count: 1 }], new Map())).toThrow(
-    "No base offset for partition 1",
-  );
+test("runsWithOffsets() throws where a partition has no offset", () => {
+  expect(() => runsWithOffsets([{ at: 1, count: 1 }], [])).toThrow("No offset for partition 1");
 });

@@ -35,7 +35,7 @@ function refusalOf(parse: () => unknown): Refusal {
 
 /** The one record of a body of one. */
 function recordOf(envelope: string): NewRecord {
-  return only(parseJsonProduce(`{"records":[${envelope}]}`));
+  return only(parseJsonProduce(`{"records":[${envelope}]}`).records);
 }
 
 function only(records: readonly NewRecord[]): NewRecord {
@@ -71,13 +71,13 @@ test("parseJsonProduce() gives null for what is absent", () => {
 });
 
 test("parseJsonProduce() keeps the order of the records", () => {
-  const records = parseJsonProduce('{"records":[{"value":1},{"value":2},{"value":3}]}');
+  const records = parseJsonProduce('{"records":[{"value":1},{"value":2},{"value":3}]}').records;
   expect(records.map(({ value }) => value)).toEqual(["1", "2", "3"]);
 });
 
 test("parseJsonProduce() takes white space wherever JSON has it, and only trims it around a value", () => {
   const text = ' {\n "records" : [ {\t"value" :\r\n {"a" : [ 1 ] } , "key" : "k" } ] } ';
-  expect(only(parseJsonProduce(text))).toMatchObject({ key: "k", value: '{"a" : [ 1 ] }' });
+  expect(only(parseJsonProduce(text).records)).toMatchObject({ key: "k", value: '{"a" : [ 1 ] }' });
 });
 
 test("parseJsonProduce() knows a member by its decoded name", () => {
@@ -106,7 +106,7 @@ test("parseJsonProduce() keeps any value byte for byte", () => {
   fc.assert(
     fc.property(fc.array(jsonText, { minLength: 1 }), fc.constantFrom("", " ", "\n\t"), (values, gap) => {
       const records = values.map((value) => `{${gap}"value"${gap}:${gap}${value}${gap}}`);
-      const parsed = parseJsonProduce(`{"records":[${records.join(`${gap},${gap}`)}]}`);
+      const parsed = parseJsonProduce(`{"records":[${records.join(`${gap},${gap}`)}]}`).records;
       expect(parsed.map(({ value }) => value)).toEqual(values);
     }),
   );
@@ -161,7 +161,7 @@ test("parseJsonProduce() decodes any bytes, among values that it leaves as they 
       const records = values.map((one) =>
         typeof one === "string" ? `{"value":${one}}` : `{"bytes":"${Buffer.from(one).toString("base64")}"}`,
       );
-      const parsed = parseJsonProduce(`{"records":[${records.join(",")}]}`);
+      const parsed = parseJsonProduce(`{"records":[${records.join(",")}]}`).records;
       expect(parsed.map((record) => record.value)).toEqual(values);
     }),
   );
@@ -172,7 +172,7 @@ test("parseJsonProduce() decodes any bytes, among values that it leaves as they 
 test("parseRecordsArray() gives the same records as a JSON body around the array", () => {
   const text =
     ' [ {"value":{ "a": 2.0 },"key":"k","headers":{"h":"1"},"timestamp":1,"partition":2}, {"bytes":"AAE="} ] ';
-  expect(parseRecordsArray(text)).toEqual(parseJsonProduce(`{"records":${text}}`));
+  expect(parseRecordsArray(text)).toEqual(parseJsonProduce(`{"records":${text}}`).records);
   expect(parseRecordsArray(text)).toHaveLength(2);
 });
 
@@ -187,7 +187,7 @@ test.each([
   '[{"value":1},{"bytes":"AA"}]',
 ])("parseRecordsArray() refuses %s as a JSON body with it is refused", (text) => {
   const refusal = refusalOf(() => parseRecordsArray(text));
-  expect(refusal).toEqual(refusalOf(() => parseJsonProduce(`{"records":${text}}`)));
+  expect(refusal).toEqual(refusalOf(() => parseJsonProduce(`{"records":${text}}`).records));
   expect(refusal.code).toBe("bad_request");
 });
 
@@ -224,17 +224,12 @@ test.each([
   [
     "an unknown member",
     '{"records":[{"value":1}],"acks":1}',
-    'the body: found member "acks", allowed records',
+    'the body: found member "acks", allowed records, producer, expect',
   ],
   [
-    "a producer, which is not built yet",
-    '{"producer":{},"records":[{"value":1}]}',
-    'found "producer", which this version of Tidemark has not built yet, allowed a request without it',
-  ],
-  [
-    "expect, which is not built yet",
-    '{"records":[{"value":1}],"expect":[]}',
-    'found "expect", which this version',
+    "a producer twice",
+    '{"producer":null,"records":[{"value":1}],"producer":{}}',
+    'Cannot produce the body: found member "producer" twice, allowed once',
   ],
   [
     "records twice",
@@ -242,7 +237,7 @@ test.each([
     'Cannot produce the body: found member "records" twice, allowed once',
   ],
 ])("parseJsonProduce() refuses %s", (_, text, message) => {
-  const refusal = refusalOf(() => parseJsonProduce(text));
+  const refusal = refusalOf(() => parseJsonProduce(text).records);
   expect(refusal.code).toBe("bad_request");
   expect(refusal.message).toContain(message);
 });
@@ -340,7 +335,7 @@ const REFUSED_RECORDS: readonly (readonly [name: string, envelope: string, messa
 ];
 
 test.each(REFUSED_RECORDS)("parseJsonProduce() refuses %s and says where", (_, envelope, message) => {
-  const refusal = refusalOf(() => parseJsonProduce(`{"records":[{"value":1},${envelope}]}`));
+  const refusal = refusalOf(() => parseJsonProduce(`{"records":[{"value":1},${envelope}]}`).records);
   expect(refusal.code).toBe("bad_request");
   expect(refusal.message).toStartWith("Cannot produce records[1]");
   expect(refusal.message).toContain(message);
@@ -359,7 +354,7 @@ test("parseJsonProduce() does not repeat a long name or number of the request", 
 
 test("parseNdjsonProduce() takes each line as a value, without what only a JSON body can say", () => {
   const text = '{"key":"no envelope","timestamp":1}\n[1]\n"x"\nnull\n';
-  const records = parseNdjsonProduce(text, null);
+  const records = parseNdjsonProduce(text, null).records;
   expect(records.map(({ value }) => value)).toEqual([
     '{"key":"no envelope","timestamp":1}',
     "[1]",
@@ -377,7 +372,7 @@ test("parseNdjsonProduce() keeps any line byte for byte and skips blank ones", (
   fc.assert(
     fc.property(lines, blank, (values, newline) => {
       const text = values.map(([value, gap]) => `${gap}${oneLine(value)}${gap}`).join(newline);
-      const parsed = parseNdjsonProduce(text, null);
+      const parsed = parseNdjsonProduce(text, null).records;
       expect(parsed.map(({ value }) => value)).toEqual(values.map(([value]) => oneLine(value)));
     }),
   );
@@ -393,11 +388,11 @@ test.each([
   ["CRLF", "1\r\n2\r\n"],
   ["blank lines and white space", "\n \t\n 1 \n\r\n\n\t2\t\n \n"],
 ])("parseNdjsonProduce() takes %s", (_, text) => {
-  expect(parseNdjsonProduce(text, null).map(({ value }) => value)).toEqual(["1", "2"]);
+  expect(parseNdjsonProduce(text, null).records.map(({ value }) => value)).toEqual(["1", "2"]);
 });
 
 test("parseNdjsonProduce() ends lines at newlines only, not at U+2028", () => {
-  expect(only(parseNdjsonProduce('"a\u2028b\u2029c"\n', null)).value).toBe('"a\u2028b\u2029c"');
+  expect(only(parseNdjsonProduce('"a\u2028b\u2029c"\n', null).records).value).toBe('"a\u2028b\u2029c"');
 });
 
 const KEYS: readonly (readonly [line: string, pointer: string, key: string | null])[] = [
@@ -450,7 +445,7 @@ const KEYS: readonly (readonly [line: string, pointer: string, key: string | nul
 ];
 
 test.each(KEYS)("parseNdjsonProduce() of %j finds at %j the key %j", (line, pointer, key) => {
-  expect(only(parseNdjsonProduce(line, pointer)).key).toBe(key);
+  expect(only(parseNdjsonProduce(line, pointer).records).key).toBe(key);
 });
 
 test("parseNdjsonProduce() takes the same member as JSON.parse, and its text", () => {
@@ -462,7 +457,9 @@ test("parseNdjsonProduce() takes the same member as JSON.parse, and its text", (
     fc.property(fc.array(member), (members) => {
       const line = `{${members.map(([name, text]) => `"${name}":${oneLine(text)}`).join(",")}}`;
       const expected: number | undefined = JSON.parse(line).a;
-      expect(only(parseNdjsonProduce(line, "/a")).key).toBe(expected === undefined ? null : String(expected));
+      expect(only(parseNdjsonProduce(line, "/a").records).key).toBe(
+        expected === undefined ? null : String(expected),
+      );
     }),
   );
 });
@@ -474,7 +471,7 @@ test.each([
   ["a body of blank lines", "\n \r\n\t\n", "Cannot produce the body: found no records"],
   ["a raw lone surrogate", '"\udc00"', "Cannot produce the body: found lone surrogate"],
 ])("parseNdjsonProduce() refuses %s", (_, text, message) => {
-  const refusal = refusalOf(() => parseNdjsonProduce(text, null));
+  const refusal = refusalOf(() => parseNdjsonProduce(text, null).records);
   expect(refusal.code).toBe("bad_request");
   expect(refusal.message).toContain(message);
 });
@@ -487,7 +484,7 @@ test.each([
   ["a byte order mark", "\ufeff1"],
   ["half a string", '"a'],
 ])("parseNdjsonProduce() refuses %s by its line, counting the blank ones", (_, line) => {
-  expect(refusalOf(() => parseNdjsonProduce(`1\n\n \r\n${line}\n2\n`, null))).toEqual({
+  expect(refusalOf(() => parseNdjsonProduce(`1\n\n \r\n${line}\n2\n`, null).records)).toEqual({
     code: "bad_request",
     message: "Cannot produce line 4: found text that is not JSON, allowed JSON",
     facts: { line: 4, found: "text that is not JSON", allowed: "JSON" },
@@ -508,7 +505,7 @@ test.each([
   ["a lone surrogate", String.raw`{"a":"\ud800"}`, "the key of line 2: found lone surrogate"],
   ["NUL", String.raw`{"a":"\u0000"}`, "the key of line 2: found NUL"],
 ])("parseNdjsonProduce() refuses %s as a key", (_, line, message) => {
-  const refusal = refusalOf(() => parseNdjsonProduce(`{"a":1}\n${line}\n`, "/a"));
+  const refusal = refusalOf(() => parseNdjsonProduce(`{"a":1}\n${line}\n`, "/a").records);
   expect(refusal.code).toBe("bad_request");
   expect(refusal.message).toContain(message);
   expect(refusal.facts).toMatchObject({ line: 2 });
@@ -517,7 +514,7 @@ test.each([
 test.each(["a", "a/b", "#/a", "/~", "/~2", "/a~", " /a"])(
   "parseNdjsonProduce() refuses the pointer %j",
   (pointer) => {
-    const { code, message } = refusalOf(() => parseNdjsonProduce('{"a":"x"}', pointer));
+    const { code, message } = refusalOf(() => parseNdjsonProduce('{"a":"x"}', pointer).records);
     expect(code).toBe("bad_request");
     expect(message).toStartWith(`Cannot read ?key=${JSON.stringify(pointer)}: `);
   },
@@ -535,10 +532,10 @@ test("parseJsonProduce() takes 128 arrays inside one another in a value, not 129
 });
 
 test("parseNdjsonProduce() takes 128 arrays inside one another in a line, not 129", () => {
-  expect(only(parseNdjsonProduce(nested(128), null)).value).toBe(nested(128));
+  expect(only(parseNdjsonProduce(nested(128), null).records).value).toBe(nested(128));
   const long = `{"a":${nested(127)},"b":"${"x".repeat(256)}"}`;
-  expect(only(parseNdjsonProduce(long, null)).value).toBe(long);
-  expect(refusalOf(() => parseNdjsonProduce(`1\n${nested(129)}`, ""))).toEqual({
+  expect(only(parseNdjsonProduce(long, null).records).value).toBe(long);
+  expect(refusalOf(() => parseNdjsonProduce(`1\n${nested(129)}`, "").records)).toEqual({
     code: "bad_request",
     message: "Cannot produce line 2: found 129 arrays and objects inside one another, allowed 128",
     facts: { line: 2, found: 129, allowed: 128 },
@@ -549,8 +546,8 @@ test("a million arrays inside one another are refused like 129", () => {
   const deep = nested(1_000_000);
   expect(problemOf(() => recordOf(`{"value":${deep}}`)).facts).toMatchObject({ found: 1_000_000 });
   expect(problemOf(() => recordOf(`{"key":${deep},"value":1}`)).facts).toMatchObject({ found: 1_000_000 });
-  expect(problemOf(() => parseNdjsonProduce(deep, "/0/0")).facts).toMatchObject({ found: 1_000_000 });
-  expect(problemOf(() => parseJsonProduce(deep)).code).toBe("bad_request");
+  expect(problemOf(() => parseNdjsonProduce(deep, "/0/0").records).facts).toMatchObject({ found: 1_000_000 });
+  expect(problemOf(() => parseJsonProduce(deep).records).code).toBe("bad_request");
 });
 
 test("parseJsonProduce() takes a key of 32 KiB of UTF-8, not one more", () => {
@@ -565,8 +562,8 @@ test("parseJsonProduce() takes a key of 32 KiB of UTF-8, not one more", () => {
 
 test("parseNdjsonProduce() takes a key of 32 KiB of UTF-8, not one more", () => {
   const key = "k".repeat(32 * 1024);
-  expect(only(parseNdjsonProduce(`"${key}"`, "")).key).toBe(key);
-  expect(refusalOf(() => parseNdjsonProduce(`\n"${key}k"`, ""))).toEqual({
+  expect(only(parseNdjsonProduce(`"${key}"`, "").records).key).toBe(key);
+  expect(refusalOf(() => parseNdjsonProduce(`\n"${key}k"`, "").records)).toEqual({
     code: "record_too_large",
     message: "Cannot produce the key of line 2: found 32769 bytes, allowed 32768",
     facts: { line: 2, found: 32_769, allowed: 32_768 },
@@ -624,8 +621,8 @@ test("parseJsonProduce() takes key, headers and decoded bytes of 1 MiB together,
 
 test("parseNdjsonProduce() takes a line of 1 MiB, white space around it aside, not one byte more", () => {
   const line = `"${"x".repeat(MIB - 2)}"`;
-  expect(only(parseNdjsonProduce(`  ${line}\r\n`, null)).bytes).toBe(MIB);
-  expect(refusalOf(() => parseNdjsonProduce(`1\n${line.replace("x", "xx")}`, null))).toEqual({
+  expect(only(parseNdjsonProduce(`  ${line}\r\n`, null).records).bytes).toBe(MIB);
+  expect(refusalOf(() => parseNdjsonProduce(`1\n${line.replace("x", "xx")}`, null).records)).toEqual({
     code: "record_too_large",
     message: "Cannot produce line 2: found 1048577 bytes, allowed 1048576",
     facts: { line: 2, found: MIB + 1, allowed: MIB },
@@ -634,8 +631,8 @@ test("parseNdjsonProduce() takes a line of 1 MiB, white space around it aside, n
 
 test("parseJsonProduce() takes 10,000 records, not 10,001", () => {
   const body = (count: number) => `{"records":[${Array(count).fill('{"value":1}').join(",")}]}`;
-  expect(parseJsonProduce(body(10_000))).toHaveLength(10_000);
-  expect(refusalOf(() => parseJsonProduce(body(10_001)))).toEqual({
+  expect(parseJsonProduce(body(10_000)).records).toHaveLength(10_000);
+  expect(refusalOf(() => parseJsonProduce(body(10_001)).records)).toEqual({
     code: "batch_too_large",
     message: "Cannot produce records[10000]: found 10001 records or more, allowed 10000",
     facts: { record: 10_000, found: 10_001, allowed: 10_000 },
@@ -643,8 +640,8 @@ test("parseJsonProduce() takes 10,000 records, not 10,001", () => {
 });
 
 test("parseNdjsonProduce() takes 10,000 lines that are not blank, not 10,001", () => {
-  expect(parseNdjsonProduce("1\n\n".repeat(10_000), null)).toHaveLength(10_000);
-  expect(refusalOf(() => parseNdjsonProduce("\n1".repeat(10_001), null))).toEqual({
+  expect(parseNdjsonProduce("1\n\n".repeat(10_000), null).records).toHaveLength(10_000);
+  expect(refusalOf(() => parseNdjsonProduce("\n1".repeat(10_001), null).records)).toEqual({
     code: "batch_too_large",
     message: "Cannot produce line 10002: found 10001 records or more, allowed 10000",
     facts: { line: 10_002, found: 10_001, allowed: 10_000 },
@@ -716,7 +713,7 @@ const mutatedBody = fc
 test("parseJsonProduce() of a damaged body gives records or a Problem, nothing else", () => {
   fc.assert(
     fc.property(mutatedBody, (text) => {
-      expectRecordsOrProblem(() => parseJsonProduce(text));
+      expectRecordsOrProblem(() => parseJsonProduce(text).records);
     }),
     { numRuns: 2000 },
   );
@@ -733,7 +730,7 @@ test("parseNdjsonProduce() of a damaged body gives records or a Problem, nothing
   );
   fc.assert(
     fc.property(mutatedBody, pointer, (text, keyPointer) => {
-      expectRecordsOrProblem(() => parseNdjsonProduce(text, keyPointer));
+      expectRecordsOrProblem(() => parseNdjsonProduce(text, keyPointer).records);
     }),
     { numRuns: 2000 },
   );

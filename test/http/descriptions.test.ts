@@ -327,6 +327,26 @@ describe("a real server", () => {
     await call("POST", "/v1/topics/orders/records", { records: [{ value: 1, partition: 9 }] });
     await call("POST", "/v1/topics/orders/records", { records: [{ key: "k".repeat(32_769), value: 1 }] });
     await call("POST", "/v1/topics/orders/records", "x".repeat(4_000_001));
+    await call("POST", "/v1/producers/p1");
+    await call("POST", "/v1/producers/..%2f");
+    const producer = { id: "p1", epoch: 1, sequence: 0 };
+    await call("POST", "/v1/topics/orders/records", { records, producer });
+    await call("POST", "/v1/topics/orders/records", { records, producer });
+    await call("POST", "/v1/topics/orders/records", { records, producer: { ...producer, sequence: 7 } });
+    await call("POST", "/v1/topics/orders/records", { records, producer: { ...producer, epoch: 0 } });
+    const appends = [{ topic: "orders", records }];
+    await call("POST", "/v1/transactions", { appends, producer: { ...producer, sequence: 1 } });
+    await call("POST", "/v1/transactions", { appends, producer: { ...producer, sequence: 1 } });
+    await call("POST", "/v1/transactions", {
+      appends,
+      expect: [{ topic: "orders", partition: 0, logEndOffset: 0 }],
+    });
+    await call("POST", "/v1/transactions", {
+      appends: [{ topic: "nowhere", records: [{ value: 1, partition: 9 }] }],
+    });
+    const commit = { topic: "orders", partition: 0, generation: 1, offset: 1 };
+    await call("POST", "/v1/transactions", { appends, commits: { group: "nobody", offsets: [commit] } });
+    await call("POST", "/v1/transactions", {});
     await call("GET", "/v1/topics/orders/partitions/0/records?from=earliest&limit=10&maxBytes=1000&waitMs=0");
     await call("GET", "/v1/topics/orders/partitions/0/records?from=@5");
     await call("GET", "/v1/topics/orders/partitions/0/records?from=99");
@@ -461,6 +481,8 @@ describe("a real server", () => {
       ],
     });
     await take("acked");
+    send({ type: "transact", id: 8, appends: [{ topic: "frames", records: [{ value: 1 }] }] });
+    await take("transacted");
     send({ type: "pause", id: 5, subscription: "s", partitions: [{ topic, partition }] });
     await take("ok");
     send({ type: "seek", id: 6, subscription: "nobody", topic, partition, to: "current" });
@@ -476,6 +498,7 @@ describe("a real server", () => {
       "produced",
       "records",
       "subscribed",
+      "transacted",
       "unsubscribed",
     ]);
   });

@@ -38,6 +38,9 @@ const ACK = { type: "ack", offsets: [ENTRY] };
 const SEEK = { type: "seek", topic: "orders", partition: 0, to: "earliest" };
 const PRODUCE = { type: "produce", topic: "orders", records: [{ value: 1 }] };
 
+const SEQUENCE = { id: "p", epoch: 0, sequence: 0 };
+const TRANSACT = { type: "transact", appends: [{ topic: "orders", records: [{ value: 1 }] }] };
+
 const VALID: readonly Readonly<Record<string, unknown>>[] = [
   SUBSCRIBE,
   { ...SUBSCRIBE, id: 0 },
@@ -84,6 +87,14 @@ const VALID: readonly Readonly<Record<string, unknown>>[] = [
   { ...PRODUCE, records: [{ key: "k".repeat(32_768), value: "x", timestamp: 0, partition: 0 }] },
   { ...PRODUCE, records: [{ value: 1, headers: Object.fromEntries(names(64).map((name) => [name, ""])) }] },
   { ...PRODUCE, records: names(10_000).map((value) => ({ value })) },
+  { ...PRODUCE, producer: SEQUENCE, expect: [{ partition: 0, logEndOffset: 0 }] },
+  { ...PRODUCE, expect: names(1_024).map((_, partition) => ({ partition, logEndOffset: MAX })) },
+  TRANSACT,
+  { ...TRANSACT, producer: { id: "p".repeat(249), epoch: MAX, sequence: MAX } },
+  { ...TRANSACT, commits: { group: "g", offsets: [{ ...ENTRY, metadata: "m" }] } },
+  { ...TRANSACT, appends: [], commits: { group: "g", offsets: [ENTRY] } },
+  { ...TRANSACT, expect: [{ topic: "a", partition: 0, logEndOffset: 0 }] },
+  { ...TRANSACT, appends: [...TRANSACT.appends, ...TRANSACT.appends] },
   { type: "unsubscribe" },
   { type: "unsubscribe", id: "u", subscription: "s" },
   { type: "pong" },
@@ -163,6 +174,23 @@ const INVALID: readonly Readonly<Record<string, unknown>>[] = [
   { ...PRODUCE, records: [{ value: 1, headers: Object.fromEntries(names(65).map((name) => [name, ""])) }] },
   { ...PRODUCE, records: [{ value: 1, timestamp: -1 }] },
   { ...PRODUCE, records: [{ value: 1, partition: 0.5 }] },
+  { ...PRODUCE, producer: { ...SEQUENCE, sequence: -1 } },
+  { ...PRODUCE, producer: { ...SEQUENCE, id: "" } },
+  { ...PRODUCE, producer: { id: "p", epoch: 0 } },
+  { ...PRODUCE, producer: { ...SEQUENCE, other: 1 } },
+  { ...PRODUCE, expect: [] },
+  { ...PRODUCE, expect: [{ partition: 0 }] },
+  { ...PRODUCE, expect: names(1_025).map((_, partition) => ({ partition, logEndOffset: 0 })) },
+  { ...TRANSACT, appends: undefined },
+  { ...TRANSACT, appends: [{ topic: "orders" }] },
+  { ...TRANSACT, appends: [{ topic: "orders", records: [] }] },
+  { ...TRANSACT, appends: [{ topic: "orders", records: [{}] }] },
+  { ...TRANSACT, appends: [{ topic: "..", records: [{ value: 1 }] }] },
+  { ...TRANSACT, commits: { group: "g", offsets: [] } },
+  { ...TRANSACT, commits: { group: "g", offsets: [{ ...ENTRY, generation: undefined }] } },
+  { ...TRANSACT, commits: { offsets: [ENTRY] } },
+  { ...TRANSACT, expect: [{ partition: 0, logEndOffset: 0 }] },
+  { ...TRANSACT, other: 1 },
   { type: "unsubscribe", subscription: 1 },
   { type: "pong", at: 1 },
 ];

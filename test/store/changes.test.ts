@@ -166,7 +166,7 @@ describe("the version of the catalog", () => {
   test("is the same where nothing has come of a change, and whatever happens in a topic", async () => {
     await topics.put("orders", 2);
     const topic = await topics.require("orders");
-    const records = parseJsonProduce('{"records":[{"value":1}]}');
+    const records = parseJsonProduce('{"records":[{"value":1}]}').records;
     expect(await seenOf(() => topics.put("orders", 2))).toEqual(NOTHING);
     expect(await seenOf(() => topics.put("orders", 1).catch(() => {}))).toEqual(NOTHING);
     expect(await seenOf(() => topics.delete("nowhere").catch(() => {}))).toEqual(NOTHING);

@@ -26,7 +26,7 @@ const join = (options: JoinOptions = {}) =>
   groups.join({ policies: { missing: "none", outOfRange: "none" }, ...options });
 
 async function produce(values: readonly unknown[], partition = 0, topic = "orders"): Promise<void> {
-  const list = parseJsonProduce(JSON.stringify({ records: values.map((value) => ({ value })) }));
+  const list = parseJsonProduce(JSON.stringify({ records: values.map((value) => ({ value })) })).records;
   await queue.submit(appendRecords(await topics.require(topic), [{ partition, records: list }]));
 }
 

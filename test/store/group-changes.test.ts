@@ -36,7 +36,7 @@ const join = (options: JoinOptions = {}) => groups.join(options);
 async function produce(count: number, topic = "orders", partition = 0): Promise<void> {
   const list = parseJsonProduce(
     JSON.stringify({ records: Array.from({ length: count }, (_, value) => ({ value })) }),
-  );
+  ).records;
   await queue.submit(appendRecords(await topics.require(topic), [{ partition, records: list }]));
 }
 

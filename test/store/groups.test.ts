@@ -44,7 +44,7 @@ const planJoin = (options?: JoinOptions) => groups.planJoin(options);
 async function produce(count: number, topic = "orders", partition = 0): Promise<void> {
   const list = parseJsonProduce(
     JSON.stringify({ records: Array.from({ length: count }, (_, value) => ({ value })) }),
-  );
+  ).records;
   await queue.submit(appendRecords(await topics.require(topic), [{ partition, records: list }]));
 }
 
@@ -770,7 +770,7 @@ describe("writeGroups() that was planned from an old picture", () => {
     const watched = new WatchedDb(db);
     const shared = openQueue(watched);
     const topic = await topics.require("orders");
-    const records = parseJsonProduce('{"records":[{"value":1}]}');
+    const records = parseJsonProduce('{"records":[{"value":1}]}').records;
     const [won, lost, third, appended] = await Promise.all([
       ...[first, second, other].map(({ operation }) => shared.submit(operation)),
       shared.submit(appendRecords(topic, [{ partition: 0, records }])),

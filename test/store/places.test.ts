@@ -17,7 +17,7 @@ beforeEach(async () => {
   await topics.put("orders", 2);
   // Partition 0: a record a second, the last one now. Partition 1 is empty.
   const records = [4_000, 3_000, 2_000, 1_000, 0].map((agoMs) => ({ value: 1, timestamp: START_MS - agoMs }));
-  const list = parseJsonProduce(JSON.stringify({ records }));
+  const list = parseJsonProduce(JSON.stringify({ records })).records;
   await queue.submit(appendRecords(await topics.require("orders"), [{ partition: 0, records: list }]));
 });
 

@@ -32,7 +32,7 @@ async function setUp(recordCounts: readonly number[], valueBytes = 1) {
   return { db, time, log, queue, topics, append, purges: new Purges({ ...deps, queue }) };
 }
 
-const ONE_RECORD = parseJsonProduce('{"records":[{"value":1}]}');
+const ONE_RECORD = parseJsonProduce('{"records":[{"value":1}]}').records;
 
 async function fill(partitionId: number, count: number, valueBytes: number): Promise<void> {
   await database.run(

@@ -13,7 +13,7 @@ import {
 } from "../../src/store/records.ts";
 import type { Topic } from "../../src/store/topic-tables.ts";
 import { Topics } from "../../src/store/topics.ts";
-import { openQueue, openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";
+import { openQueue, openTestDatabase, START_MS, stockRows, traceOf, WatchedDb } from "../support/database.ts";
 import { FakeTime } from "../support/fake-time.ts";
 import { jsonText } from "../support/json-text-arbitrary.ts";
 
@@ -24,7 +24,7 @@ beforeEach(() => database.empty());
 
 /** Records of a request as a client would write it: the text counts, so it is given as text. */
 function records(...texts: readonly string[]): readonly NewRecord[] {
-  return parseJsonProduce(`{"records":[${texts.join(",")}]}`);
+  return parseJsonProduce(`{"records":[${texts.join(",")}]}`).records;
 }
 
 const values = (...all: readonly string[]) => records(...all.map((value) => `{"value":${value}}`));
@@ -61,9 +61,9 @@ describe("appendRecords()", () => {
       ends.push(appended);
     }
     expect(ends).toEqual([
-      [{ partition: 0, partitionId: 1, offset: 0, logEndOffset: 3 }],
-      [{ partition: 0, partitionId: 1, offset: 3, logEndOffset: 4 }],
-      [{ partition: 0, partitionId: 1, offset: 4, logEndOffset: 6 }],
+      [{ topic: "orders", partition: 0, partitionId: 1, offset: 0, logEndOffset: 3 }],
+      [{ topic: "orders", partition: 0, partitionId: 1, offset: 3, logEndOffset: 4 }],
+      [{ topic: "orders", partition: 0, partitionId: 1, offset: 4, logEndOffset: 6 }],
     ]);
     expect(await offsetsOf(1)).toEqual([0, 1, 2, 3, 4, 5]);
   });
@@ -77,8 +77,8 @@ describe("appendRecords()", () => {
       { partition: 0, records: values("2", "3") },
     );
     expect(appended).toEqual([
-      { partition: 2, partitionId: 3, offset: 2, logEndOffset: 3 },
-      { partition: 0, partitionId: 1, offset: 0, logEndOffset: 2 },
+      { topic: "orders", partition: 2, partitionId: 3, offset: 2, logEndOffset: 3 },
+      { topic: "orders", partition: 0, partitionId: 1, offset: 0, logEndOffset: 2 },
     ]);
     expect(await offsetsOf(2)).toEqual([]);
   });
@@ -290,12 +290,12 @@ describe("appendRecords() of more than a remote database takes at once", () => {
       appendTo(topic, small),
     ]);
     expect(outcomes).toEqual([
-      [{ partition: 0, partitionId: 1, offset: 0, logEndOffset: 2 }],
+      [{ topic: "orders", partition: 0, partitionId: 1, offset: 0, logEndOffset: 2 }],
       [
-        { partition: 1, partitionId: 2, offset: 0, logEndOffset: 2 },
-        { partition: 0, partitionId: 1, offset: 2, logEndOffset: 402 },
+        { topic: "orders", partition: 1, partitionId: 2, offset: 0, logEndOffset: 2 },
+        { topic: "orders", partition: 0, partitionId: 1, offset: 2, logEndOffset: 402 },
       ],
-      [{ partition: 0, partitionId: 1, offset: 402, logEndOffset: 404 }],
+      [{ topic: "orders", partition: 0, partitionId: 1, offset: 402, logEndOffset: 404 }],
     ]);
     const all = [...small, ...large, ...small];
     const stored = await database.rows(
@@ -323,9 +323,9 @@ describe("appendRecords() of more than a remote database takes at once", () => {
     ];
     expect(rowsOf(appendRecords(topic, appends)).length).toBeGreaterThanOrEqual(3);
     expect(await append(topic, ...appends)).toEqual([
-      { partition: 2, partitionId: 3, offset: 1, logEndOffset: 31 },
-      { partition: 0, partitionId: 1, offset: 0, logEndOffset: 1 },
-      { partition: 1, partitionId: 2, offset: 0, logEndOffset: 31 },
+      { topic: "orders", partition: 2, partitionId: 3, offset: 1, logEndOffset: 31 },
+      { topic: "orders", partition: 0, partitionId: 1, offset: 0, logEndOffset: 1 },
+      { topic: "orders", partition: 1, partitionId: 2, offset: 0, logEndOffset: 31 },
     ]);
     for (const [partitionId, count] of [
       [1, 1],
@@ -410,9 +410,9 @@ describe("appendRecords() whose answer is lost", () => {
       { partition: 2, records: values("1", "2", "3") },
       { partition: 0, records: values("4") },
     ]);
-    expect(operation.appends).toEqual([
-      { partitionId: 3, count: 3 },
-      { partitionId: 1, count: 1 },
+    expect(operation.appends).toMatchObject([
+      { partitionId: 3, schemaVersion: 0, count: 3 },
+      { partitionId: 1, schemaVersion: 0, count: 1 },
     ]);
     expect(
       settled(operation, [
@@ -421,8 +421,8 @@ describe("appendRecords() whose answer is lost", () => {
         [3, 20],
       ]),
     ).toEqual([
-      { partition: 2, partitionId: 3, offset: 17, logEndOffset: 20 },
-      { partition: 0, partitionId: 1, offset: 9, logEndOffset: 10 },
+      { topic: "orders", partition: 2, partitionId: 3, offset: 17, logEndOffset: 20 },
+      { topic: "orders", partition: 0, partitionId: 1, offset: 9, logEndOffset: 10 },
     ]);
     expect(await queue.submit(operation)).toEqual(
       settled(operation, [
@@ -477,7 +477,7 @@ describe("appendRecords() whose answer is lost", () => {
         "unanswered",
         "scripted",
         undefined,
-        await readLogEnds(lossy, options?.appendedTo ?? []),
+        traceOf(await readLogEnds(lossy, options?.appendedTo ?? [])),
       );
     };
     expect(await run(lossy)).toEqual(answered);

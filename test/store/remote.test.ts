@@ -58,7 +58,7 @@ function storeOf(db: Db, scheduler: Scheduler = realTime): Sides {
 }
 
 const recordsOf = (...values: readonly string[]): readonly NewRecord[] =>
-  parseJsonProduce(`{"records":[${values.map((value) => `{"value":${value}}`).join(",")}]}`);
+  parseJsonProduce(`{"records":[${values.map((value) => `{"value":${value}}`).join(",")}]}`).records;
 
 /** To partition 0, or each to its own. */
 const append = ({ queue }: Sides, topic: Topic, ...lists: readonly (readonly NewRecord[])[]) =>
@@ -198,7 +198,7 @@ describe.skipIf(!HAS_SQLD)("a remote database", () => {
     const text = `{"records":[${Array(40).fill(`{"value":${value}}`).join(",")}]}`;
     expect(text.length).toBeLessThan(BATCH_BYTES_MAX);
     expect(text.length).toBeGreaterThan(BATCH_BYTES_MAX - value.length);
-    await append(direct, topic, parseJsonProduce(text));
+    await append(direct, topic, parseJsonProduce(text).records);
     expect(await valuesIn(direct.db, topic)).toEqual(Array(40).fill(value));
 
     const [partitionId = 0] = topic.partitionIds;
@@ -213,7 +213,7 @@ describe.skipIf(!HAS_SQLD)("a remote database", () => {
     ["bytes", `{"bytes":"${new Uint8Array(RECORD_BYTES_MAX).fill(255).toBase64()}"}`],
   ])("takes a record of 1 MiB of %s", async (_, text) => {
     const topic = await newTopic();
-    await append(direct, topic, parseJsonProduce(`{"records":[${text}]}`));
+    await append(direct, topic, parseJsonProduce(`{"records":[${text}]}`).records);
     const [partitionId = 0] = topic.partitionIds;
     const room = { recordsMax: 1, bytesMax: 1, loneRecordBytesMax: 2 * RECORD_BYTES_MAX };
     const chunk = await readChunk(direct.db, { partitionId, from: 0, ...room });

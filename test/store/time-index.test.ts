@@ -21,7 +21,8 @@ async function createTopic(partitionCount = 1): Promise<Topic> {
 }
 
 const recordsAt = (timestamps: readonly number[]) =>
-  parseJsonProduce(JSON.stringify({ records: timestamps.map((timestamp) => ({ value: 0, timestamp })) }));
+  parseJsonProduce(JSON.stringify({ records: timestamps.map((timestamp) => ({ value: 0, timestamp })) }))
+    .records;
 
 /** One append; to partition 0 unless told otherwise. */
 const appendAt = (
@@ -120,7 +121,7 @@ describe("appendRecords() and the time index:", () => {
     const topic = await createTopic();
     const records = parseJsonProduce(
       JSON.stringify({ records: times(1_000, () => 0).map(() => ({ value: 1 })) }),
-    );
+    ).records;
     await queue.submit(appendRecords(topic, [{ partition: 0, records }]));
     expect(await indexRows()).toEqual([{ partition_id: 1, offset: 1_000, max_timestamp: START_MS }]);
   });

@@ -17,7 +17,7 @@ beforeEach(() => database.empty());
 async function append(name: string, partition: number, count: number) {
   const topic = await topics().require(name);
   const text = JSON.stringify({ records: Array.from({ length: count }, () => ({ value: 1 })) });
-  return queue.submit(appendRecords(topic, [{ partition, records: parseJsonProduce(text) }]));
+  return queue.submit(appendRecords(topic, [{ partition, records: parseJsonProduce(text).records }]));
 }
 
 /** A live member that owns every partition of these topics, with a reset that has given each an offset. */
@@ -146,7 +146,7 @@ describe("deleteTopic()", () => {
   test("lets no append in behind it, and spoils no neighbour in the flush", async () => {
     await setUp();
     const known = await topics().require("orders");
-    const records = parseJsonProduce('{"records":[{"value":1}]}');
+    const records = parseJsonProduce('{"records":[{"value":1}]}').records;
     const [before, deleted, after, payment] = await Promise.all([
       queue.submit(appendRecords(known, [{ partition: 1, records }])),
       queue.submit(deleteTopic("orders")),

@@ -84,12 +84,12 @@ describe("Topics.put()", () => {
         { partition: 1, ...empty },
         { partition: 2, ...empty },
       ],
+      schema: null,
       createdAt: START_MS,
       isNew: true,
     });
-    expect(dump().topics).toEqual([
-      { topic_id: 1, topic: "orders", partition_count: 3, created_at: START_MS },
-    ]);
+    const row = { topic_id: 1, topic: "orders", partition_count: 3, created_at: START_MS };
+    expect(dump().topics).toEqual([{ ...row, schema: null, schema_version: 0 }]);
     expect(dump().partitions).toHaveLength(3);
   });
 
@@ -239,7 +239,10 @@ describe("Topics.put() of a topic that groups have", () => {
   /** With so many partitions, as far as topics know. */
   async function fill(name: string, partitionCount: number): Promise<string> {
     const args = { topic: nameOf(name), partition_count: partitionCount };
-    await database.run("INSERT INTO topics VALUES (NULL, :topic, :partition_count, 0)", args);
+    await database.run(
+      "INSERT INTO topics (topic, partition_count, created_at) VALUES (:topic, :partition_count, 0)",
+      args,
+    );
     return nameOf(name);
   }
 
@@ -389,7 +392,13 @@ describe("Topics.find()", () => {
     const numbers = await database.rows(
       "SELECT partition_id AS id FROM partitions WHERE topic_id = 1 ORDER BY partition",
     );
-    const expected = { topic: "orders", topicId: 1, partitionIds: numbers.map(({ id }) => Number(id)) };
+    const expected = {
+      topic: "orders",
+      topicId: 1,
+      partitionIds: numbers.map(({ id }) => Number(id)),
+      schema: null,
+      schemaVersion: 0,
+    };
     expect(await topics.find("orders")).toEqual(expected);
     expect(await openTopics().topics.find("orders")).toEqual(expected);
   });
@@ -400,7 +409,13 @@ describe("Topics.find()", () => {
     const later = openTopics();
     for (let i = 0; i < 5; i += 1) {
       await time.advance(60_000);
-      expect(await topics.find("orders")).toEqual({ topic: "orders", topicId: 1, partitionIds: [1, 2] });
+      expect(await topics.find("orders")).toEqual({
+        topic: "orders",
+        topicId: 1,
+        partitionIds: [1, 2],
+        schema: null,
+        schemaVersion: 0,
+      });
       expect(await later.topics.find("orders")).toMatchObject({ partitionIds: [1, 2] });
     }
     expect([db.reads.length, later.db.reads.length]).toEqual([0, 1]);
@@ -977,7 +992,13 @@ describe("Topics.require()", () => {
 
   test("creates a topic with one partition where first use does", async () => {
     const { topics } = openTopics({ createsOnFirstUse: true });
-    expect(await topics.require("orders")).toEqual({ topic: "orders", topicId: 1, partitionIds: [1] });
+    expect(await topics.require("orders")).toEqual({
+      topic: "orders",
+      topicId: 1,
+      partitionIds: [1],
+      schema: null,
+      schemaVersion: 0,
+    });
     expect(dump().topics).toMatchObject([{ topic: "orders", partition_count: 1 }]);
   });
 

@@ -20,7 +20,9 @@ async function createTopic(partitionCount = 1): Promise<Topic> {
 }
 
 const append = (topic: Topic, records: readonly unknown[], partition = 0) =>
-  queue.submit(appendRecords(topic, [{ partition, records: parseJsonProduce(JSON.stringify({ records })) }]));
+  queue.submit(
+    appendRecords(topic, [{ partition, records: parseJsonProduce(JSON.stringify({ records })).records }]),
+  );
 
 const values = (count: number) => Array.from({ length: count }, (_, value) => ({ value }));
 

@@ -12,6 +12,7 @@ import {
   type WriteOptions,
 } from "../../src/store/db.ts";
 import { type Append, type Operation, WriteQueue } from "../../src/store/write-queue.ts";
+import { traceOf } from "../support/database.ts";
 import { FakeTime, fakeChance, turnOfTheLoop } from "../support/fake-time.ts";
 
 const MIB = 1024 * 1024;
@@ -56,17 +57,21 @@ interface OperationOptions {
   readonly bytes?: number;
   readonly statements?: number;
   readonly settle?: () => void;
+  readonly op?: number;
+  readonly isAlone?: boolean;
   readonly appends?: readonly Append[];
   readonly afterLostAnswer?: Operation<readonly unknown[]>["afterLostAnswer"] | undefined;
 }
 
 /** An operation that settles to what its statements said. */
 function operation(name: string, options: OperationOptions = {}): Operation<readonly unknown[]> {
-  const { bytes = 1, statements = 1, settle, appends, afterLostAnswer } = options;
+  const { bytes = 1, statements = 1, settle, op, isAlone = false, appends, afterLostAnswer } = options;
   const texts = Array.from({ length: statements }, (_, i) => (statements === 1 ? name : `${name}.${i}`));
   return {
     statements: texts.map((sql) => ({ sql })),
     bytes,
+    isAlone,
+    ...(op !== undefined && { op }),
     ...(appends && { appends }),
     ...(afterLostAnswer && { afterLostAnswer }),
     settle: (results) => {
@@ -377,13 +382,13 @@ describe("WriteQueue, when a flush fails", () => {
 
 describe("WriteQueue, when a flush was written and its answer is lost", () => {
   const repeat = { afterLostAnswer: "repeat" } as const;
-  /** Settles to the log end after its append in each partition that is there. */
+  /** Settles to the log end after its append in each partition that it has appended to. */
   const append = (...appends: readonly [partitionId: number, count: number][]): OperationOptions => ({
-    appends: appends.map(([partitionId, count]) => ({ partitionId, count })),
+    appends: appends.map(([partitionId, count]) => ({ partitionId, schemaVersion: 0, count })),
     afterLostAnswer: (logEnds) => [[...logEnds].map(([partitionId, end]) => `${partitionId}@${end}`)],
   });
   const unanswered = (logEnds: readonly (readonly [partitionId: number, logEnd: number])[] = []) =>
-    new DbError("unanswered", "scripted: unanswered", undefined, new Map(logEnds));
+    new DbError("unanswered", "scripted: unanswered", undefined, traceOf(new Map(logEnds)));
 
   /** The first writes are committed and fail like this, the later ones do not. */
   function loseFirst(db: ScriptedDb, ...errors: readonly DbError[]): void {
@@ -440,18 +445,45 @@ describe("WriteQueue, when a flush was written and its answer is lost", () => {
     submit("e", append([1, 7]));
     await time.settle();
     expect(db.asked).toHaveLength(2);
-    expect(settled).toEqual(["a: 1@88,2@39", "b: 1@93,2@49", "d: 1@93,2@50", "e: 1@100,2@50", "c: c"]);
+    expect(settled).toEqual(["a: 1@88", "b: 1@93,2@49", "d: 2@50", "e: 1@100", "c: c"]);
   });
 
   test("walks back over appends that are outcome_unknown or repeated themselves", async () => {
     const { db, time, settled, submit } = setUp();
     loseFirst(db, unanswered([[1, 100]]));
-    const counted = { appends: [{ partitionId: 1, count: 10 }] };
+    const counted = { appends: [{ partitionId: 1, schemaVersion: 0, count: 10 }] };
     submit("a", append([1, 1]));
     submit("b", counted);
     submit("c", append([1, 1]));
     await time.settle();
     expect(settled).toEqual(["a: 1@89", "b: outcome_unknown", "c: 1@100"]);
+  });
+
+  test("repeats what its condition has refused, and counts nothing of it", async () => {
+    const { db, time, settled, submit } = setUp();
+    const trace = traceOf(new Map([[1, 100]]));
+    loseFirst(db, new DbError("unanswered", "scripted", undefined, { ...trace, refusedOps: new Set([7]) }));
+    submit("a", append([1, 1]));
+    submit("b", { ...append([1, 10]), op: 7 });
+    submit("c", { ...append([1, 2]), op: 8 });
+    await time.settle();
+    expect(db.asked.slice(1)).toEqual([["b"]]);
+    expect(settled).toEqual(["a: 1@98", "c: 1@100", "b: b"]);
+  });
+
+  test("counts nothing of what was checked against another schema", async () => {
+    const { db, time, settled, submit } = setUp();
+    const partitions = new Map([[1, { logEndOffset: 100, schemaVersion: 2 }]]);
+    loseFirst(db, new DbError("unanswered", "scripted", undefined, { partitions, refusedOps: new Set() }));
+    const checkedAgainst = (schemaVersion: number) => ({
+      ...append([1, 5]),
+      appends: [{ partitionId: 1, schemaVersion, count: 5 }],
+    });
+    submit("a", checkedAgainst(2));
+    submit("b", checkedAgainst(1));
+    submit("c", checkedAgainst(2));
+    await time.settle();
+    expect(settled).toEqual(["a: 1@95", "b: ", "c: 1@100"]);
   });
 
   test("knows nothing of a partition that is gone", async () => {
@@ -460,7 +492,7 @@ describe("WriteQueue, when a flush was written and its answer is lost", () => {
     submit("a", append([1, 3], [2, 4]));
     submit("b", append([1, 3]));
     await time.settle();
-    expect(settled).toEqual(["a: 2@4", "b: 2@4"]);
+    expect(settled).toEqual(["a: 2@4", "b: "]);
   });
 
   test("lets an operation whose settling fails fail alone", async () => {
@@ -578,11 +610,35 @@ describe("WriteQueue, when a flush was written and its answer is lost", () => {
   });
 });
 
+describe("WriteQueue, with an operation that wants a flush of its own", () => {
+  test("writes it after what came before and before what comes later", async () => {
+    const { db, time, submit } = setUp();
+    submit("a");
+    submit("b");
+    submit("c", { isAlone: true });
+    submit("d", { isAlone: true });
+    submit("e");
+    submit("f");
+    await time.settle();
+    expect(db.asked).toEqual([["a", "b"], ["c"], ["d"], ["e", "f"]]);
+  });
+});
+
 describe("WriteQueue's options for the database", () => {
+  test("say whether a flush leaves conditions to be judged by", async () => {
+    const { db, time, submit } = setUp();
+    submit("a");
+    await time.settle();
+    submit("b");
+    submit("c", { op: 3 });
+    await time.settle();
+    expect(db.options.map((options) => options?.leavesGuard)).toEqual([false, true]);
+  });
+
   test("say which partitions a flush appends to, each once", async () => {
     const { db, time, submit } = setUp();
     const appends = (...ids: readonly number[]) => ({
-      appends: ids.map((id) => ({ partitionId: id, count: 1 })),
+      appends: ids.map((id) => ({ partitionId: id, schemaVersion: 0, count: 1 })),
     });
     submit("a", appends(3, 1));
     submit("b");

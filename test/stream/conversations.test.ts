@@ -1092,7 +1092,7 @@ describe("a bad frame", () => {
 describe("a frame that is understood and not taken leaves the socket alive:", () => {
   const FRAMES: readonly [name: string, frame: Record<string, unknown>, why: string][] = [
     ["auth, not built yet", { type: "auth", token: "t" }, "not built yet"],
-    ["transact, not built yet", { type: "transact", appends: [] }, "not built yet"],
+    ["a transaction of nothing", { type: "transact", appends: [] }, "neither appends nor commits"],
     ["neither a group nor a place", { type: "subscribe", topics: ["a"] }, 'give "group"'],
     ["a place for a group", { type: "subscribe", topics: ["a"], group: "g", from: "latest" }, "for readers"],
     [

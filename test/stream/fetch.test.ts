@@ -37,7 +37,7 @@ async function setUp() {
 
 async function append(topic: Topic, timestamps: readonly number[]) {
   const text = JSON.stringify({ records: timestamps.map((timestamp) => ({ value: 1, timestamp })) });
-  return queue.submit(appendRecords(topic, [{ partition: 0, records: parseJsonProduce(text) }]));
+  return queue.submit(appendRecords(topic, [{ partition: 0, records: parseJsonProduce(text).records }]));
 }
 
 async function moveLogStart(offset: number): Promise<void> {
@@ -131,7 +131,7 @@ describe("a long-poll", () => {
     const seen = watch(fetch({ from: "latest", waitMs: 30_000 }));
     await time.settle();
     const other = openQueue(await database.openSecond());
-    const records = parseJsonProduce('{"records":[{"value":"other"}]}');
+    const records = parseJsonProduce('{"records":[{"value":"other"}]}').records;
     await other.submit(appendRecords(topic, [{ partition: 0, records }]));
     await time.advance(100);
     expect(seen.value).toMatchObject({ count: 1, next: 11 });

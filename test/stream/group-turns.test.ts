@@ -353,7 +353,7 @@ describe("a join", () => {
   test("starts by a policy where the time is, on the database's clock, and records why", async () => {
     const { join, topics, queue } = await setUp();
     const records = [3_000, 2_000, 1_000].map((agoMs) => ({ value: 1, timestamp: START_MS - agoMs }));
-    const list = parseJsonProduce(JSON.stringify({ records }));
+    const list = parseJsonProduce(JSON.stringify({ records })).records;
     await queue.submit(appendRecords(await topics.require("orders"), [{ partition: 0, records: list }]));
     const { owned } = await join({ policies: { missing: { ago: 2_500 }, outOfRange: "none" } });
     expect(owned.gained).toMatchObject([{ committedOffset: 1, reset: { ago: 2_500 } }]);

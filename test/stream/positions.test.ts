@@ -26,7 +26,7 @@ beforeEach(async () => {
     value: n,
     timestamp: START_MS - (99 - n) * 1_000,
   }));
-  const list = parseJsonProduce(JSON.stringify({ records }));
+  const list = parseJsonProduce(JSON.stringify({ records })).records;
   await queue.submit(appendRecords(await topics.require("orders"), [{ partition: 0, records: list }]));
   await db.write([
     { sql: "DELETE FROM records WHERE offset < 40" },

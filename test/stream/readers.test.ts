@@ -31,7 +31,7 @@ async function produce(count: number, partition = 0): Promise<void> {
     value: n,
     timestamp: START_MS - 1_000 * (count - n),
   }));
-  const list = parseJsonProduce(JSON.stringify({ records }));
+  const list = parseJsonProduce(JSON.stringify({ records })).records;
   const topic = await depsOf().topics.require("orders");
   await queue.submit(appendRecords(topic, [{ partition, records: list }]));
 }

@@ -31,7 +31,7 @@ async function setUp({ readsAtOnceMax = 1 } = {}) {
   const produce = async (count: number) => {
     const records = parseJsonProduce(
       JSON.stringify({ records: Array.from({ length: count }, () => ({ value: 1 })) }),
-    );
+    ).records;
     await queue.submit(appendRecords(await topics.require("orders"), [{ partition: 0, records }]));
   };
   await produce(10);

@@ -22,7 +22,7 @@ async function setUp(recordCount: number) {
   const topic = await topics.require("orders");
   const append = (count: number) => {
     const text = JSON.stringify({ records: Array.from({ length: count }, () => ({ value: 1 })) });
-    return queue.submit(appendRecords(topic, [{ partition: 0, records: parseJsonProduce(text) }]));
+    return queue.submit(appendRecords(topic, [{ partition: 0, records: parseJsonProduce(text).records }]));
   };
   for (let left = recordCount; left > 0; left -= STEP_RECORDS_MAX)
     await append(Math.min(left, STEP_RECORDS_MAX));

@@ -38,7 +38,7 @@ const openElsewhere = () =>
 
 async function appendElsewhere(topic: "a" | "b" | "c", count = 1): Promise<void> {
   const values = Array.from({ length: count }, () => ({ value: 1 }));
-  const records = parseJsonProduce(JSON.stringify({ records: values }));
+  const records = parseJsonProduce(JSON.stringify({ records: values })).records;
   const found = await openElsewhere().require(topic);
   await otherQueue.submit(appendRecords(found, [{ partition: 0, records }]));
 }

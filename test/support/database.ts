@@ -2,7 +2,16 @@
 // and 170 KiB, so a test file opens one database and empties it between its tests.
 
 import { join } from "node:path";
-import type { Db, DbError, Row, Rows, SqlValue, Statement, WriteOptions } from "../../src/store/db.ts";
+import type {
+  Db,
+  DbError,
+  FlushTrace,
+  Row,
+  Rows,
+  SqlValue,
+  Statement,
+  WriteOptions,
+} from "../../src/store/db.ts";
 import { openEmbeddedDb } from "../../src/store/embedded.ts";
 import { migrate } from "../../src/store/migrations.ts";
 import { WriteQueue } from "../../src/store/write-queue.ts";
@@ -134,6 +143,14 @@ export class WatchedDb implements Db {
   async close(): Promise<void> {
     this.onClose?.();
   }
+}
+
+/** Of a write without conditions, to topics whose schema was never changed. */
+export function traceOf(logEnds: ReadonlyMap<number, number>): FlushTrace {
+  const partitions = [...logEnds].map(
+    ([id, logEndOffset]) => [id, { logEndOffset, schemaVersion: 0 }] as const,
+  );
+  return { partitions: new Map(partitions), refusedOps: new Set() };
 }
 
 /** Throws each of these in turn, then no more. */

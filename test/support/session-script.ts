@@ -111,6 +111,14 @@ export function acceptedOutcomes({ acks }: EffectOf<"commit">): readonly AckOutc
 }
 
 /** As it comes by a join, or later. */
+/** What the driver says when it is done. */
+export function transacted(
+  { id, answer, transaction }: EffectOf<"transact">,
+  outcome: Extract<SessionEvent, { type: "transacted" }>["outcome"],
+): SessionEvent {
+  return { type: "transacted", id, answer, commits: transaction.commits, outcome };
+}
+
 export function joinedPartition(options: Partial<GainedPartition> = {}): GainedPartition {
   const { partition = 0 } = options;
   return {
@@ -223,8 +231,8 @@ function lineOf(effect: SessionEffect): string {
       return `reposition ${effect.ref.partitionKey}`;
     case "locate":
       return `locate ${effect.seek.topic}/${effect.seek.partition}`;
-    case "produce":
-      return `produce ${effect.records.length} to ${effect.topic}`;
+    case "transact":
+      return `write ${effect.transaction.appends.map(({ topic, records }) => `${records.length} to ${topic}`).join(", ")}`;
     case "commit":
       return `commit ${effect.group} ${effect.acks.map(ackText).join(", ")}`;
     case "setAlarm":

@@ -5,11 +5,13 @@
 import type { GroupChange, OwnedPartition } from "../../src/core/group-change.ts";
 import type { GroupPicture, JoinRequest } from "../../src/core/group-picture.ts";
 import { planGroup, policyResets, timesNeededBy } from "../../src/core/group-plan.ts";
+import { partitionRecords } from "../../src/core/partitioner.ts";
 import { Problem } from "../../src/core/problem.ts";
 import { type NewRecord, parseJsonProduce } from "../../src/core/produce-request.ts";
 import { planReset, type ResetRequest, resetChange, timesNeededByReset } from "../../src/core/reset-plan.ts";
 import type { AckRequest } from "../../src/core/session/events.ts";
 import type { MembershipRef } from "../../src/core/session/state.ts";
+import type { AckEntry } from "../../src/protocol/frames.ts";
 import type { ResetPolicies } from "../../src/protocol/places.ts";
 import { readChanges, readSeen } from "../../src/store/changes.ts";
 import { commitOffsets, commitPolicy } from "../../src/store/commits.ts";
@@ -28,10 +30,13 @@ import {
 } from "../../src/store/leases.ts";
 import { findOffsetsAt, readPlaceFacts } from "../../src/store/places.ts";
 import { endProcess, keepProcess } from "../../src/store/processes.ts";
+import { raiseEpoch, readRepeated } from "../../src/store/producers.ts";
 import { Purges } from "../../src/store/purges.ts";
 import { readPartitions } from "../../src/store/reader-partitions.ts";
 import { appendRecords, readChunk, readLogEnds } from "../../src/store/records.ts";
+import type { Topic } from "../../src/store/topic-tables.ts";
 import { Topics } from "../../src/store/topics.ts";
+import { type TransactionWrite, writeTransaction } from "../../src/store/transactions.ts";
 import { trimStep } from "../../src/store/trims.ts";
 import type { WriteQueue } from "../../src/store/write-queue.ts";
 import { openQueue, START_MS, WatchedDb } from "./database.ts";
@@ -59,6 +64,7 @@ export async function runStoreScenario(db: Db): Promise<ScenarioOutcome> {
   await trim(scenario);
   await rebalance(scenario);
   await acknowledge(scenario);
+  await transact(scenario);
   await reset(scenario);
   await passTime(scenario);
   await openAgain(scenario);
@@ -102,6 +108,23 @@ class Scenario {
 
   async append(topic: string, records: readonly NewRecord[], partition = 0): Promise<unknown> {
     return this.queue.submit(appendRecords(await this.topics.require(topic), [{ partition, records }]));
+  }
+
+  /** Records are [topic, partition, value]. */
+  async transact(
+    conditions: TransactionWrite["conditions"],
+    ...records: readonly (readonly [topic: string, partition: number, value: string])[]
+  ): Promise<unknown> {
+    const topics = new Map<string, Topic>();
+    for (const [topic] of records) topics.set(topic, await this.topics.require(topic));
+    const batches = records.map(([topic, partition, value]) => ({
+      topic,
+      partitionCount: topics.get(topic)?.partitionIds.length ?? 0,
+      stickyPartition: 0,
+      records: recordsOf(JSON.stringify({ partition, value })),
+    }));
+    const op = this.queue.nextOp();
+    return this.queue.submit(writeTransaction({ op, ...partitionRecords(batches), topics, conditions }));
   }
 
   picture(): Promise<GroupPicture> {
@@ -152,7 +175,8 @@ const joinOf = (newMemberId: string, about: Partial<JoinRequest> = {}): GroupCha
   },
 });
 
-const recordsOf = (...texts: readonly string[]) => parseJsonProduce(`{"records":[${texts.join(",")}]}`);
+const recordsOf = (...texts: readonly string[]) =>
+  parseJsonProduce(`{"records":[${texts.join(",")}]}`).records;
 
 /** Values that are their offsets, a timestamp each. */
 const numbers = (count: number) =>
@@ -297,6 +321,66 @@ async function acknowledge(s: Scenario): Promise<void> {
   await s.tell("no group", describeGroup(s.db, "nobody"));
 }
 
+async function transact(s: Scenario): Promise<void> {
+  const { db, queue } = s;
+  const producer = (sequence: number, epoch = 0) => ({ id: "p", epoch, sequence });
+  await s.tell(
+    "a first sequence",
+    s.transact({ producer: producer(0) }, ["orders", 1, "1"], ["visits", 0, "2"]),
+  );
+  await s.tell("it again", s.transact({ producer: producer(0) }, ["orders", 1, "1"], ["visits", 0, "2"]));
+  await s.tell("it again, looked up", readRepeated(db, producer(0)));
+  await s.tell("one that is not the next", s.transact({ producer: producer(2) }, ["orders", 1, "1"]));
+  for (let sequence = 1; sequence <= 17; sequence += 1)
+    await s.transact({ producer: producer(sequence) }, ["visits", 0, String(sequence)]);
+  await s.tell("the oldest that is kept", readRepeated(db, producer(2)));
+  await s.tell("one that is not kept", s.transact({ producer: producer(1) }, ["visits", 0, "1"]));
+  await s.tell("a new epoch", queue.submit(raiseEpoch("p")));
+  await s.tell("a first epoch", queue.submit(raiseEpoch("q")));
+  await s.tell("an older epoch", s.transact({ producer: producer(18) }, ["visits", 0, "1"]));
+  await s.tell("producers", s.rows("SELECT * FROM producers ORDER BY producer_id"));
+  await s.tell("their answers", s.rows("SELECT * FROM producer_answers ORDER BY producer_id, slot"));
+
+  const expect = (topic: string, partition: number, logEndOffset: number) => ({
+    expect: [{ topic, partition, logEndOffset }],
+  });
+  for (const [step, expected] of [
+    ["an expectation that holds", expect("orders", 3, 0)],
+    ["an expectation that does not", expect("orders", 3, 0)],
+    ["an expectation of an unknown partition", expect("orders", 9, 0)],
+    ["an expectation of an unknown topic", expect("nothing", 0, 0)],
+  ] as const)
+    await s.tell(step, s.transact(expected, ["orders", 3, "1"]));
+
+  const [owned] = await s.owned("m3");
+  const commits = (about: Partial<AckEntry>) => ({
+    commits: {
+      group: GROUP,
+      offsets: [
+        {
+          topic: "orders",
+          partition: owned?.partition ?? -1,
+          generation: owned?.generation ?? -1,
+          ...about,
+        } as AckEntry,
+      ],
+    },
+  });
+  for (const [step, condition] of [
+    ["a commit that advances", commits({ offset: 4, metadata: "m" })],
+    ["a commit that does not", commits({ offset: 4 })],
+    ["a commit above the log end", commits({ offset: 99_999 })],
+    ["a commit of another generation", commits({ offset: 5, generation: 1 })],
+    ["a commit in an unknown topic", commits({ offset: 5, topic: "nothing" })],
+    ["a commit in an unknown partition", commits({ offset: 5, partition: 9 })],
+  ] as const)
+    await s.tell(step, s.transact(condition, ["visits", 0, "1"]));
+  await s.tell("where the log ends", readLogEnds(db, [1, 2, 3, 4, 5]));
+  await s.tell("a schema", s.topics.put("visits", undefined, '{"type":"number"}'));
+  await s.tell("the same schema", s.topics.put("visits", 1, '{"type":"number"}'));
+  await s.tell("no schema", s.topics.put("visits", undefined, null));
+}
+
 async function reset(s: Scenario): Promise<void> {
   const targets: readonly ResetRequest["target"][] = [
     { kind: "place", topics: [{ topic: "orders", partitions: [1] }], to: "latest" },
@@ -398,4 +482,5 @@ async function deleteAndPurge(s: Scenario): Promise<void> {
 const TABLES = [
   ...["topics", "partitions", "records", "time_index", "purges", "groups", "group_topics", "members"],
   ...["assignments", "committed_offsets", "offset_history", "processes", "sequence", "catalog", "guard"],
+  ...["producers", "producer_answers"],
 ];

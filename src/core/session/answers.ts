@@ -29,6 +29,7 @@ export function errorFrame(
   },
 ): SessionEffect {
   const frame: ErrorFrame = {
+    ...problem.facts,
     type: "error",
     id: about.id,
     subscription: about.name,

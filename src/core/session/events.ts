@@ -1,7 +1,7 @@
 // What happens to a session, and what it wants done: the whole of what the step and its driver say to each other.
 
 import type { ErrorCode } from "../../protocol/codes.ts";
-import type { FrameId, Run, ServerFrame } from "../../protocol/frames.ts";
+import type { FrameId, ServerFrame } from "../../protocol/frames.ts";
 import type { Place, ResetPolicy } from "../../protocol/places.ts";
 import type { CheckedFrame } from "../client-frame.ts";
 import type { OwnedPartition } from "../group-change.ts";
@@ -9,8 +9,8 @@ import type { JoinRequest } from "../group-picture.ts";
 import type { OwnershipChange } from "../ownership.ts";
 import type { PlaceFacts } from "../places.ts";
 import type { Problem } from "../problem.ts";
-import type { NewRecord } from "../produce-request.ts";
 import type { ReaderPartition, ReaderRequest } from "../readers.ts";
+import type { Transaction, Written } from "../transaction.ts";
 import type { MembershipRef, PartitionRef, SubscriptionRef } from "./state.ts";
 import type { ChunkExtent, ReadRequest } from "./window.ts";
 
@@ -76,9 +76,11 @@ export type SessionEvent =
       readonly problem: Problem;
     }
   | {
-      readonly type: "produced";
+      readonly type: "transacted";
       readonly id: FrameId | undefined;
-      readonly outcome: { readonly runs: readonly Run[] } | { readonly problem: Problem };
+      readonly answer: "produced" | "transacted";
+      readonly commits: Transaction["commits"];
+      readonly outcome: { readonly written: Written } | { readonly problem: Problem };
     }
   | { readonly type: "drained" }
   | { readonly type: "alarm" }
@@ -144,11 +146,12 @@ export type SessionEffect =
       readonly id: FrameId | undefined;
       readonly acks: readonly AckRequest[];
     }
+  /** `answer`: the frame that says that it is durable. */
   | {
-      readonly type: "produce";
+      readonly type: "transact";
       readonly id: FrameId | undefined;
-      readonly topic: string;
-      readonly records: readonly NewRecord[];
+      readonly answer: "produced" | "transacted";
+      readonly transaction: Transaction;
     }
   /** Replaces the alarm that was set before. */
   | { readonly type: "setAlarm"; readonly delayMs: number }

@@ -22,7 +22,7 @@ export interface Session {
     ackEntries: number;
     commitsAhead: number;
     seeks: number;
-    produces: number;
+    transactions: number;
     leaves: number;
   };
   /** The client was heard of since its leases were renewed. */
@@ -106,7 +106,7 @@ export function createSession(options: { durability: Durability; nowMs: number }
     pingsUnanswered: 0,
     alarmAtMs: undefined,
     heartbeatAtMs: Number.POSITIVE_INFINITY,
-    waiting: { ackEntries: 0, commitsAhead: 0, seeks: 0, produces: 0, leaves: 0 },
+    waiting: { ackEntries: 0, commitsAhead: 0, seeks: 0, transactions: 0, leaves: 0 },
     isHeard: false,
     isDraining: false,
     isClosed: false,

@@ -14,7 +14,6 @@ import { handleClosed, handleEnded, handleTopicChanged } from "./endings.ts";
 import type { SessionEffect, SessionEvent, Surroundings } from "./events.ts";
 import { handleAlarm, noteHeartbeat, noteLife } from "./heartbeat.ts";
 import { handleLocated, handlePause, handleSeek } from "./positions.ts";
-import { handleProduce, handleProduced } from "./produces.ts";
 import { handleOwnership, handleRelease, revokeFurther } from "./rebalance.ts";
 import {
   endCommitAhead,
@@ -36,6 +35,7 @@ import {
   handleUnsubscribe,
   leaveFurther,
 } from "./subscribe.ts";
+import { handleTransact, handleTransacted } from "./transactions.ts";
 
 export function stepSession(
   session: Session,
@@ -97,8 +97,8 @@ function handleEvent(session: Session, event: SessionEvent, around: Surroundings
       return handleCommitted(session, event, around);
     case "commitFailed":
       return handleCommitFailed(session, event);
-    case "produced":
-      return handleProduced(session, event);
+    case "transacted":
+      return handleTransacted(session, event, around);
     case "drained":
       return [];
     case "alarm":
@@ -126,7 +126,8 @@ function handleFrame(session: Session, frame: CheckedFrame, around: Surroundings
     case "release":
       return handleRelease(session, frame);
     case "produce":
-      return handleProduce(session, frame);
+    case "transact":
+      return handleTransact(session, frame);
     case "unsubscribe":
       return handleUnsubscribe(session, frame);
     case "pong":

@@ -13,6 +13,8 @@ import type {
   ResumeFrame,
   SeekFrame,
   SubscribeFrame,
+  TopicExpectation,
+  TransactFrame,
   UnsubscribeFrame,
 } from "../frames.ts";
 import {
@@ -20,6 +22,7 @@ import {
   ACK_TIMEOUT_MAX_MS,
   ACK_TIMEOUT_MIN_MS,
   BATCH_RECORDS_MAX,
+  EXPECTATIONS_MAX,
   HEADERS_BYTES_MAX,
   HEADERS_MAX,
   INTEGER_MAX,
@@ -154,20 +157,19 @@ export const subscribeFrameSchema = v.strictObject({
   ackTimeoutMs: v.optional(integer(ACK_TIMEOUT_MIN_MS, ACK_TIMEOUT_MAX_MS)),
 }) satisfies v.GenericSchema<unknown, SubscribeFrame>;
 
+const ackEntry = v.strictObject({
+  topic: name,
+  partition: offset,
+  generation: offset,
+  offset,
+  metadata: v.optional(metadata),
+});
+
 export const ackFrameSchema = v.strictObject({
   type: v.literal("ack"),
   id: v.optional(frameId),
   subscription: v.optional(name),
-  offsets: listOf(
-    v.strictObject({
-      topic: name,
-      partition: offset,
-      generation: offset,
-      offset,
-      metadata: v.optional(metadata),
-    }),
-    ACK_ENTRIES_MAX,
-  ),
+  offsets: listOf(ackEntry, ACK_ENTRIES_MAX),
 }) satisfies v.GenericSchema<unknown, AckFrame>;
 
 const partitionNames = listOf(
@@ -230,17 +232,98 @@ export const producedRecordSchema = v.pipe(
 
 export const producedRecordsSchema = listOf(producedRecordSchema, BATCH_RECORDS_MAX);
 
+export const producerSequenceSchema = v.strictObject({ id: name, epoch: offset, sequence: offset });
+
+/** None of a partition twice: two could only say the same or contradict each other. */
+const listOfPartitions = <const Item extends v.GenericSchema<unknown, { topic?: string; partition: number }>>(
+  item: Item,
+  max: number,
+) => {
+  const list = listOf(item, max);
+  const names = (input: v.InferOutput<Item>[]) =>
+    new Set(input.map(({ topic = "", partition }) => `${topic}/${partition}`));
+  return v.pipe(
+    list,
+    v.check((input) => names(input).size === input.length, "must not name a partition twice"),
+    v.description("No partition twice."),
+  );
+};
+
+export const expectationsSchema = listOfPartitions(
+  v.strictObject({ partition: offset, logEndOffset: offset }),
+  EXPECTATIONS_MAX,
+);
+
+/** What a produce may have beside its records. */
+export const produceOptionsSchema = v.strictObject({
+  producer: v.optional(producerSequenceSchema),
+  expect: v.optional(expectationsSchema),
+});
+
+export type ProduceOptions = v.InferOutput<typeof produceOptionsSchema>;
+
 export const produceFrameSchema = v.strictObject({
   type: v.literal("produce"),
   id: v.optional(frameId),
   topic: name,
   records: producedRecordsSchema,
+  ...produceOptionsSchema.entries,
 }) satisfies v.GenericSchema<unknown, ProduceFrame>;
+
+const uncheckedRecords = v.array(v.unknown());
 
 /** All of a produce frame but its records, which are judged by their text. */
 export const produceEnvelopeSchema = v.strictObject({
   ...produceFrameSchema.entries,
-  records: v.array(v.unknown()),
+  records: uncheckedRecords,
+});
+
+export type ProduceEnvelope = v.InferOutput<typeof produceEnvelopeSchema>;
+
+/** POST /v1/transactions, and the frame of the same. */
+const transaction = {
+  producer: v.optional(producerSequenceSchema),
+  commits: v.optional(v.strictObject({ group: name, offsets: listOfPartitions(ackEntry, ACK_ENTRIES_MAX) })),
+  expect: v.optional(
+    listOfPartitions(
+      v.strictObject({ topic: name, partition: offset, logEndOffset: offset }) satisfies v.GenericSchema<
+        unknown,
+        TopicExpectation
+      >,
+      EXPECTATIONS_MAX,
+    ),
+  ),
+};
+
+/** Each has a record at least. None only where there are commits. */
+const appendsOf = <const Records extends v.GenericSchema>(records: Records) =>
+  listOf(v.strictObject({ topic: name, records }), BATCH_RECORDS_MAX, 0);
+
+export const transactRequestSchema = v.strictObject({
+  ...transaction,
+  appends: v.pipe(
+    appendsOf(producedRecordsSchema),
+    v.description(`At most ${BATCH_RECORDS_MAX} records in all of them. Empty only where there are commits.`),
+  ),
+});
+
+export const transactFrameSchema = v.strictObject({
+  type: v.literal("transact"),
+  id: v.optional(frameId),
+  ...transactRequestSchema.entries,
+}) satisfies v.GenericSchema<unknown, TransactFrame>;
+
+/** All of a transaction but its records, which are judged by their text. */
+export const transactEnvelopeSchema = v.strictObject({
+  ...transaction,
+  appends: appendsOf(uncheckedRecords),
+});
+
+export type TransactionEnvelope = v.InferOutput<typeof transactEnvelopeSchema>;
+
+export const transactFrameEnvelopeSchema = v.strictObject({
+  ...transactFrameSchema.entries,
+  ...transactEnvelopeSchema.entries,
 });
 
 export const unsubscribeFrameSchema = v.strictObject({
@@ -263,6 +346,7 @@ export const CLIENT_FRAME_SCHEMAS = {
   pause: pauseFrameSchema,
   resume: resumeFrameSchema,
   produce: produceFrameSchema,
+  transact: transactFrameSchema,
   unsubscribe: unsubscribeFrameSchema,
   pong: pongFrameSchema,
 } satisfies {
@@ -274,15 +358,21 @@ export const CLIENT_FRAME_SCHEMAS = {
 /** PUT /v1/topics/:topic. */
 export const topicSettingsSchema = v.strictObject({
   partitionCount: v.optional(v.nullable(integer(1, TOPIC_PARTITIONS_MAX))),
+  schema: v.pipe(
+    v.optional(v.unknown()),
+    v.description("JSON Schema of the values: an object or a boolean; null removes it."),
+  ),
   // Not built yet: only their defaults, so that a description can be sent back.
   retention: v.optional(v.null()),
   cleanup: v.optional(v.nullable(word(["delete"]))),
   compaction: v.optional(v.null()),
-  schema: v.optional(v.null()),
 });
 
 /** POST /v1/topics/:topic/records, as JSON. */
-export const produceRequestSchema = v.strictObject({ records: producedRecordsSchema });
+export const produceRequestSchema = v.strictObject({
+  records: producedRecordsSchema,
+  ...produceOptionsSchema.entries,
+});
 
 /** POST /v1/groups/:group/offsets: as an ack, without a generation. */
 export const groupOffsetsSchema = v.strictObject({
@@ -314,13 +404,9 @@ const resetTopics = v.pipe(
 );
 
 const resetPlan = v.pipe(
-  listOf(
+  listOfPartitions(
     v.strictObject({ topic: name, partition: offset, from: v.nullable(offset), to: offset }),
     PARTITIONS_PER_RESET_MAX,
-  ),
-  v.check(
-    (input) => new Set(input.map(({ topic, partition }) => `${topic}/${partition}`)).size === input.length,
-    "must not name a partition twice",
   ),
   v.description("No partition twice. `from`: the committed offset, null where there is none."),
 );

@@ -78,12 +78,12 @@ export const base64 = v.pipe(
 );
 
 /** Counted before it is looked into: a frame may hold a million mistakes, and each would become an object. */
-export const listOf = <const Item extends v.GenericSchema>(item: Item, max: number) => {
+export const listOf = <const Item extends v.GenericSchema>(item: Item, max: number, min = 1) => {
   const few = `must have at most ${max} entries`;
   const some = "must not be empty";
   return documentedAs(
-    v.pipe(v.array(v.unknown()), v.minLength(1, some), v.maxLength(max, few), v.array(item)),
-    v.pipe(v.array(item), v.minLength(1, some), v.maxLength(max, few)),
+    v.pipe(v.array(v.unknown()), v.minLength(min, some), v.maxLength(max, few), v.array(item)),
+    v.pipe(v.array(item), v.minLength(min, some), v.maxLength(max, few)),
   );
 };
 

@@ -16,6 +16,7 @@ import type {
   RevokedFrame,
   ServerFrame,
   SubscribedFrame,
+  TransactedFrame,
   UnsubscribedFrame,
 } from "../frames.ts";
 import { INTEGER_MAX } from "../limits.ts";
@@ -121,13 +122,24 @@ export const unsubscribedFrameSchema = v.strictObject({
   code: v.optional(v.picklist(["replaced", "expired"])),
 }) satisfies v.GenericSchema<unknown, UnsubscribedFrame>;
 
-const runSchema = v.strictObject({ partition: offset, offset, count: integer(1, INTEGER_MAX) });
+const run = { partition: offset, offset, count: integer(1, INTEGER_MAX) };
+const produced = { runs: v.array(v.strictObject(run)), duplicate: v.optional(v.literal(true)) };
+const transacted = {
+  runs: v.array(v.strictObject({ topic: name, ...run })),
+  duplicate: v.optional(v.literal(true)),
+};
 
 export const producedFrameSchema = v.strictObject({
   type: v.literal("produced"),
   id: v.optional(frameId),
-  runs: v.array(runSchema),
+  ...produced,
 }) satisfies v.GenericSchema<unknown, ProducedFrame>;
+
+export const transactedFrameSchema = v.strictObject({
+  type: v.literal("transacted"),
+  id: v.optional(frameId),
+  ...transacted,
+}) satisfies v.GenericSchema<unknown, TransactedFrame>;
 
 export const okFrameSchema = v.strictObject({
   type: v.literal("ok"),
@@ -143,7 +155,8 @@ export const drainingFrameSchema = v.strictObject({
   retryAfterMs: durationMs,
 }) satisfies v.GenericSchema<unknown, DrainingFrame>;
 
-export const errorFrameSchema = v.strictObject({
+/** The facts of its code stand beside these members. */
+export const errorFrameSchema = v.looseObject({
   type: v.literal("error"),
   id: v.optional(frameId),
   subscription: v.optional(name),
@@ -162,6 +175,7 @@ export const SERVER_FRAME_SCHEMAS = {
   revoked: revokedFrameSchema,
   unsubscribed: unsubscribedFrameSchema,
   produced: producedFrameSchema,
+  transacted: transactedFrameSchema,
   ok: okFrameSchema,
   ping: pingFrameSchema,
   draining: drainingFrameSchema,
@@ -198,11 +212,15 @@ export const topicDescriptionSchema = v.strictObject({
   retention: v.null(),
   cleanup: v.picklist(["delete"]),
   compaction: v.null(),
-  schema: v.null(),
+  schema: v.nullable(v.union([v.boolean(), v.looseObject({})])),
   createdAt: timestampMs,
 });
 
-export const produceAnswerSchema = v.strictObject({ runs: v.array(runSchema) });
+export const produceAnswerSchema = v.strictObject(produced);
+
+export const transactAnswerSchema = v.strictObject(transacted);
+
+export const producerSchema = v.strictObject({ id: name, epoch: integer(0, INTEGER_MAX) });
 
 export const fetchAnswerSchema = v.strictObject({
   topicId: offset,

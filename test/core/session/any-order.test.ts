@@ -31,6 +31,7 @@ import {
   readerPartition,
   readSizes,
   SessionScript,
+  transacted,
 } from "../../support/session-script.ts";
 
 const KIB = 1024;
@@ -233,7 +234,7 @@ type Pending =
   | EffectOf<"release">
   | EffectOf<"stall">
   | EffectOf<"leave">
-  | EffectOf<"produce">;
+  | EffectOf<"transact">;
 
 class World {
   readonly script = new SessionScript();
@@ -339,7 +340,7 @@ class World {
       case "locate":
       case "reposition":
       case "stall":
-      case "produce":
+      case "transact":
         this.#pending.push(effect);
         return;
       case "leave":
@@ -560,8 +561,8 @@ class World {
         return this.#stall(pending, isDone);
       case "leave":
         return pending.answer && this.step({ type: "left", ...pending.answer });
-      case "produce":
-        return this.step({ type: "produced", id: pending.id, outcome: { runs: [] } });
+      case "transact":
+        return this.step(transacted(pending, { written: { runs: [] } }));
     }
   }
 

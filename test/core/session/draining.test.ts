@@ -3,7 +3,7 @@ import { parseClientFrame } from "../../../src/core/client-frame.ts";
 import { Problem } from "../../../src/core/problem.ts";
 import type { SessionEvent } from "../../../src/core/session/events.ts";
 import { SOCKET_BUFFER_BYTES_MAX } from "../../../src/protocol/limits.ts";
-import { all, framesOf, lines, SessionScript, theOne } from "../../support/session-script.ts";
+import { all, framesOf, lines, SessionScript, theOne, transacted } from "../../support/session-script.ts";
 
 const draining: SessionEvent = { type: "draining", retryAfterMs: 500 };
 const ORDERS = { topic: "orders", partition: 0 };
@@ -142,9 +142,9 @@ describe("draining", () => {
     const script = new SessionScript();
     const parsed = parseClientFrame('{"type":"produce","id":3,"topic":"orders","records":[{"value":1}]}');
     if ("problem" in parsed) throw parsed.problem;
-    script.receive(parsed.frame);
+    const effect = theOne(script.receive(parsed.frame), "transact");
     expect(lines(script.step(draining))).toEqual(["send draining"]);
-    const produced = script.step({ type: "produced", id: 3, outcome: { runs: [] } });
+    const produced = script.step(transacted(effect, { written: { runs: [] } }));
     expect(lines(produced)).toEqual(["send produced", "close 4000"]);
   });
 
@@ -153,9 +153,10 @@ describe("draining", () => {
     script.step(draining);
     const parsed = parseClientFrame('{"type":"produce","id":3,"topic":"orders","records":[{"value":1}]}');
     if ("problem" in parsed) throw parsed.problem;
-    expect(lines(script.receive(parsed.frame))).toEqual(["produce 1 to orders"]);
+    const effects = script.receive(parsed.frame);
+    expect(lines(effects)).toEqual(["write 1 to orders"]);
     const problem = new Problem("unavailable", "The disk does not answer");
-    expect(lines(script.step({ type: "produced", id: 3, outcome: { problem } }))).toEqual([
+    expect(lines(script.step(transacted(theOne(effects, "transact"), { problem })))).toEqual([
       "send error unavailable",
     ]);
     expect(lines(script.ackAndCommit([entry(10)]))).toEqual(["send acked", "close 4000"]);

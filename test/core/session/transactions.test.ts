@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import type { CheckedFrame } from "../../../src/core/client-frame.ts";
 import { parseClientFrame } from "../../../src/core/client-frame.ts";
 import { Problem } from "../../../src/core/problem.ts";
-import { all, framesOf, lines, SessionScript, theOne } from "../../support/session-script.ts";
+import { all, framesOf, lines, SessionScript, theOne, transacted } from "../../support/session-script.ts";
 
 function produceFrame(id?: number): CheckedFrame {
   const records = [{ value: 1 }, { value: 2 }];
@@ -15,26 +15,29 @@ describe("produce", () => {
   test("needs no subscription, and is answered with its runs when they are durable", () => {
     const script = new SessionScript();
     const asked = script.receive(produceFrame(3));
-    expect(lines(asked)).toEqual(["produce 2 to orders"]);
-    expect(theOne(asked, "produce").records.map(({ value }) => value)).toEqual(["1", "2"]);
-    const runs = [{ partition: 0, offset: 40, count: 2 }];
-    expect(framesOf(script.step({ type: "produced", id: 3, outcome: { runs } }))).toEqual([
-      { type: "produced", id: 3, runs },
+    expect(lines(asked)).toEqual(["write 2 to orders"]);
+    const effect = theOne(asked, "transact");
+    const [append] = effect.transaction.appends;
+    expect(append?.records.map(({ value }) => value)).toEqual(["1", "2"]);
+    const run = { partition: 0, offset: 40, count: 2 };
+    const written = { runs: [{ topic: "orders", ...run }] };
+    expect(framesOf(script.step(transacted(effect, { written })))).toEqual([
+      { type: "produced", id: 3, runs: [run] },
     ]);
   });
 
   test("without id is answered without id", () => {
     const script = new SessionScript();
-    const { id } = theOne(script.receive(produceFrame()), "produce");
-    const [produced] = framesOf(script.step({ type: "produced", id, outcome: { runs: [] } }));
+    const effect = theOne(script.receive(produceFrame()), "transact");
+    const [produced] = framesOf(script.step(transacted(effect, { written: { runs: [] } })));
     expect(produced).toEqual({ type: "produced", runs: [] });
   });
 
   test("that is refused is an error with its id, and the socket lives", () => {
     const script = new SessionScript();
-    script.receive(produceFrame(3));
+    const effect = theOne(script.receive(produceFrame(3)), "transact");
     const problem = new Problem("unavailable", "The disk does not answer");
-    const effects = script.step({ type: "produced", id: 3, outcome: { problem } });
+    const effects = script.step(transacted(effect, { problem }));
     expect(framesOf(effects)).toEqual([
       {
         type: "error",

@@ -1,8 +1,8 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
-import { parseJsonProduce } from "../../src/core/produce-request.ts";
+import { type NewRecord, parseJsonProduce } from "../../src/core/produce-request.ts";
 import { TimeIndexCadence } from "../../src/store/time-index.ts";
 import { Topics } from "../../src/store/topics.ts";
-import { appendTo, findTarget, produce } from "../../src/stream/produce.ts";
+import { type TransactDeps, TransactionLane, transact } from "../../src/stream/transact.ts";
 import { WakeUps } from "../../src/stream/wake-ups.ts";
 import { openQueue, openTestDatabase, stockRows } from "../support/database.ts";
 import { FakeTime, fakeChance } from "../support/fake-time.ts";
@@ -23,6 +23,7 @@ function setUp({
   const { db } = database;
   const queue = openQueue(db);
   const deps = {
+    db,
     topics: new Topics({ db, queue, scheduler: new FakeTime(), createsOnFirstUse }),
     queue,
     wakeUps: new WakeUps({ db, scheduler: new FakeTime(), log: () => {} }),
@@ -38,8 +39,11 @@ function setUp({
   return { deps, elsewhere };
 }
 
+const produce = async (deps: TransactDeps, topic: string, records: readonly NewRecord[]) =>
+  (await transact(deps, { appends: [{ topic, records }] })).runs;
+
 const one = (record: Readonly<Record<string, unknown>> = {}) =>
-  parseJsonProduce(JSON.stringify({ records: [{ value: 1, ...record }] }));
+  parseJsonProduce(JSON.stringify({ records: [{ value: 1, ...record }] })).records;
 
 const problemOf = (promise: Promise<unknown>) =>
   promise.then(
@@ -68,7 +72,9 @@ describe("produce() to a topic that another process has deleted", () => {
     await produce(deps, "orders", one());
     await produce(deps, "orders", one());
     await elsewhere.delete("orders");
-    expect(await produce(deps, "orders", one())).toEqual([{ partition: 0, offset: 0, count: 1 }]);
+    expect(await produce(deps, "orders", one())).toEqual([
+      { topic: "orders", partition: 0, offset: 0, count: 1 },
+    ]);
     expect(written()).toEqual([{ topic: "orders", partition: 0, offset: 0 }]);
   });
 
@@ -78,7 +84,9 @@ describe("produce() to a topic that another process has deleted", () => {
     await produce(deps, "orders", one());
     await elsewhere.delete("orders");
     await elsewhere.put("orders", 3);
-    expect(await produce(deps, "orders", one())).toEqual([{ partition: 2, offset: 0, count: 1 }]);
+    expect(await produce(deps, "orders", one())).toEqual([
+      { topic: "orders", partition: 2, offset: 0, count: 1 },
+    ]);
     expect(await produce(deps, "orders", one({ partition: 1 }))).toMatchObject([{ partition: 1 }]);
   });
 
@@ -94,32 +102,34 @@ describe("produce() to a topic that another process has deleted", () => {
   });
 });
 
-describe("findTarget()", () => {
+describe("produce()", () => {
   test("judges the records' partitions by the topic that is there, else by the one that would be", async () => {
     const { deps } = setUp({ createsOnFirstUse: true });
     await deps.topics.put("orders", 3);
-    expect(await findTarget(deps, "orders", one({ partition: 2 }))).toMatchObject({ topic: "orders" });
+    expect(await produce(deps, "orders", one({ partition: 2 }))).toMatchObject([{ partition: 2 }]);
     for (const topic of ["orders", "new"]) {
-      const problem = await problemOf(findTarget(deps, topic, one({ partition: 3 })));
+      const problem = await problemOf(produce(deps, topic, one({ partition: 3 })));
       expect(problem).toMatchObject({ code: "unknown_partition", facts: { record: 0, partition: 3 } });
     }
     expect(await deps.topics.find("new")).toBeUndefined();
   });
+
+  test("says unknown_topic first where no use creates one", async () => {
+    const { deps } = setUp();
+    const problem = await problemOf(produce(deps, "new", one({ partition: 3 })));
+    expect(problem).toMatchObject({ code: "unknown_topic" });
+  });
 });
 
-test("findTarget() says unknown_topic first where no use creates one", async () => {
-  const { deps } = setUp();
-  const problem = await problemOf(findTarget(deps, "new", one({ partition: 3 })));
-  expect(problem).toMatchObject({ code: "unknown_topic" });
-});
-
-describe("appendTo()", () => {
-  test("has submitted its records when it returns: calls in order are appends in order", async () => {
+describe("TransactionLane", () => {
+  test("writes in the order of the calls, whatever has to be looked up for each", async () => {
     const { deps } = setUp();
     await deps.topics.put("orders", 1);
-    const records = Array.from({ length: 50 }, (_, value) => one({ value }));
-    const topic = await findTarget(deps, "orders", one());
-    const runs = await Promise.all(records.map((record) => appendTo(deps, topic, record)));
-    expect(runs.map(([run]) => run?.offset)).toEqual(records.map((_, index) => index));
+    const lane = new TransactionLane({ ...deps, topics: setUp().deps.topics });
+    const all = Array.from({ length: 50 }, (_, value) => one({ value }));
+    const written = await Promise.all(
+      all.map((records) => lane.transact({ appends: [{ topic: "orders", records }] })),
+    );
+    expect(written.map(({ runs }) => runs[0]?.offset)).toEqual(all.map((_, index) => index));
   });
 });

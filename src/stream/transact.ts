@@ -1,0 +1,182 @@
+// One transaction, a produce among them, from checked records to runs: find the topics, then check the records against
+// their schemas, partition, write, wake. Two steps, so that a socket can keep its writes in order: writeTo() has
+// submitted its records when it returns.
+
+import { partitionRecords, requirePartitions, runsWithOffsets } from "../core/partitioner.ts";
+import type { Chance } from "../core/ports.ts";
+import { Problem } from "../core/problem.ts";
+import type { NewRecord } from "../core/produce-request.ts";
+import type { TopicAppend, Transaction, Written } from "../core/transaction.ts";
+import { TRANSACTION_PARTITIONS_MAX } from "../protocol/limits.ts";
+import type { Db } from "../store/db.ts";
+import { readRepeated } from "../store/producers.ts";
+import { appendRecords } from "../store/records.ts";
+import type { TimeIndexCadence } from "../store/time-index.ts";
+import { DEFAULT_PARTITION_COUNT, type Topic } from "../store/topic-tables.ts";
+import { type Topics, unknownTopic } from "../store/topics.ts";
+import { type TransactionOutcome, writeTransaction } from "../store/transactions.ts";
+import type { WriteQueue } from "../store/write-queue.ts";
+import type { WakeUps } from "./wake-ups.ts";
+
+export interface TransactDeps {
+  readonly db: Db;
+  readonly topics: Topics;
+  readonly queue: WriteQueue;
+  readonly wakeUps: WakeUps;
+  readonly timeIndexCadence: TimeIndexCadence;
+  readonly chance: Chance;
+}
+
+/** The topics that a transaction appends to, by name. */
+type Targets = ReadonlyMap<string, Topic>;
+
+/**
+ * Resolves when all of it is durable. Rejects with a Problem, and then nothing was written; only after
+ * `outcome_unknown` it may have been.
+ */
+export async function transact(deps: TransactDeps, transaction: Transaction): Promise<Written> {
+  const written = findTargets(deps, transaction).then((targets) => writeTo(deps, transaction, targets));
+  return unlessRepeated(deps, transaction, written);
+}
+
+/** The writes of one socket: written in the order in which they came. */
+export class TransactionLane {
+  readonly #deps: TransactDeps;
+  /** The last look for topics. */
+  #finding: Promise<unknown> = Promise.resolve();
+
+  constructor(deps: TransactDeps) {
+    this.#deps = deps;
+  }
+
+  transact(transaction: Transaction): Promise<Written> {
+    const targets = this.#finding.then(() => findTargets(this.#deps, transaction));
+    const written = targets.then((found) => writeTo(this.#deps, transaction, found));
+    this.#finding = targets.catch(() => undefined); // its own frame is told of that
+    return unlessRepeated(this.#deps, transaction, written);
+  }
+}
+
+/**
+ * A producer that repeats what was written before gets the answer of then, although the topic of then is gone by now,
+ * or takes such records no more.
+ */
+async function unlessRepeated(
+  { db }: TransactDeps,
+  { producer }: Transaction,
+  written: Promise<Written>,
+): Promise<Written> {
+  try {
+    return await written;
+  } catch (error) {
+    const isJudgedBefore = error instanceof Problem && JUDGED_BEFORE_THE_PRODUCER.has(error.code);
+    const repeated = producer && isJudgedBefore ? await readRepeated(db, producer) : undefined;
+    if (!repeated) throw error;
+    return repeated;
+  }
+}
+
+const JUDGED_BEFORE_THE_PRODUCER: ReadonlySet<string> = new Set([
+  "unknown_topic",
+  "unknown_partition",
+  "schema_violation",
+]);
+
+// ── find ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** Topics that are not there are created where first use does that, none where one of them could not take its records. */
+async function findTargets({ topics }: TransactDeps, { appends }: Transaction): Promise<Targets> {
+  const found = new Map<string, Topic | undefined>();
+  const isTransaction = appends.length > 1;
+  for (const [index, append] of appends.entries()) {
+    const topic = await findTarget(topics, append);
+    const partitionCount = topic?.partitionIds.length ?? DEFAULT_PARTITION_COUNT;
+    requirePartitions(append.records, {
+      topic: append.topic,
+      partitionCount,
+      append: isTransaction ? index : undefined,
+    });
+    found.set(append.topic, topic);
+  }
+  const targets = new Map<string, Topic>();
+  for (const [name, topic] of found) targets.set(name, topic ?? (await topics.require(name)));
+  return targets;
+}
+
+/** Undefined where it is to be created. Another process may have given it more partitions than are known here. */
+async function findTarget(topics: Topics, { topic: name, records }: TopicAppend): Promise<Topic | undefined> {
+  const remembered = await topics.find(name);
+  if (!remembered && !topics.createsOnFirstUse) throw unknownTopic(name);
+  return hasPartitions(remembered, records) ? remembered : topics.findAgain({ topic: name });
+}
+
+function hasPartitions(topic: Topic | undefined, records: readonly NewRecord[]): boolean {
+  const partitionCount = topic?.partitionIds.length ?? DEFAULT_PARTITION_COUNT;
+  return records.every(({ partition }) => partition === null || partition < partitionCount);
+}
+
+// ── write ────────────────────────────────────────────────────────────────────────────────────────────────
+
+/** Where a topic is not as it was found, another process has changed it: all are looked up, or created, once more. */
+async function writeTo(deps: TransactDeps, transaction: Transaction, targets: Targets): Promise<Written> {
+  const written = await writeOnce(deps, transaction, targets);
+  if (written) return written;
+  await Promise.all([...targets.values()].map((topic) => deps.topics.findAgain(topic)));
+  const again = await writeOnce(deps, transaction, await findTargets(deps, transaction));
+  if (!again) throw new Problem("unavailable", "The topic is being changed; nothing was written");
+  return again;
+}
+
+/** Undefined, nothing written, where a topic is gone or has another schema. */
+async function writeOnce(
+  deps: TransactDeps,
+  transaction: Transaction,
+  targets: Targets,
+): Promise<Written | undefined> {
+  const outcome = await submit(deps, transaction, targets);
+  if (!outcome) return undefined;
+  for (const { partitionId, logEndOffset } of outcome.appended)
+    deps.wakeUps.notify(partitionId, logEndOffset);
+  return outcome.written;
+}
+
+/** Has submitted it when it returns. */
+async function submit(
+  deps: TransactDeps,
+  { appends, ...conditions }: Transaction,
+  targets: Targets,
+): Promise<TransactionOutcome | undefined> {
+  const { queue, timeIndexCadence: cadence } = deps;
+  const topics = appends.map(({ topic }) => targetOf(targets, topic));
+  const { partitions, runs } = partitionRecords(
+    appends.map(({ topic, records }, index) => {
+      const partitionCount = topics[index]?.partitionIds.length ?? 0;
+      return { topic, partitionCount, stickyPartition: anyOf(deps, partitionCount), records };
+    }),
+  );
+  const [only, ...others] = topics;
+  const isConditional = conditions.producer || conditions.commits || conditions.expect || others.length > 0;
+  if (!only || isConditional) {
+    if (partitions.length > TRANSACTION_PARTITIONS_MAX) throw tooManyPartitions(partitions.length);
+    const op = queue.nextOp();
+    return queue.submit(writeTransaction({ op, partitions, runs, topics: targets, conditions, cadence }));
+  }
+  const appended = await queue.submit(appendRecords(only, partitions, cadence));
+  return appended && { written: { runs: runsWithOffsets(runs, appended) }, appended };
+}
+
+function targetOf(targets: Targets, name: string): Topic {
+  const topic = targets.get(name);
+  if (!topic) throw new RangeError(`topic ${name} of a transaction was not looked up`);
+  return topic;
+}
+
+function anyOf({ chance }: TransactDeps, partitionCount: number): number {
+  return Math.floor(chance.random() * partitionCount);
+}
+
+function tooManyPartitions(found: number): Problem {
+  const allowed = TRANSACTION_PARTITIONS_MAX;
+  const message = `Cannot transact: found records for ${found} partitions, allowed ${allowed}`;
+  return new Problem("batch_too_large", message, { found, allowed });
+}
