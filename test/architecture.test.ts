@@ -44,7 +44,7 @@ type Fixture = readonly [path: string, text: string, message: string];
 
 const PROTOCOL_ALLOWED = "src/protocol may import no other folder and no package";
 const SCHEMAS_ALLOWED = "src/protocol/schemas may import src/protocol and valibot";
-const CORE_ALLOWED = "src/core may import src/protocol, src/protocol/schemas and no package";
+const CORE_ALLOWED = "src/core may import src/protocol, src/protocol/schemas and @hyperjump/json-schema";
 const STORE_ALLOWED =
   "src/store may import src/core, src/protocol, src/protocol/schemas, migrations/*.sql and @libsql/client, libsql, valibot";
 const STREAM_ALLOWED =

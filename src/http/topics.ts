@@ -1,6 +1,9 @@
 import type { Context, Hono } from "hono";
+import type { InferOutput } from "valibot";
 import { parseNdjsonProduce } from "../core/produce-request.ts";
+import { compileRecordSchema } from "../core/schema/record-schema.ts";
 import { parseProduceBody, produceOf, type Transaction } from "../core/transaction.ts";
+import { JSON_DEPTH_MAX } from "../protocol/limits.ts";
 import { topicSettingsSchema } from "../protocol/schemas/client.ts";
 import { DEFAULT_PARTITION_COUNT, type TopicDescription } from "../store/topic-tables.ts";
 import { unknownTopic } from "../store/topics.ts";
@@ -21,7 +24,7 @@ const NDJSON_TYPES = new Set([
 /** How errors call the body. */
 const SETTINGS = "settings of the topic";
 /** As every topic is until these can be set: asking for what it is is granted, for anything else refused by name. */
-const DEFAULTS_OF_NOT_BUILT = { retention: null, cleanup: "delete", compaction: null, schema: null } as const;
+const DEFAULTS_OF_NOT_BUILT = { retention: null, cleanup: "delete", compaction: null } as const;
 
 export function addTopicRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
   const { topics, queue } = deps;
@@ -29,10 +32,12 @@ export function addTopicRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
   app.put("/v1/topics/:topic", DESCRIBED.putTopic, async (c) => {
     const topic = nameParam(c, "topic");
     refuseOtherParameters(c);
-    const settings = parseSettings(await readBody(c.req.raw));
+    const { partitionCount, schema } = parseSettings(await readBody(c.req.raw));
+    if (schema !== undefined && schema !== null) await compileRecordSchema(schema); // throws where it is none
     const { isNew, ...description } = await topics.put(
       topic,
-      settings.partitionCount === null ? DEFAULT_PARTITION_COUNT : settings.partitionCount,
+      partitionCount === null ? DEFAULT_PARTITION_COUNT : partitionCount,
+      schema === undefined || schema === null ? schema : JSON.stringify(schema),
     );
     return c.json(topicBody(description), isNew ? 201 : 200);
   });
@@ -91,15 +96,16 @@ function parseProduce(c: Context<AppEnv>, topic: string, body: string): Transact
   return produceOf(topic, parseNdjsonProduce(body, c.req.query("key") ?? null));
 }
 
-function parseSettings(body: string): { readonly partitionCount?: number | null | undefined } {
+function parseSettings(body: string): InferOutput<typeof topicSettingsSchema> {
   if (body.trim() === "") return {};
-  const input = parseBodyObject(body, SETTINGS);
+  const input = parseBodyObject(body, SETTINGS, JSON_DEPTH_MAX);
   for (const [member, value] of Object.entries(DEFAULTS_OF_NOT_BUILT)) {
     if ((input[member] ?? value) !== value) throw refusedBody(SETTINGS, `"${member}" is not built yet`);
   }
   return checkBody(topicSettingsSchema, input, SETTINGS);
 }
 
-function topicBody({ createdAt, ...description }: TopicDescription) {
-  return { ...description, ...DEFAULTS_OF_NOT_BUILT, createdAt };
+function topicBody({ createdAt, schema, ...description }: TopicDescription) {
+  const parsed: unknown = schema === null ? null : JSON.parse(schema);
+  return { ...description, ...DEFAULTS_OF_NOT_BUILT, schema: parsed, createdAt };
 }

@@ -37,6 +37,9 @@ export const BATCH_RECORDS_MAX = 10_000;
 /** The body of a produce request as it came. */
 export const BATCH_BYTES_MAX = 4_000_000;
 
+/** The JSON text of a topic's schema. */
+export const SCHEMA_BYTES_MAX = 64 * KIB;
+
 /** Expectations of one produce or transaction. */
 export const EXPECTATIONS_MAX = 1_024;
 /** Partitions that one transaction appends to: each is two statements while nobody else writes. */

@@ -12,6 +12,7 @@ import { ChangePoll } from "../stream/change-poll.ts";
 import { Connection } from "../stream/connection.ts";
 import { Fetches } from "../stream/fetch.ts";
 import { Memberships } from "../stream/memberships.ts";
+import { RecordSchemas } from "../stream/record-schemas.ts";
 import { SharedReads } from "../stream/shared-reads.ts";
 import type { SocketHandlers, SocketPort } from "../stream/socket.ts";
 import { WakeUps } from "../stream/wake-ups.ts";
@@ -51,7 +52,8 @@ export function createServer(deps: ServerDeps) {
   const timeIndexCadence = new TimeIndexCadence();
   const processId = db.isShared ? chance.newId() : null;
   const memberships = new Memberships({ db, topics, queue, scheduler, chance, log, processId });
-  const transactDeps = { db, topics, queue, wakeUps, timeIndexCadence, chance };
+  const schemas = new RecordSchemas();
+  const transactDeps = { schemas, db, topics, queue, wakeUps, timeIndexCadence, chance };
   const purges = new Purges({ db, queue, scheduler, log });
   const changePoll = new ChangePoll({
     db,
@@ -70,6 +72,7 @@ export function createServer(deps: ServerDeps) {
     if (change !== "deleted") return;
     wakeUps.notifyGone(partitionIds);
     timeIndexCadence.forget(partitionIds);
+    schemas.forget(topic);
     purges.wake();
   });
 

@@ -1,11 +1,12 @@
-// One transaction, a produce among them, from checked records to runs: find the topics, then check the records against
-// their schemas, partition, write, wake. Two steps, so that a socket can keep its writes in order: writeTo() has
-// submitted its records when it returns.
+// One transaction, a produce among them, from checked records to runs: find the topics and hold the records against
+// their schemas, then partition, write, wake. Two steps, so that a socket can keep its writes in order: writeTo() has
+// submitted its records when it returns. A schema that changes in between is no danger: what is written names the
+// version that its records were held against.
 
 import { partitionRecords, requirePartitions, runsWithOffsets } from "../core/partitioner.ts";
 import type { Chance } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
-import type { NewRecord } from "../core/produce-request.ts";
+import { requireSchema } from "../core/schema/record-schema.ts";
 import type { TopicAppend, Transaction, Written } from "../core/transaction.ts";
 import { TRANSACTION_PARTITIONS_MAX } from "../protocol/limits.ts";
 import type { Db } from "../store/db.ts";
@@ -16,6 +17,7 @@ import { DEFAULT_PARTITION_COUNT, type Topic } from "../store/topic-tables.ts";
 import { type Topics, unknownTopic } from "../store/topics.ts";
 import { type TransactionOutcome, writeTransaction } from "../store/transactions.ts";
 import type { WriteQueue } from "../store/write-queue.ts";
+import type { RecordSchemas } from "./record-schemas.ts";
 import type { WakeUps } from "./wake-ups.ts";
 
 export interface TransactDeps {
@@ -23,6 +25,7 @@ export interface TransactDeps {
   readonly topics: Topics;
   readonly queue: WriteQueue;
   readonly wakeUps: WakeUps;
+  readonly schemas: RecordSchemas;
   readonly timeIndexCadence: TimeIndexCadence;
   readonly chance: Chance;
 }
@@ -84,35 +87,49 @@ const JUDGED_BEFORE_THE_PRODUCER: ReadonlySet<string> = new Set([
 
 // ── find ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** Topics that are not there are created where first use does that, none where one of them could not take its records. */
-async function findTargets({ topics }: TransactDeps, { appends }: Transaction): Promise<Targets> {
+/**
+ * With topics that take these records. Those that are not there are created where first use does that, none where one
+ * of them could not take its records.
+ */
+async function findTargets(deps: TransactDeps, { appends }: Transaction): Promise<Targets> {
   const found = new Map<string, Topic | undefined>();
-  const isTransaction = appends.length > 1;
-  for (const [index, append] of appends.entries()) {
-    const topic = await findTarget(topics, append);
-    const partitionCount = topic?.partitionIds.length ?? DEFAULT_PARTITION_COUNT;
-    requirePartitions(append.records, {
-      topic: append.topic,
-      partitionCount,
-      append: isTransaction ? index : undefined,
-    });
-    found.set(append.topic, topic);
-  }
+  for (const [index, append] of appends.entries())
+    found.set(append.topic, await findTarget(deps, append, appends.length > 1 ? index : undefined));
   const targets = new Map<string, Topic>();
-  for (const [name, topic] of found) targets.set(name, topic ?? (await topics.require(name)));
+  for (const [name, topic] of found) targets.set(name, topic ?? (await deps.topics.require(name)));
   return targets;
 }
 
-/** Undefined where it is to be created. Another process may have given it more partitions than are known here. */
-async function findTarget(topics: Topics, { topic: name, records }: TopicAppend): Promise<Topic | undefined> {
-  const remembered = await topics.find(name);
-  if (!remembered && !topics.createsOnFirstUse) throw unknownTopic(name);
-  return hasPartitions(remembered, records) ? remembered : topics.findAgain({ topic: name });
+/** Undefined where it is to be created. What is remembered of it may be out of date: it is looked at once more. */
+async function findTarget(
+  deps: TransactDeps,
+  append: TopicAppend,
+  index: number | undefined,
+): Promise<Topic | undefined> {
+  const { topics } = deps;
+  const remembered = await topics.find(append.topic);
+  if (!remembered && !topics.createsOnFirstUse) throw unknownTopic(append.topic);
+  try {
+    await requireTaken(deps, append, { topic: remembered, index });
+    return remembered;
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    const current = await topics.findAgain(append);
+    await requireTaken(deps, append, { topic: current, index });
+    return current;
+  }
 }
 
-function hasPartitions(topic: Topic | undefined, records: readonly NewRecord[]): boolean {
+/** Throws `unknown_partition` or `schema_violation` where the topic does not take these records. */
+async function requireTaken(
+  { schemas }: TransactDeps,
+  { topic: name, records, lines }: TopicAppend,
+  { topic, index: append }: { readonly topic: Topic | undefined; readonly index: number | undefined },
+): Promise<void> {
   const partitionCount = topic?.partitionIds.length ?? DEFAULT_PARTITION_COUNT;
-  return records.every(({ partition }) => partition === null || partition < partitionCount);
+  requirePartitions(records, { topic: name, partitionCount, append });
+  const schema = topic && (await schemas.of(topic));
+  if (schema) requireSchema(records, schema, { topic: name, lines, append });
 }
 
 // ── write ────────────────────────────────────────────────────────────────────────────────────────────────

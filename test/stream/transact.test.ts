@@ -2,6 +2,7 @@ import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { type NewRecord, parseJsonProduce } from "../../src/core/produce-request.ts";
 import { TimeIndexCadence } from "../../src/store/time-index.ts";
 import { Topics } from "../../src/store/topics.ts";
+import { RecordSchemas } from "../../src/stream/record-schemas.ts";
 import { type TransactDeps, TransactionLane, transact } from "../../src/stream/transact.ts";
 import { WakeUps } from "../../src/stream/wake-ups.ts";
 import { openQueue, openTestDatabase, stockRows } from "../support/database.ts";
@@ -27,6 +28,7 @@ function setUp({
     topics: new Topics({ db, queue, scheduler: new FakeTime(), createsOnFirstUse }),
     queue,
     wakeUps: new WakeUps({ db, scheduler: new FakeTime(), log: () => {} }),
+    schemas: new RecordSchemas(),
     timeIndexCadence: new TimeIndexCadence(),
     chance: fakeChance({ random }),
   };
@@ -118,6 +120,60 @@ describe("produce()", () => {
     const { deps } = setUp();
     const problem = await problemOf(produce(deps, "new", one({ partition: 3 })));
     expect(problem).toMatchObject({ code: "unknown_topic" });
+  });
+});
+
+describe("produce() to a topic whose schema another process has changed", () => {
+  const NUMBERS = '{"type":"number"}';
+  const TEXTS = '{"type":"string"}';
+
+  test("holds the records against the new one, though it remembers the old", async () => {
+    const { deps, elsewhere } = setUp();
+    await deps.topics.put("orders", 1);
+    await produce(deps, "orders", one({ value: "text" }));
+    await elsewhere.put("orders", undefined, NUMBERS);
+    expect(await problemOf(produce(deps, "orders", one({ value: "text" })))).toMatchObject({
+      code: "schema_violation",
+      facts: { topic: "orders", record: 0, path: "", rule: "/type" },
+    });
+    expect(await produce(deps, "orders", one({ value: 7 }))).toMatchObject([{ offset: 1 }]);
+    await elsewhere.put("orders", undefined, TEXTS);
+    expect(await produce(deps, "orders", one({ value: "text" }))).toMatchObject([{ offset: 2 }]);
+    await elsewhere.put("orders", undefined, null);
+    expect(await produce(deps, "orders", one({ value: 7 }))).toMatchObject([{ offset: 3 }]);
+  });
+
+  test("never writes what the schema forbids that was set before the write, whatever the order of the steps", async () => {
+    const { deps } = setUp();
+    await deps.topics.put("orders", 1);
+    const put = deps.topics.put("orders", undefined, NUMBERS);
+    const asked = Array.from({ length: 20 }, () =>
+      problemOf(produce(deps, "orders", one({ value: "text" }))),
+    );
+    await put;
+    for (const problem of await Promise.all(asked))
+      expect(problem).toMatchObject({ code: "schema_violation" });
+    expect(stockRows(database.path, "SELECT value FROM topic_records")).toEqual([]);
+  });
+
+  test("is checked in a transaction as well, and then written whole", async () => {
+    const { deps, elsewhere } = setUp();
+    await deps.topics.put("orders", 1);
+    await deps.topics.put("payments", 1);
+    await produce(deps, "orders", one());
+    await produce(deps, "payments", one());
+    await elsewhere.put("payments", undefined, NUMBERS);
+    const both = (value: unknown) => ({
+      appends: [
+        { topic: "orders", records: one() },
+        { topic: "payments", records: one({ value }) },
+      ],
+    });
+    expect(await problemOf(transact(deps, both("text")))).toMatchObject({
+      code: "schema_violation",
+      facts: { append: 1, record: 0 },
+    });
+    expect(await transact(deps, both(7))).toMatchObject({ runs: [{ offset: 1 }, { offset: 1 }] });
   });
 });
 

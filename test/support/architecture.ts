@@ -47,7 +47,7 @@ const AREAS: Readonly<Record<string, Area>> = {
   "src/protocol": { imports: [] },
   // Apart, so that clients get the plain types and constants without a package.
   "src/protocol/schemas": { imports: ["src/protocol"], packages: ["valibot"] },
-  "src/core": { imports: PROTOCOL },
+  "src/core": { imports: PROTOCOL, packages: ["@hyperjump/json-schema"] },
   "src/store": { imports: CORE, packages: ["@libsql/client", "libsql", "valibot"], readsMigrations: true },
   "src/stream": { imports: STORE },
   "src/http": { imports: STREAM, packages: ["hono", "hono-openapi", "valibot", "@valibot/to-json-schema"] },
