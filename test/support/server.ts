@@ -14,6 +14,8 @@ const ANNOUNCED = { dev: /^tidemark ready .*\n.*\n.*\n.*\n/m, serve: /^tidemark 
 export interface ServerOptions {
   readonly mode?: "dev" | "serve";
   readonly flags?: readonly string[];
+  /** Any that is free by default. */
+  readonly port?: number;
   /** Another copy of the sources, for tests that break them on purpose. */
   readonly repository?: string;
   readonly env?: Readonly<Record<string, string>>;
@@ -30,6 +32,8 @@ export interface TestServer extends AsyncDisposable {
   readonly pid: number;
   /** What the server printed on standard output until it was ready. */
   readonly announcement: string;
+  /** Resolves when it is gone, whatever ended it. */
+  readonly gone: Promise<void>;
   /** Signals the server itself and waits until it is gone. */
   kill(signal: NodeJS.Signals): Promise<number | null>;
   /** All that it wrote to standard error, once it is gone. */
@@ -71,6 +75,7 @@ export async function startServer(databasePath: string, options: ServerOptions =
     databasePath,
     pid: Number(pid),
     announcement: stdout.text,
+    gone: child.exited.then(() => {}),
     kill,
     stderr: () => stderr.whole,
     get logged() {
@@ -91,10 +96,10 @@ export async function refusedServer(databasePath: string, options: ServerOptions
 }
 
 export function spawnServer(databasePath: string, options: ServerOptions = {}) {
-  const { mode = "dev", flags = [], repository = REPOSITORY, env = {}, cwd, prefix = [] } = options;
+  const { mode = "dev", flags = [], port = 0, repository = REPOSITORY, env = {}, cwd, prefix = [] } = options;
   const entry = join(repository, "src/runtimes/bun.ts");
   const database = /^(http|libsql)/.test(databasePath) ? databasePath : `file:${databasePath}`;
-  const command = [process.execPath, entry, mode, "--port", "0", "--db", database, ...flags];
+  const command = [process.execPath, entry, mode, "--port", String(port), "--db", database, ...flags];
   return Bun.spawn([...prefix, ...command], {
     env: { ...foreignEnvironment(), ...env },
     stdout: "pipe",
