@@ -40,12 +40,16 @@ const STABLE_TABLES = [
   "write_lock",
 ];
 const STABLE_VIEWS = [
+  "append_record",
   "clock",
   "commit_history",
+  "commit_offset",
   "consumer_lag",
   "group_members",
   "member_leases",
   "partition_stats",
+  "record_to_append",
+  "text_to_check",
   "topic_records",
 ];
 
