@@ -129,6 +129,39 @@ describePlaces("fencing", (place) => {
     expect(group.ledger.judge()).toEqual([]);
   });
 
+  test("an owner that comes back after a takeover is refused its transaction whole, on every server", async () => {
+    await using group = await newGroup(place(), { records: 10 });
+    const { topic } = group;
+    const results = await place().newTopic({});
+    const transaction = (owned: Owned | undefined, offset: number, value: string) => ({
+      appends: [{ topic: results, records: [{ value }] }],
+      commits: { group: group.name, offsets: [ackTo(owned, offset)] },
+    });
+    const first = await group.join(place().server(0), { acks: false });
+    const [lost] = await untilRead(first, 1);
+    const second = await group.join(place().server(2), { memberId: first.memberId, acks: false });
+    const [owned] = await untilRead(second, 1, 10);
+
+    const fenced = { code: "fenced_generation", topic, partition: 0, generation: lost?.generation };
+    first.client.send({ type: "transact", id: "late", ...transaction(lost, 10, "of the first") });
+    expect(await first.until("error")).toMatchObject({ ...fenced, id: "late", found: owned?.generation });
+    for (const server of [0, 1, 2]) {
+      const late = transaction(lost, 10, "of the first");
+      const { status, body } = await place().http(server).call("POST", "/v1/transactions", late);
+      expect({ status, body }).toMatchObject({ status: 409, body: fenced });
+    }
+    expect(await place().committedOffsets(group.name, topic)).toEqual([0]);
+
+    second.client.send({ type: "transact", id: "now", ...transaction(owned, 10, "of the second") });
+    expect(await second.until("transacted")).toMatchObject({
+      runs: [{ topic: results, offset: 0, count: 1 }],
+    });
+    expect(await place().committedOffsets(group.name, topic)).toEqual([10]);
+    expect(await place().sql(`SELECT value FROM topic_records WHERE topic = '${results}'`)).toEqual([
+      '"of the second"',
+    ]);
+  });
+
   test("a late ack of 550 after a reset from 600 to 0 is fenced, and all is sent again", async () => {
     await using group = await newGroup(place(), { records: 700 });
     const { topic } = group;
