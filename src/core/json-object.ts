@@ -44,7 +44,7 @@ export function recordsTexts(text: string): readonly string[] {
   const texts: string[] = [];
   const scan = new AmbiguityScan({ depthMax: OBJECT_DEPTH_MAX, recordsTexts: texts });
   const ambiguity = scan.find(new JsonCursor(text), 1);
-  if (ambiguity !== undefined) throw new Problem("bad_request", `Cannot take the records: ${ambiguity}`);
+  if (ambiguity !== undefined) throw new Problem("bad_request", `Cannot take the request: ${ambiguity}`);
   return texts;
 }
 

@@ -25,6 +25,8 @@ export interface Transaction {
 
 export interface TopicAppend extends Batch {
   readonly topic: string;
+  /** Its place among the appends of the request; a produce has none. */
+  readonly append?: number;
 }
 
 /** What has become of a transaction. */
@@ -82,7 +84,7 @@ export function readTransaction(
     const batch = parseRecordsArray(texts[index] ?? "", index);
     records += batch.length;
     requireBatchRecords(records, index);
-    return { topic, records: batch };
+    return { topic, append: index, records: batch };
   });
   return { appends: batches, producer, commits, expect };
 }

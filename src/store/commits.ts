@@ -65,7 +65,8 @@ function ackEntries(acks: readonly AckRequest[]): string {
 
 // Whoever owns the partition commits, inside the log and forward: else a repeated transaction would be written twice.
 const REFUSED_COMMIT = `
-  SELECT ack.key AS entry, t.topic_id, p.partition_id, p.log_end_offset, a.generation, c.committed_offset
+  SELECT ack.key AS entry, t.topic_id, t.partition_count, p.partition_id, p.log_start_offset, p.log_end_offset,
+         a.generation, c.committed_offset
   FROM json_each(:acks) AS ack
   LEFT JOIN topics AS t ON t.topic = ack.value ->> 0
   LEFT JOIN partitions AS p ON p.topic_id = t.topic_id AND p.partition = ack.value ->> 1
@@ -103,7 +104,10 @@ export function refusedCommit({ group, offsets }: GroupCommits, row: Row): Probl
   const facts = { group, topic, partition };
   if (row.topic_id === null) return new Problem("unknown_topic", `${attempt}: there is no such topic`, facts);
   if (row.partition_id === null)
-    return new Problem("unknown_partition", `${attempt}: the topic has no such partition`, facts);
+    return new Problem("unknown_partition", `${attempt}: the topic has no such partition`, {
+      ...facts,
+      partitionCount: row.partition_count,
+    });
   if (row.generation !== generation) {
     const owner = row.generation === null ? "nobody owns it" : `its generation is ${row.generation}`;
     const found = row.generation;
@@ -116,7 +120,8 @@ export function refusedCommit({ group, offsets }: GroupCommits, row: Row): Probl
   const logEndOffset = numberColumn(row, "log_end_offset");
   if (offset > logEndOffset) {
     const why = `${attempt}: log end offset is ${logEndOffset}`;
-    return new Problem("offset_out_of_range", why, { ...facts, found: offset, logEndOffset });
+    const logStartOffset = row.log_start_offset;
+    return new Problem("offset_out_of_range", why, { ...facts, found: offset, logStartOffset, logEndOffset });
   }
   const committedOffset = numberColumn(row, "committed_offset");
   const why = `${attempt}: ${committedOffset} is committed, and a transaction must advance it`;

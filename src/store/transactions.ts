@@ -42,7 +42,7 @@ const PARTITIONS_ARE_AS_KNOWN = `
 
 // [topic, partition, log end offset]
 const UNMET_EXPECTATION = `
-  SELECT e.key AS entry, t.topic_id, p.log_end_offset
+  SELECT e.key AS entry, t.topic_id, t.partition_count, p.log_end_offset
   FROM json_each(:expect) AS e
   LEFT JOIN topics AS t ON t.topic = e.value ->> 0
   LEFT JOIN partitions AS p ON p.topic_id = t.topic_id AND p.partition = e.value ->> 1
@@ -197,7 +197,10 @@ function unmetProblem({ topic, partition, logEndOffset: expected }: TopicExpecta
   const facts = { topic, partition, expected };
   if (row.topic_id === null) return new Problem("unknown_topic", `${attempt}, there is no such topic`, facts);
   if (row.log_end_offset === null)
-    return new Problem("unknown_partition", `${attempt}, the topic has no such partition`, facts);
+    return new Problem("unknown_partition", `${attempt}, the topic has no such partition`, {
+      ...facts,
+      partitionCount: row.partition_count,
+    });
   const found = numberColumn(row, "log_end_offset");
   return new Problem("conflict", `${attempt}, found ${found}`, { ...facts, found });
 }

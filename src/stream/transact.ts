@@ -47,18 +47,45 @@ export class TransactionLane {
   readonly #deps: TransactDeps;
   /** The last look for topics. */
   #finding: Promise<unknown> = Promise.resolve();
+  /** Until all that came is answered. */
+  #answering: Promise<unknown> = Promise.resolve();
+  /** How many found a topic to be another one, and were written after what came behind them. */
+  #delayed = 0;
 
   constructor(deps: TransactDeps) {
     this.#deps = deps;
   }
 
   transact(transaction: Transaction): Promise<Written> {
+    const earlier = this.#answering;
     const targets = this.#finding.then(() => findTargets(this.#deps, transaction));
-    const written = targets.then((found) => writeTo(this.#deps, transaction, found));
+    const written = targets.then((found) => this.#write(transaction, found, earlier));
     this.#finding = targets.catch(() => undefined); // its own frame is told of that
-    return unlessRepeated(this.#deps, transaction, written);
+    const answered = unlessRepeated(this.#deps, transaction, written);
+    this.#answering = earlier.then(() => answered).then(noop, noop);
+    return answered;
+  }
+
+  /** Where an earlier one was delayed its producer's next sequence was judged too early. */
+  async #write(transaction: Transaction, targets: Targets, earlier: Promise<unknown>): Promise<Written> {
+    const delayed = this.#delayed;
+    const write = () =>
+      writeTo(this.#deps, transaction, targets, () => {
+        this.#delayed += 1;
+        return earlier;
+      });
+    try {
+      return await write();
+    } catch (error) {
+      if (!(error instanceof Problem && error.code === "sequence_gap")) throw error;
+      await earlier;
+      if (this.#delayed === delayed) throw error;
+      return write();
+    }
   }
 }
+
+function noop(): void {}
 
 /**
  * A producer that repeats what was written before gets the answer of then, although the topic of then is gone by now,
@@ -82,40 +109,55 @@ async function unlessRepeated(
 const JUDGED_BEFORE_THE_PRODUCER: ReadonlySet<string> = new Set([
   "unknown_topic",
   "unknown_partition",
+  "batch_too_large", // its records went to fewer partitions then
   "schema_violation",
 ]);
 
 // ── find ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 /**
- * With topics that take these records. Those that are not there are created where first use does that, none where one
- * of them could not take its records.
+ * With topics that take these records. Those that are not there are created where first use does that: none where one
+ * of them could not take its records, and none by a producer that repeats what was written before.
  */
-async function findTargets(deps: TransactDeps, { appends }: Transaction): Promise<Targets> {
+async function findTargets(deps: TransactDeps, transaction: Transaction): Promise<Targets> {
+  const { appends } = transaction;
   const found = new Map<string, Topic | undefined>();
-  for (const [index, append] of appends.entries())
-    found.set(append.topic, await findTarget(deps, append, appends.length > 1 ? index : undefined));
+  for (const append of appends) found.set(append.topic, await findTarget(deps, append));
+  if ([...found.values()].includes(undefined)) await requireCreatable(deps, transaction, found);
   const targets = new Map<string, Topic>();
   for (const [name, topic] of found) targets.set(name, topic ?? (await deps.topics.require(name)));
   return targets;
 }
 
+/** Throws where the transaction could not be written with the topics that are to be created for it, or was written. */
+async function requireCreatable(
+  { db }: TransactDeps,
+  { appends, producer }: Transaction,
+  found: ReadonlyMap<string, Topic | undefined>,
+): Promise<void> {
+  const { partitions } = partitionRecords(
+    appends.map(({ topic, records }) => {
+      const partitionCount = found.get(topic)?.partitionIds.length ?? DEFAULT_PARTITION_COUNT;
+      return { topic, partitionCount, stickyPartition: 0, records };
+    }),
+  );
+  requireFewPartitions(partitions.length);
+  const [gone = ""] = [...found].flatMap(([name, topic]) => (topic ? [] : [name]));
+  if (producer && (await readRepeated(db, producer))) throw unknownTopic(gone); // and is answered as it was then
+}
+
 /** Undefined where it is to be created. What is remembered of it may be out of date: it is looked at once more. */
-async function findTarget(
-  deps: TransactDeps,
-  append: TopicAppend,
-  index: number | undefined,
-): Promise<Topic | undefined> {
+async function findTarget(deps: TransactDeps, append: TopicAppend): Promise<Topic | undefined> {
   const { topics } = deps;
   const remembered = await topics.find(append.topic);
   if (!remembered && !topics.createsOnFirstUse) throw unknownTopic(append.topic);
   try {
-    await requireTaken(deps, append, { topic: remembered, index });
+    await requireTaken(deps, append, remembered);
     return remembered;
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     const current = await topics.findAgain(append);
-    await requireTaken(deps, append, { topic: current, index });
+    await requireTaken(deps, append, current);
     return current;
   }
 }
@@ -123,8 +165,8 @@ async function findTarget(
 /** Throws `unknown_partition` or `schema_violation` where the topic does not take these records. */
 async function requireTaken(
   { schemas }: TransactDeps,
-  { topic: name, records, lines }: TopicAppend,
-  { topic, index: append }: { readonly topic: Topic | undefined; readonly index: number | undefined },
+  { topic: name, records, lines, append }: TopicAppend,
+  topic: Topic | undefined,
 ): Promise<void> {
   const partitionCount = topic?.partitionIds.length ?? DEFAULT_PARTITION_COUNT;
   requirePartitions(records, { topic: name, partitionCount, append });
@@ -134,10 +176,19 @@ async function requireTaken(
 
 // ── write ────────────────────────────────────────────────────────────────────────────────────────────────
 
-/** Where a topic is not as it was found, another process has changed it: all are looked up, or created, once more. */
-async function writeTo(deps: TransactDeps, transaction: Transaction, targets: Targets): Promise<Written> {
+/**
+ * Where a topic is not as it was found, another process has changed it: all are looked up, or created, once more, when
+ * `onChanged` lets it.
+ */
+async function writeTo(
+  deps: TransactDeps,
+  transaction: Transaction,
+  targets: Targets,
+  onChanged: () => Promise<unknown> = () => Promise.resolve(),
+): Promise<Written> {
   const written = await writeOnce(deps, transaction, targets);
   if (written) return written;
+  await onChanged();
   await Promise.all([...targets.values()].map((topic) => deps.topics.findAgain(topic)));
   const again = await writeOnce(deps, transaction, await findTargets(deps, transaction));
   if (!again) throw new Problem("unavailable", "The topic is being changed; nothing was written");
@@ -174,7 +225,7 @@ async function submit(
   const [only, ...others] = topics;
   const isConditional = conditions.producer || conditions.commits || conditions.expect || others.length > 0;
   if (!only || isConditional) {
-    if (partitions.length > TRANSACTION_PARTITIONS_MAX) throw tooManyPartitions(partitions.length);
+    requireFewPartitions(partitions.length);
     const op = queue.nextOp();
     return queue.submit(writeTransaction({ op, partitions, runs, topics: targets, conditions, cadence }));
   }
@@ -192,8 +243,9 @@ function anyOf({ chance }: TransactDeps, partitionCount: number): number {
   return Math.floor(chance.random() * partitionCount);
 }
 
-function tooManyPartitions(found: number): Problem {
+function requireFewPartitions(found: number): void {
   const allowed = TRANSACTION_PARTITIONS_MAX;
+  if (found <= allowed) return;
   const message = `Cannot transact: found records for ${found} partitions, allowed ${allowed}`;
-  return new Problem("batch_too_large", message, { found, allowed });
+  throw new Problem("batch_too_large", message, { found, allowed });
 }

@@ -1,7 +1,17 @@
 // Bad input over HTTP, and every limit at the limit and one above. After each case all is as it was.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { nested, RECORDS_EACH, WatchedServer } from "../support/watched-server.ts";
+import { ERROR_CODES } from "../../src/protocol/codes.ts";
+import {
+  BAD_PRODUCES,
+  BAD_TRANSACTIONS,
+  type BadWrite,
+  fieldsOf,
+  PRODUCED,
+  textOf,
+  tooManyBytes,
+} from "../support/bad-transactions.ts";
+import { nested, PRODUCER, RECORDS_EACH, WatchedServer } from "../support/watched-server.ts";
 
 let watched: WatchedServer;
 beforeAll(async () => {
@@ -34,6 +44,9 @@ const PRODUCE = "/v1/topics/orders/records";
 const FETCH = "/v1/topics/orders/partitions/0/records";
 const COMMIT = "/v1/groups/outside/offsets";
 
+const EPOCH = `/v1/producers/${PRODUCER.id}`;
+const TRANSACT = "/v1/transactions";
+
 const produce = (record: string, path = PRODUCE): Request => ({ path, body: `{"records":[${record}]}` });
 const commit = (entry: Record<string, unknown>): Request => ({
   path: COMMIT,
@@ -63,11 +76,14 @@ const values = (count: number) =>
     .map((value) => `{"value":${value}}`)
     .join(",");
 /** A request of so many bytes, of records that are each small enough. */
-const bodyOfBytes = (bytes: number) => {
+const bodyOfBytes = (bytes: number, [start, end] = ["{", "}"]) => {
   const record = `{"value":"${"x".repeat(900_000)}"}`;
-  const head = `{"records":[${record},${record},${record},${record},{"value":"`;
-  return `${head}${"x".repeat(bytes - head.length - '"}]}'.length)}"}]}`;
+  const head = `${start}"records":[${record},${record},${record},${record},{"value":"`;
+  const tail = `"}]${end}`;
+  return `${head}${"x".repeat(bytes - head.length - tail.length)}${tail}`;
 };
+const transactionOfBytes = (bytes: number, topic = "orders") =>
+  bodyOfBytes(bytes, [`{"appends":[{"topic":"${topic}",`, "}]}"]);
 
 const REFUSED: readonly Refused[] = [
   // ── what is not JSON, or not the JSON that was meant ──
@@ -552,6 +568,91 @@ const REFUSED: readonly Refused[] = [
     /4/,
   ],
 
+  // ── producers and transactions: see also support/bad-transactions.ts ──
+  ...[
+    ["a list", "[]", /an array/],
+    ["null", "null", /null/],
+    ["a number", "1", /a number/],
+    ["no JSON", "{", /not JSON/],
+    ["an epoch", '{"epoch":4}', /"epoch"/],
+    ["__proto__", '{"__proto__":{}}', /__proto__/],
+  ].map(
+    ([what, body, detail]): Refused => [
+      `a new epoch with a body that is ${what}`,
+      { path: EPOCH, body: String(body) },
+      400,
+      "bad_request",
+      detail as RegExp,
+    ],
+  ),
+  [
+    "a new epoch with a body that is not UTF-8",
+    { path: EPOCH, body: new Uint8Array([0xff]) },
+    400,
+    "bad_request",
+    /UTF-8/,
+  ],
+  ["a new epoch with a parameter", { path: `${EPOCH}?epoch=9` }, 400, "bad_request", /"epoch"/],
+  ...["a%20b", "a%2Fb", "a%00", "%C3%A9", "p".repeat(250)].map(
+    (name): Refused => [
+      `a new epoch of the producer ${name.slice(0, 20)}`,
+      { path: `/v1/producers/${name}` },
+      400,
+      "bad_request",
+      /producer/,
+    ],
+  ),
+  ["a producer that is asked for", get(EPOCH), 405, "bad_request", /POST/],
+  ["transactions that are asked for", get(TRANSACT), 405, "bad_request", /POST/],
+  ["an empty body of a transaction", { path: TRANSACT, body: "" }, 400, "bad_request", /not JSON/],
+  ["half a transaction", { path: TRANSACT, body: '{"appends":[' }, 400, "bad_request", /not JSON/],
+  ["a transaction that is a list", { path: TRANSACT, body: "[]" }, 400, "bad_request", /an array/],
+  [
+    "a transaction that is not UTF-8",
+    { path: TRANSACT, body: new Uint8Array([0x7b, 0xff, 0x7d]) },
+    400,
+    "bad_request",
+    /UTF-8/,
+  ],
+  [
+    "a transaction nested 10,000 deep",
+    {
+      path: TRANSACT,
+      body: `{"appends":[{"topic":"orders","records":[{"value":1}]}],"expect":${nested(10_000)}}`,
+    },
+    400,
+    "bad_request",
+    /expect|16/,
+  ],
+  [
+    "a record of a transaction with a value 129 deep",
+    { path: TRANSACT, body: `{"appends":[{"topic":"orders","records":[{"value":${nested(129)}}]}]}` },
+    400,
+    "bad_request",
+    /appends\[0\]\.records\[0\].*129.*128/,
+  ],
+  [
+    "a transaction of 4,000,001 bytes",
+    { path: TRANSACT, body: transactionOfBytes(4_000_001) },
+    413,
+    "batch_too_large",
+    /4000000/,
+  ],
+  [
+    "a transaction of more bytes in several appends",
+    { path: TRANSACT, body: tooManyBytes() },
+    413,
+    "batch_too_large",
+    /4000000/,
+  ],
+  [
+    "a transaction with a parameter",
+    { path: `${TRANSACT}?producer=writer`, body: '{"appends":[]}' },
+    400,
+    "bad_request",
+    /"producer"/,
+  ],
+
   // ── routes ──
   ["a route that is unknown", get("/v1/nothing"), 404, "bad_request", /no route/],
   ["a method that is not taken", remove(PRODUCE), 405, "bad_request", /DELETE/],
@@ -566,6 +667,56 @@ describe("over HTTP is refused, and nothing changes:", () => {
     expect(problem).toMatchObject({ status, code, retriable: false });
     expect(problem.detail).toMatch(detail);
     expect(answer.status).toBe(status);
+  });
+});
+
+describe("a produce over HTTP is refused, and nothing changes:", () => {
+  test.each(BAD_PRODUCES)("$name", async ({ body, ...expected }) => {
+    const { topic, ...records } = PRODUCED;
+    const request = {
+      path: `/v1/topics/${topic}/records`,
+      body: JSON.stringify({ ...records, ...fieldsOf(body) }),
+    };
+    await expectRefused(request, expected);
+  });
+});
+
+describe("a transaction over HTTP is refused, and nothing changes:", () => {
+  test.each(BAD_TRANSACTIONS)("$name", async ({ body, ...expected }) => {
+    await expectRefused({ path: TRANSACT, body: textOf(body) }, expected);
+  });
+
+  test("appends to 1,025 partitions", async () => {
+    await send(put("/v1/topics/limits-all", '{"partitionCount":1024}'));
+    const wide = numbers(1_024).map((partition) => ({ value: 1, partition }));
+    const appends = [{ topic: "limits-all", records: wide }, PRODUCED];
+    await expectRefused(
+      { path: TRANSACT, body: JSON.stringify({ appends }) },
+      { code: "batch_too_large", message: /1025 partitions.*1024/, facts: { found: 1_025, allowed: 1_024 } },
+    );
+  });
+});
+
+async function expectRefused(
+  request: Request,
+  { code, message, facts = {} }: Omit<BadWrite, "name" | "body">,
+) {
+  const answer = await watched.leavesAllAsItWas(() => send(request));
+  expect(answer.type).toBe("application/problem+json");
+  const problem = JSON.parse(answer.text);
+  expect(problem).toMatchObject({ status: answer.status, code, retriable: false, ...facts });
+  expect(problem.detail).toMatch(message);
+  expect(answer.status).toBe(ERROR_CODES[code].status);
+}
+
+describe("what a producer has written is answered as then, and nothing changes:", () => {
+  test.each([0, 1])("the sequence %d, which goes back", async (sequence) => {
+    const body = JSON.stringify({ records: [{ value: "again" }], producer: { ...PRODUCER, sequence } });
+    const answer = await watched.leavesAllAsItWas(() => send({ path: "/v1/topics/payments/records", body }));
+    expect(JSON.parse(answer.text)).toEqual({
+      runs: [{ partition: 0, offset: sequence, count: 1 }],
+      duplicate: true,
+    });
   });
 });
 
@@ -590,6 +741,20 @@ describe("at its limit is taken:", () => {
     ["10,000 records", produce(values(10_000), FREE)],
     ["a body of 4,000,000 bytes", { path: FREE, body: bodyOfBytes(4_000_000) }],
     ["a record of 1 MiB", produce(`{"key":"k","value":"${"x".repeat(MIB - 3)}"}`, FREE)],
+    ["a transaction of 4,000,000 bytes", { path: TRANSACT, body: transactionOfBytes(4_000_000, "limits") }],
+    [
+      "a producer's name of 249 characters",
+      { path: `/v1/producers/${"limits".padEnd(249, "p")}`, body: "{}" },
+    ],
+    [
+      "an epoch and 10,000 records in several appends",
+      {
+        path: TRANSACT,
+        body: `{"producer":{"id":"limits","epoch":${2 ** 53 - 1},"sequence":0},"appends":[${[4_000, 6_000]
+          .map((count) => `{"topic":"limits","records":[${values(count)}]}`)
+          .join(",")}]}`,
+      },
+    ],
     ["a key of 32 KiB", produce(`{"value":1,"key":"${"k".repeat(32_768)}"}`, FREE)],
     ["64 headers", produce(`{"value":1,"headers":${headers(64)}}`, FREE)],
     ["headers of 16 KiB", produce(`{"value":1,"headers":${headersOfBytes(16_384)}}`, FREE)],

@@ -2,9 +2,18 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import type { ServerFrame } from "../../src/protocol/frames.ts";
+import {
+  BAD_PRODUCES,
+  BAD_TRANSACTIONS,
+  type BadWrite,
+  fieldsOf,
+  PRODUCED,
+  textOf,
+  tooManyBytes,
+} from "../support/bad-transactions.ts";
 import { RawSocket } from "../support/raw-socket.ts";
 import type { FrameOf, StreamClient } from "../support/stream-client.ts";
-import { nested, WatchedServer } from "../support/watched-server.ts";
+import { nested, PRODUCER, RECORDS_EACH, WatchedServer } from "../support/watched-server.ts";
 
 let watched: WatchedServer;
 /** Has `orders` as `s1` in the group `subject`, of each partition two records, and has acknowledged two of the first. */
@@ -379,6 +388,85 @@ describe("over the socket is refused, and the socket lives:", () => {
     );
     expect(answer).toMatchObject({ type: "error", code: "unknown_subscription", subscription: "s9" });
     expect(answer).not.toHaveProperty("id");
+  });
+});
+
+describe("a produce over the socket is refused:", () => {
+  test.each(BAD_PRODUCES)("$name", ({ body, ...expected }) =>
+    expectRefused(text({ type: "produce", id: "case", ...PRODUCED, ...fieldsOf(body) }), expected),
+  );
+});
+
+describe("a transaction over the socket is refused:", () => {
+  test.each(BAD_TRANSACTIONS)("$name", ({ body, ...expected }) =>
+    expectRefused(transactFrame(textOf(body)), expected),
+  );
+
+  test("appends of more than 4,000,000 bytes, in a frame that is small enough", () =>
+    expectRefused(transactFrame(tooManyBytes()), { code: "batch_too_large", message: /bytes.*4000000/ }));
+
+  test.each<[name: string, entry: Omit<Entry, "partition">, code: BadWrite["code"], facts: object]>([
+    [
+      "above the log end",
+      { offset: RECORDS_EACH + 1 },
+      "offset_out_of_range",
+      { found: 11, logEndOffset: 10 },
+    ],
+    ["of what is committed", { offset: 2 }, "conflict", { found: 2, committedOffset: 2 }],
+    ["below what is committed", { offset: 1 }, "conflict", { found: 1, committedOffset: 2 }],
+    ["in generation 0", { offset: 3, generation: 0 }, "fenced_generation", { generation: 0 }],
+  ])("a commit %s, although all else of it is right", async (_, entry, code, facts) => {
+    const { offsets } = ack({ partition: 1, offset: 2 }, { partition: 0, ...entry });
+    const body = { appends: [PRODUCED], commits: { group: "subject", offsets } };
+    await expectRefused(transactFrame(text(body)), {
+      code,
+      message: /Cannot commit offset/,
+      facts: { topic: "orders", partition: 0, ...facts },
+    });
+  });
+});
+
+/** `bad_frame` closes the socket: it is sent on one of its own. */
+async function expectRefused(frame: string, expected: Omit<BadWrite, "name" | "body">): Promise<void> {
+  const { code, message, facts = {}, isBadFrame } = expected;
+  const error = await watched.leavesAllAsItWas(async () => {
+    if (!isBadFrame) return answerOf(subject, frame);
+    const client = await watched.connect();
+    client.sendText(frame);
+    const answer = await client.next();
+    expect((await client.closed()).code).toBe(4400);
+    return answer;
+  });
+  const said = { code: isBadFrame ? ("bad_frame" as const) : code, retriable: false, ...facts };
+  expect(error).toMatchObject({ type: "error", id: "case", ...said } as never);
+  expect((error as FrameOf<"error">).message).toMatch(message);
+}
+
+function transactFrame(body: string): string {
+  const rest = body.slice(1);
+  return `{"type":"transact","id":"case"${rest === "}" ? "" : ","}${rest}`;
+}
+
+describe("what a producer has written is answered as then over the socket, and nothing changes:", () => {
+  test.each([0, 1])("the sequence %d, which goes back", async (sequence) => {
+    const producer = { ...PRODUCER, sequence };
+    const runs = [{ partition: 0, offset: sequence, count: 1 }];
+    const records = [{ value: "again" }];
+    const produced = { type: "produce", id: "case", topic: "payments", records, producer };
+    expect(await watched.leavesAllAsItWas(() => answerOf(subject, produced))).toEqual({
+      type: "produced",
+      id: "case",
+      runs,
+      duplicate: true,
+    });
+    const appends = [{ topic: "payments", records }];
+    const transacted = { type: "transact", id: "case", appends, producer };
+    expect(await watched.leavesAllAsItWas(() => answerOf(subject, transacted))).toEqual({
+      type: "transacted",
+      id: "case",
+      runs: runs.map((run) => ({ topic: "payments", ...run })),
+      duplicate: true,
+    });
   });
 });
 

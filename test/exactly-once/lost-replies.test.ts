@@ -49,7 +49,7 @@ test(`the replies of ${PRODUCES} committed produces are cut: each record is stor
     const places = again.runs.flatMap(({ partition, offset, count }) =>
       Array.from({ length: count }, (_, index) => `${partition}@${offset + index}`),
     );
-    places.forEach((place, index) => placesTold.push(`${2 * sequence + index}:${place}`));
+    for (const [index, place] of places.entries()) placesTold.push(`${2 * sequence + index}:${place}`);
   }
 
   expect(proxy.lost).toBe(PRODUCES);

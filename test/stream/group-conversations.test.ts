@@ -1,68 +1,16 @@
 // Groups of several members over the real socket, as transcripts: who is told what when partitions move.
 
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { join } from "node:path";
-import type { AckEntry, AssignedPartition } from "../../src/protocol/frames.ts";
-import { HttpClient } from "../support/http-client.ts";
-import { startServer, type TestServer, temporaryFolder } from "../support/server.ts";
-import { type FrameOf, StreamClient } from "../support/stream-client.ts";
+import { describe, expect, test } from "bun:test";
+import { ackOf, type GroupMember, Stage } from "../support/stage.ts";
+import { StreamClient } from "../support/stream-client.ts";
 
 const REVOKE_DEADLINE_MS = 5_000;
 
-const folder = temporaryFolder();
-let server: TestServer;
-let http: HttpClient;
+const stage = new Stage();
+const { newTopic, newGroup, joinGroup, committedOf } = stage;
 
-beforeAll(async () => {
-  server = await startServer(join(folder.path, "t.db"));
-  http = new HttpClient(server);
-});
-afterAll(async () => {
-  await server.kill("SIGKILL");
-  folder.remove();
-});
-
-let names = 0;
-
-/** Of its own for a test: a topic of so many partitions, each with so many records whose values are their offsets. */
-async function newTopic(partitionCount: number, recordsEach = 0): Promise<string> {
-  names += 1;
-  const topic = `topic-${names}`;
-  await http.createTopic(topic, partitionCount);
-  for (let partition = 0; partition < partitionCount && recordsEach > 0; partition += 1)
-    await http.produceNumbers(topic, recordsEach, partition);
-  return topic;
-}
-
-function newGroup(): string {
-  names += 1;
-  return `group-${names}`;
-}
-
-interface Member {
-  readonly client: StreamClient;
-  readonly subscribed: FrameOf<"subscribed">;
-  readonly partitions: readonly AssignedPartition[];
-}
-
-/** Subscribes on a socket of its own; what it is assigned at first has come. */
-async function joinGroup(
-  group: string,
-  topics: readonly string[],
-  fields: Readonly<Record<string, unknown>> = {},
-): Promise<Member> {
-  const client = await StreamClient.open(server.streamUrl, { patienceMs: 4_000 });
-  client.send({ type: "subscribe", topics, group, ...fields });
-  const subscribed = await client.expect("subscribed");
-  const { partitions } = await client.expect("assigned");
-  return { client, subscribed, partitions };
-}
-
-const closeAll = (...members: readonly Member[]) => Promise.all(members.map(({ client }) => client.close()));
-
-function ackOf({ topic, partition, generation, next }: FrameOf<"records">): AckEntry {
-  return { topic, partition, generation, offset: next };
-}
+const closeAll = (...members: readonly GroupMember[]) =>
+  Promise.all(members.map(({ client }) => client.close()));
 
 const numbersOf = (partitions: readonly { readonly partition: number }[]) =>
   partitions.map(({ partition }) => partition);
@@ -71,19 +19,14 @@ const numbersOf = (partitions: readonly { readonly partition: number }[]) =>
 async function ownersOf(
   group: string,
 ): Promise<ReadonlyMap<number, { memberId: string; generation: number }>> {
-  const { body } = await http.call("GET", `/v1/groups/${group}`);
+  const { body } = await stage.http.call("GET", `/v1/groups/${group}`);
   const owners = new Map<number, { memberId: string; generation: number }>();
   for (const { memberId, partitions } of body.members)
     for (const { partition, generation } of partitions) owners.set(partition, { memberId, generation });
   return owners;
 }
 
-async function committedOf(group: string): Promise<readonly (number | null)[]> {
-  const { body } = await http.call("GET", `/v1/groups/${group}`);
-  return body.offsets.map(({ committedOffset }: { committedOffset: number | null }) => committedOffset);
-}
-
-function generationOf({ partitions }: Pick<Member, "partitions">, number: number): number {
+function generationOf({ partitions }: Pick<GroupMember, "partitions">, number: number): number {
   const found = partitions.find(({ partition }) => partition === number);
   if (!found) throw new Error(`partition ${number} was not assigned`);
   return found.generation;
@@ -114,7 +57,7 @@ describe("two members of a group", () => {
     expect(revoked.deadlineMs).toBeLessThanOrEqual(REVOKE_DEADLINE_MS);
 
     // What stays goes on in its generation; nothing more comes of what goes, and nobody else gets it yet.
-    for (const partition of [0, 1, 2, 3]) await http.produce(topic, [{ value: "new", partition }]);
+    for (const partition of [0, 1, 2, 3]) await stage.http.produce(topic, [{ value: "new", partition }]);
     const live = await first.client.expectRecords(2);
     expect(live.map(({ partition, generation }) => [partition, generation]).toSorted()).toEqual(
       [0, 1].map((partition) => [partition, generationOf(first, partition)]),
@@ -173,7 +116,7 @@ describe("two members of a group", () => {
   test("that come at the same time have their shares at the end, whoever was first", async () => {
     const [topic, group] = [await newTopic(4), newGroup()];
     const clients = await Promise.all(
-      [0, 1].map(() => StreamClient.open(server.streamUrl, { patienceMs: 4_000 })),
+      [0, 1].map(() => StreamClient.open(stage.server.streamUrl, { patienceMs: 4_000 })),
     );
     for (const client of clients) client.send({ type: "subscribe", topics: [topic], group });
     const owned = await Promise.all(
@@ -211,7 +154,7 @@ describe("two members of a group", () => {
     const [topic, group] = [await newTopic(4), newGroup()];
     const first = await joinGroup(group, [topic], { ack: "none" });
     const values = Array.from({ length: 100 }, (_, value) => ({ value, partition: value % 4 }));
-    const produced = http.produce(topic, values);
+    const produced = stage.http.produce(topic, values);
     const second = await joinGroup(group, [topic], { ack: "none" });
     await produced;
     const got: unknown[] = [];
@@ -345,7 +288,7 @@ describe("a partition that is being revoked", () => {
     const { partitions } = await first.client.expect("assigned");
     expect(partitions).toMatchObject([{ partition: 1, position: 3, committedOffset: 3 }]);
     expect(partitions[0]?.generation).toBeGreaterThan(generation);
-    await http.produce(topic, [{ value: "new", partition: 1 }]);
+    await stage.http.produce(topic, [{ value: "new", partition: 1 }]);
     expect(await first.client.expect("records")).toMatchObject({ partition: 1, records: [{ value: "new" }] });
     expect([...(await ownersOf(group)).keys()].toSorted()).toEqual([0, 1]);
     await closeAll(first, second);
@@ -376,7 +319,7 @@ describe("a member that leaves", () => {
       const owners = await ownersOf(group);
       for (const partition of [0, 1])
         expect(owners.get(partition)?.generation).toBe(generationOf(first, partition));
-      await http.produce(topic, [{ value: "new", partition: 3 }]);
+      await stage.http.produce(topic, [{ value: "new", partition: 3 }]);
       expect(await first.client.expect("records")).toMatchObject({
         partition: 3,
         records: [{ value: "new" }],
@@ -402,7 +345,7 @@ describe("more members than partitions", () => {
     await closeAll(...idle);
   });
 
-  const idOf = ({ subscribed }: Member) => subscribed.memberId ?? "";
+  const idOf = ({ subscribed }: GroupMember) => subscribed.memberId ?? "";
 
   /** Who owns the two partitions, when two of these do: nothing is in hand, so it takes some round trips. */
   async function ownersAmong(group: string, memberIds: readonly string[]): Promise<ReadonlySet<string>> {
@@ -421,7 +364,7 @@ describe("a topic that changes under several members", () => {
     const second = await joinGroup(group, [topic], { reset: "latest" });
     await first.client.expect("revoked");
     const [had] = (await second.client.expect("assigned")).partitions;
-    await http.call("PUT", `/v1/topics/${topic}`, { partitionCount: 4 });
+    await stage.http.call("PUT", `/v1/topics/${topic}`, { partitionCount: 4 });
     const gained = [first, second].map(async ({ client }) => (await client.expect("assigned")).partitions);
     const [mine, others] = await Promise.all(gained);
     expect([...numbersOf(mine ?? []), ...numbersOf(others ?? [])].toSorted()).toEqual([2, 3]);
@@ -431,7 +374,7 @@ describe("a topic that changes under several members", () => {
     const owners = await ownersOf(group);
     expect(owners.get(0)?.generation).toBe(generationOf(first, 0));
     expect(owners.get(1)?.generation).toBe(had?.generation ?? 0);
-    for (const partition of [0, 1, 2, 3]) await http.produce(topic, [{ value: partition, partition }]);
+    for (const partition of [0, 1, 2, 3]) await stage.http.produce(topic, [{ value: partition, partition }]);
     for (const { client } of [first, second]) await client.expectRecords(2);
     await closeAll(first, second);
   });
@@ -445,7 +388,7 @@ describe("a topic that changes under several members", () => {
     const second = await joinGroup(group, [topic]);
     await first.client.expect("revoked");
     const [moved] = (await second.client.expect("assigned")).partitions;
-    expect((await http.call("DELETE", `/v1/topics/${topic}`)).status).toBe(204);
+    expect((await stage.http.call("DELETE", `/v1/topics/${topic}`)).status).toBe(204);
     for (const { client } of [first, second])
       expect(await client.expect("revoked")).toMatchObject({ reason: "topic_deleted", deadlineMs: 0 });
     const late = { topic, partition: 1, generation: moved?.generation ?? 0, offset: 2 };
@@ -453,7 +396,7 @@ describe("a topic that changes under several members", () => {
     expect((await second.client.expect("acked")).offsets).toEqual([
       { topic, partition: 1, offset: null, code: "unknown_topic" },
     ]);
-    await http.createTopic(topic, 2);
+    await stage.http.createTopic(topic, 2);
     const again = await Promise.all([first, second].map(async ({ client }) => client.expect("assigned")));
     const partitions = again.flatMap((frame) => frame.partitions);
     expect(numbersOf(partitions).toSorted()).toEqual([0, 1]);
@@ -472,7 +415,7 @@ describe("a topic that changes under several members", () => {
     await first.client.expectRecords(4);
     const second = await joinGroup(group, [topic]);
     expect(numbersOf((await first.client.expect("revoked")).partitions)).toEqual([1]);
-    await http.call("DELETE", `/v1/topics/${topic}`);
+    await stage.http.call("DELETE", `/v1/topics/${topic}`);
     expect(await first.client.expect("revoked")).toMatchObject({
       partitions: [{ partition: 0 }],
       reason: "topic_deleted",
@@ -579,7 +522,7 @@ describe("a partition that stalls", () => {
     const other = await joinGroup(group, [topic]);
     await stalling.client.expect("revoked");
     expect(numbersOf((await other.client.expect("assigned")).partitions)).toEqual([1]);
-    await http.produce(topic, [{ value: "poison", partition: 0 }]);
+    await stage.http.produce(topic, [{ value: "poison", partition: 0 }]);
     const frame = await stalling.client.expect("records");
     expect(await stalling.client.expect("revoked")).toMatchObject({
       partitions: [{ partition: 0 }],
@@ -615,7 +558,4 @@ describe("two subscriptions of one socket", () => {
   });
 });
 
-test("nothing of all this was a defect in the server's log", () => {
-  const isDefect = (line: string) => /event="(defect|database failed|write failed|\w+ failed)"/.test(line);
-  expect(server.logged.split("\n").filter(isDefect)).toEqual([]);
-});
+test("nothing of all this was a defect in the server's log", stage.expectNoDefects);

@@ -1,62 +1,18 @@
 // An operator's reset over HTTP, and what the live members of the group are told of it over the real socket.
 
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { join } from "node:path";
-import type { AssignedPartition } from "../../src/protocol/frames.ts";
+import { describe, expect, test } from "bun:test";
 import type { Place } from "../../src/protocol/places.ts";
-import { type Answer, HttpClient } from "../support/http-client.ts";
-import { startServer, type TestServer, temporaryFolder } from "../support/server.ts";
+import type { Answer } from "../support/http-client.ts";
+import { countFrom, Stage, valuesOf } from "../support/stage.ts";
 import { stockSqlite } from "../support/stock-sqlite.ts";
-import { type FrameOf, StreamClient } from "../support/stream-client.ts";
+import { StreamClient } from "../support/stream-client.ts";
 
 const RECORDS = 10;
 
-const folder = temporaryFolder();
-let server: TestServer;
-let http: HttpClient;
-
-beforeAll(async () => {
-  server = await startServer(join(folder.path, "t.db"));
-  http = new HttpClient(server);
-});
-afterAll(async () => {
-  await server.kill("SIGKILL");
-  folder.remove();
-});
-
-let names = 0;
-
-/** Of its own for a test; each partition has ten records: offset n has the value n and the timestamp 1000 + n. */
-async function newTopic(partitionCount = 1): Promise<string> {
-  names += 1;
-  const topic = `topic-${names}`;
-  await http.createTopic(topic, partitionCount);
-  for (let partition = 0; partition < partitionCount; partition += 1)
-    await http.produceNumbers(topic, RECORDS, partition);
-  return topic;
-}
-
-function newGroup(): string {
-  names += 1;
-  return `group-${names}`;
-}
-
-interface Member {
-  readonly client: StreamClient;
-  readonly partitions: readonly AssignedPartition[];
-}
-
-async function joinGroup(
-  group: string,
-  topics: readonly string[],
-  fields: Readonly<Record<string, unknown>> = {},
-): Promise<Member> {
-  const client = await StreamClient.open(server.streamUrl, { patienceMs: 4_000 });
-  client.send({ type: "subscribe", topics, group, ...fields });
-  await client.expect("subscribed");
-  const { partitions } = await client.expect("assigned");
-  return { client, partitions };
-}
+const stage = new Stage();
+const { newGroup, joinGroup, committedOf } = stage;
+/** Offset n has the value n and the timestamp 1000 + n. */
+const newTopic = (partitionCount = 1) => stage.newTopic(partitionCount, RECORDS);
 
 /** A member that has acknowledged `committed` of its one partition, and holds the rest. */
 async function consuming(committed = 5) {
@@ -72,34 +28,25 @@ async function consuming(committed = 5) {
 }
 
 function reset(group: string, body: Readonly<Record<string, unknown>>): Promise<Answer> {
-  return http.call("POST", `/v1/groups/${group}/reset`, body);
+  return stage.http.call("POST", `/v1/groups/${group}/reset`, body);
 }
 
 /** The group stands there in partition 0 and up, of one topic. */
 async function commit(group: string, topic: string, ...committed: readonly number[]): Promise<void> {
   const offsets = committed.map((offset, partition) => ({ topic, partition, offset }));
-  const answer = await http.call("POST", `/v1/groups/${group}/offsets`, { offsets });
+  const answer = await stage.http.call("POST", `/v1/groups/${group}/offsets`, { offsets });
   expect(answer.status).toBe(200);
-}
-
-async function committedOf(group: string): Promise<readonly (number | null)[]> {
-  const { body } = await http.call("GET", `/v1/groups/${group}`);
-  return body.offsets.map(({ committedOffset }: { committedOffset: number | null }) => committedOffset);
 }
 
 /** Of resets by an operator, oldest first. */
 function historyOf(group: string): readonly string[] {
   const rows = stockSqlite(
-    server.databasePath,
+    stage.server.databasePath,
     `SELECT partition, coalesce(previous_offset, 'nothing'), new_offset, cause, actor FROM commit_history
      WHERE group_id = '${group}' AND cause LIKE 'reset%' ORDER BY at, partition`,
   );
   return rows === "" ? [] : rows.split("\n");
 }
-
-const valuesOf = (frames: readonly FrameOf<"records">[]) =>
-  frames.flatMap(({ records }) => records.map(({ value }) => value));
-const countFrom = (first: number, end: number) => Array.from({ length: end - first }, (_, n) => first + n);
 
 describe("a reset of a live group", () => {
   test.each<[to: Place, offset: number, cause: string]>([
@@ -132,7 +79,7 @@ describe("a reset of a live group", () => {
       expect(valuesOf(frames)).toEqual(countFrom(offset, RECORDS));
       expect(frames[0]?.generation).toBe(assigned?.generation);
     }
-    await http.produce(topic, [{ value: "new" }]);
+    await stage.http.produce(topic, [{ value: "new" }]);
     expect(valuesOf(await client.expectRecords(1))).toEqual(["new"]);
     expect(await committedOf(group)).toEqual([offset]);
     expect(historyOf(group)).toEqual([`0|5|${offset}|reset: ${cause} (after the outage)|operator`]);
@@ -172,7 +119,7 @@ describe("a reset of a live group", () => {
     await client.expect("ok");
     await reset(group, { topics: [{ topic }], to: { offset: 7 } });
     expect(await client.expect("assigned")).toMatchObject({ partitions: [{ position: 7 }] });
-    await http.produce(topic, [{ value: "new" }]);
+    await stage.http.produce(topic, [{ value: "new" }]);
     expect(await client.untilAnswered()).toEqual([]);
     client.send({ type: "resume", id: 2, partitions: [{ topic, partition: 0 }] });
     await client.expect("ok");
@@ -211,7 +158,7 @@ describe("a reset of a live group", () => {
     await members[1]?.client.expect("assigned");
     await members[1]?.client.expectRecords(RECORDS);
     const other = await joinGroup(newGroup(), [topic], { reset: "latest" });
-    const reader = await StreamClient.open(`${server.streamUrl}?topic=${topic}&from=latest`, {
+    const reader = await StreamClient.open(`${stage.server.streamUrl}?topic=${topic}&from=latest`, {
       patienceMs: 4_000,
     });
     await reader.expect("subscribed");
@@ -304,7 +251,7 @@ describe("a reset of a group without members", () => {
     const [topic, group] = [await newTopic(), newGroup()];
     await commit(group, topic, 1);
     const hour = 3_600_000;
-    await http.produce(
+    await stage.http.produce(
       topic,
       [3, 2, 1].map((hours) => ({ value: hours, timestamp: Date.now() - hours * hour })),
     );
@@ -328,7 +275,7 @@ describe("a reset of a group without members", () => {
   test("stays inside a log that has lost its beginning", async () => {
     const [topic, group] = [await newTopic(), newGroup()];
     await commit(group, topic, 2);
-    await http.call("DELETE", `/v1/topics/${topic}/partitions/0/records?before=6`);
+    await stage.http.call("DELETE", `/v1/topics/${topic}/partitions/0/records?before=6`);
     for (const [to, offset] of [
       ["current", 6],
       [{ shift: -1 }, 6],
@@ -418,7 +365,7 @@ describe("a plan", () => {
     await reset(group, { topics: [{ topic }], to: "latest" });
     expect(await committedOf(group)).toEqual([10, 10]);
     const rows = stockSqlite(
-      server.databasePath,
+      stage.server.databasePath,
       `SELECT json_group_array(json_object('topic', topic, 'partition', partition,
                                            'from', new_offset, 'to', previous_offset))
        FROM commit_history WHERE group_id = '${group}' AND cause = 'reset: latest'`,
@@ -433,7 +380,4 @@ describe("a plan", () => {
   });
 });
 
-test("nothing of all this was a defect in the server's log", () => {
-  const isDefect = (line: string) => /event="(defect|database failed|write failed|\w+ failed)"/.test(line);
-  expect(server.logged.split("\n").filter(isDefect)).toEqual([]);
-});
+test("nothing of all this was a defect in the server's log", stage.expectNoDefects);

@@ -56,6 +56,11 @@ const problemOf = (promise: Promise<unknown>) =>
 const written = () =>
   stockRows(database.path, "SELECT topic, partition, offset FROM topic_records ORDER BY 1, 2, 3");
 
+const valuesOf = (topic: string) =>
+  stockRows(database.path, `SELECT value FROM topic_records WHERE topic = '${topic}' ORDER BY offset`).map(
+    ({ value }) => Number(value),
+  );
+
 describe("produce() to a topic that another process has deleted", () => {
   test("is unknown_topic where topics are created by PUT only, and writes nothing", async () => {
     const { deps, elsewhere } = setUp();
@@ -165,8 +170,8 @@ describe("produce() to a topic whose schema another process has changed", () => 
     await elsewhere.put("payments", undefined, NUMBERS);
     const both = (value: unknown) => ({
       appends: [
-        { topic: "orders", records: one() },
-        { topic: "payments", records: one({ value }) },
+        { topic: "orders", append: 0, records: one() },
+        { topic: "payments", append: 1, records: one({ value }) },
       ],
     });
     expect(await problemOf(transact(deps, both("text")))).toMatchObject({
@@ -187,5 +192,63 @@ describe("TransactionLane", () => {
       all.map((records) => lane.transact({ appends: [{ topic: "orders", records }] })),
     );
     expect(written.map(({ runs }) => runs[0]?.offset)).toEqual(all.map((_, index) => index));
+  });
+
+  test("takes all sequences of a burst although another process has made their topic anew", async () => {
+    const { deps, elsewhere } = setUp();
+    await deps.topics.put("orders", 1);
+    await deps.topics.put("audit", 1);
+    await deps.topics.find("audit");
+    await elsewhere.delete("orders");
+    await elsewhere.put("orders", 1);
+    const lane = new TransactionLane(deps);
+    const topics = ["orders", "audit", "orders", "audit", "audit", "orders"];
+    const all = await Promise.allSettled(
+      topics.map((topic, sequence) =>
+        lane.transact({
+          appends: [{ topic, records: one({ value: sequence }) }],
+          producer: { id: "p", epoch: 0, sequence },
+        }),
+      ),
+    );
+    expect(all.map(({ status }) => status)).toEqual(topics.map(() => "fulfilled"));
+    expect(valuesOf("orders")).toEqual([0, 2, 5]);
+    expect(valuesOf("audit")).toEqual([1, 3, 4]);
+  });
+
+  test("keeps the order of a topic that another process has made anew, however many topics each append has", async () => {
+    const { deps, elsewhere } = setUp();
+    const names = ["orders", "b", "c", "d"];
+    for (const name of names) await deps.topics.put(name, 1);
+    await elsewhere.delete("orders");
+    await elsewhere.put("orders", 1);
+    const lane = new TransactionLane(deps);
+    const counts = [4, 1, 3, 1, 2];
+    await Promise.all(
+      counts.map((count, value) =>
+        lane.transact({
+          appends: names.slice(0, count).map((topic) => ({ topic, records: one({ value }) })),
+        }),
+      ),
+    );
+    expect(valuesOf("orders")).toEqual([0, 1, 2, 3, 4]);
+  });
+
+  test("says sequence_gap for what follows a sequence that was refused", async () => {
+    const { deps } = setUp();
+    await deps.topics.put("orders", 1);
+    const lane = new TransactionLane(deps);
+    const all = await Promise.allSettled(
+      [0, 1, 2].map((sequence) =>
+        lane.transact({
+          appends: [{ topic: "orders", records: one({ value: sequence }) }],
+          producer: { id: "p", epoch: 0, sequence },
+          expect: sequence === 0 ? [{ topic: "orders", partition: 0, logEndOffset: 7 }] : undefined,
+        }),
+      ),
+    );
+    const codes = all.map((each) => (each.status === "rejected" ? each.reason.code : each.status));
+    expect(codes).toEqual(["conflict", "sequence_gap", "sequence_gap"]);
+    expect(written()).toEqual([]);
   });
 });

@@ -72,6 +72,8 @@ export async function openTestDatabase(options: { hasRealClock?: boolean } = {})
 
 /** Children before parents. */
 const TABLES = [
+  "producer_answers",
+  "producers",
   "offset_history",
   "committed_offsets",
   "assignments",

@@ -92,6 +92,13 @@ export class StreamClient {
     }
   }
 
+  /** The next so many frames, whatever they are. */
+  async nextMany(count: number): Promise<readonly ServerFrame[]> {
+    const frames: ServerFrame[] = [];
+    while (frames.length < count) frames.push(await this.next());
+    return frames;
+  }
+
   /** The next frames, which must be records, until they hold that many. */
   async expectRecords(count: number): Promise<readonly FrameOf<"records">[]> {
     const frames: FrameOf<"records">[] = [];

@@ -1,5 +1,5 @@
-// A server with something to lose, and a look at all of it after whatever was tried: log ends, committed offsets, the
-// guard table, and a subscription that was opened before and must receive the next record.
+// A server with something to lose, and a look at all of it after whatever was tried: log ends, committed offsets, what
+// producers have written, the guard table, and a subscription that was opened before and must receive the next record.
 
 import { Database } from "bun:sqlite";
 import { expect } from "bun:test";
@@ -9,8 +9,10 @@ import { startServer, type TestServer, temporaryFolder } from "./server.ts";
 import { StreamClient } from "./stream-client.ts";
 
 export const RECORDS_EACH = 10;
-/** Topics that cases may write to: their names begin so. Everything else must stay as it is. */
+/** Topics and producers that cases may write to: their names begin so. Everything else must stay as it is. */
 export const FREE = "limits";
+/** It has written two batches, in that epoch. */
+export const PRODUCER = { id: "writer", epoch: 3 };
 
 const EVERYTHING_ELSE = `topic <> 'witness' AND topic NOT LIKE '${FREE}%'`;
 const QUERIES = [
@@ -21,6 +23,10 @@ const QUERIES = [
    FROM consumer_lag WHERE ${EVERYTHING_ELSE} ORDER BY group_id, topic, partition`,
   `SELECT group_id, topic, partition, previous_offset, new_offset, cause
    FROM commit_history WHERE ${EVERYTHING_ELSE} ORDER BY group_id, topic, partition, at`,
+  `SELECT producer_id, epoch, next_sequence FROM producers
+   WHERE producer_id NOT LIKE '${FREE}%' ORDER BY producer_id`,
+  `SELECT producer_id, sequence, partitions, runs FROM producer_answers
+   WHERE producer_id NOT LIKE '${FREE}%' ORDER BY producer_id, sequence`,
   "SELECT op FROM guard",
 ];
 
@@ -40,13 +46,18 @@ export class WatchedServer {
     this.#removeFolder = removeFolder;
   }
 
-  /** `orders` has three partitions of ten records, the group `outside` has committed 4 in the first. */
+  /** `orders` has three partitions of ten records, the group `outside` has committed 4 in the first. See PRODUCER. */
   static async start(): Promise<WatchedServer> {
     const folder = temporaryFolder();
     const server = await startServer(join(folder.path, "t.db"), { mode: "serve" });
     const http = new HttpClient(server);
     await http.createTopic("orders", 3);
     for (const partition of [0, 1, 2]) await http.produceNumbers("orders", RECORDS_EACH, partition);
+    await http.createTopic("payments");
+    for (const sequence of [0, 1]) {
+      const batch = { records: [{ value: sequence }], producer: { ...PRODUCER, sequence } };
+      expect((await http.call("POST", "/v1/topics/payments/records", batch)).status).toBe(200);
+    }
     await http.createTopic("witness");
     await http.createTopic(FREE, 2);
     const offsets = [{ topic: "orders", partition: 0, offset: 4, metadata: "before" }];
