@@ -7,9 +7,6 @@ export const IS_OK = "(SELECT ok FROM guard WHERE op = :op)";
 /** The same for statements that operations without a condition have too: their `:op` is null. */
 export const IS_OK_OR_FREE = `(:op IS NULL OR ${IS_OK})`;
 
-/** The last statement of an operation whose row stays until the end of the transaction: see Operation.op. */
-export const READ_CHECK = "SELECT ok FROM guard WHERE op = :op";
-
 /** No row outlives its transaction. */
 export const EMPTY_GUARD = "DELETE FROM guard";
 

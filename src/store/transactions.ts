@@ -11,7 +11,7 @@ import type { Transaction, Written } from "../core/transaction.ts";
 import type { TopicExpectation } from "../protocol/frames.ts";
 import { ALL_COMMITS_ADVANCE, commitArgs, commitStatements, refusedCommit } from "./commits.ts";
 import { numberColumn, type Row, type Rows, type SqlValue, type Statement } from "./db.ts";
-import { IS_OK, READ_CHECK } from "./guard.ts";
+import { IS_OK } from "./guard.ts";
 import {
   findProducer,
   IS_NEXT_SEQUENCE,
@@ -88,7 +88,7 @@ export function writeTransaction(write: TransactionWrite): Operation<Transaction
     appends: targets,
     settle: (results) => {
       const rows = rowsOf(sections, results);
-      const isWritten = rows.end[0]?.[0]?.ok === 1;
+      const isWritten = rows.check[0]?.[0]?.ok === 1;
       return isWritten ? outcomeOf(logEndsOf(targets, rows.appends)) : refusedOutcome(write, rows);
     },
     afterLostAnswer: outcomeOf,
@@ -115,7 +115,6 @@ function sectionsOf({ op, runs, conditions, cadence }: TransactionWrite, targets
     appends: targets.flatMap((target) => appendStatements(target, { op, cadence })),
     commit: commit ? [commit.commit] : [],
     sequence: producer ? noteSequence({ op, producer, appended: targets, runs: answerRuns(runs) }) : [],
-    end: [{ sql: READ_CHECK, args: { op } }],
   } satisfies Record<string, readonly Statement[]>;
 }
 
@@ -138,7 +137,7 @@ function checkConditions(
   if (commits) conditions.push(ALL_COMMITS_ADVANCE);
   if (expect) conditions.push(ALL_IS_AS_EXPECTED);
   return {
-    sql: `INSERT INTO guard (op, ok) SELECT :op, ${conditions.join(" AND ")}`,
+    sql: `INSERT INTO guard (op, ok) SELECT :op, ${conditions.join(" AND ")} RETURNING ok`,
     args: {
       op,
       targets: JSON.stringify(targets.map(({ partitionId, schemaVersion }) => [partitionId, schemaVersion])),
