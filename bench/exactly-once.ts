@@ -4,6 +4,7 @@
 // as a transaction that commits an offset of a group as well. Medians of the time a call takes, and of the ratios of
 // calls that followed each other. Which kind comes first changes from round to round.
 
+import { Database } from "bun:sqlite";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -13,6 +14,8 @@ import { startServer } from "../test/support/server.ts";
 const ROUNDS = 200;
 const WARM_UP_ROUNDS = 20;
 const BATCHES = [1_000, 100, 1] as const;
+const SQL_SAMPLES = 60;
+const SQL_SILENCE_MAX_MS = 500;
 const KINDS = ["plain", "producer", "transaction"] as const;
 type Kind = (typeof KINDS)[number];
 
@@ -53,6 +56,11 @@ for (const batch of BATCHES) {
   });
   console.log(`| ${batch.toLocaleString("en")} records | ${plain.toFixed(2)} | ${cells.join(" | ")} |`);
 }
+const delaysMs = await sqlDelays();
+console.log(
+  `\nINSERT INTO append_record, committed by another process → delivered to a consumer that waits: ` +
+    `${median(delaysMs).toFixed(0)} ms, at most ${Math.max(...delaysMs).toFixed(0)} ms of ${delaysMs.length}`,
+);
 await server.kill("SIGTERM");
 rmSync(folder, { recursive: true, force: true });
 
@@ -97,6 +105,35 @@ async function joinGroup(): Promise<number> {
       if (frame.type === "assigned") resolve(frame.partitions[0].generation);
     };
   });
+}
+
+/** By stock SQLite beside the server, after silences of up to half a second. */
+async function sqlDelays(): Promise<readonly number[]> {
+  const database = new Database(server.databasePath);
+  database.run("PRAGMA busy_timeout = 5000");
+  database.run("PRAGMA wal_autocheckpoint = 0");
+  const append = database.query("INSERT INTO append_record (topic, value) VALUES ('source', '1')");
+  const reader = new WebSocket(`${server.streamUrl}?topic=source&from=latest`);
+  let deliver = () => {};
+  await new Promise<void>((resolve) => {
+    reader.onmessage = ({ data }) => {
+      const { type } = JSON.parse(String(data));
+      if (type === "assigned") resolve();
+      if (type === "records") deliver();
+    };
+  });
+  const delaysMs: number[] = [];
+  for (let sample = 0; sample < SQL_SAMPLES; sample += 1) {
+    await Bun.sleep(Math.random() * SQL_SILENCE_MAX_MS);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    deliver = resolve;
+    append.run();
+    const committedAtMs = performance.now();
+    await promise;
+    delaysMs.push(performance.now() - committedAtMs);
+  }
+  database.close();
+  return delaysMs;
 }
 
 async function call(method: string, path: string, body: string): Promise<void> {

@@ -52,8 +52,11 @@ export function partitionRecords(appends: readonly TopicRecords[]): PartitionedB
     placesByTopic.set(topic, places);
     for (const record of append.records) {
       const partition = partitionOf(record, append);
-      const at = places.get(partition) ?? partitions.push({ topic, partition, records: [] }) - 1;
-      places.set(partition, at);
+      let at = places.get(partition);
+      if (at === undefined) {
+        at = partitions.push({ topic, partition, records: [] }) - 1;
+        places.set(partition, at);
+      }
       partitions[at]?.records.push(record);
       const run = runs.at(-1);
       if (run?.at === at) run.count += 1;

@@ -142,7 +142,7 @@ export function appendStatements(
 }
 
 export function bytesOfTargets(targets: readonly AppendTarget[]): number {
-  return targets.reduce((sum, { pieces }) => sum + bytesOf(pieces.flat()), 0);
+  return targets.reduce((sum, { pieces }) => pieces.reduce((more, piece) => more + bytesOf(piece), sum), 0);
 }
 
 function pieceStatements(
