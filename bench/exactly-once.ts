@@ -54,7 +54,9 @@ for (const batch of BATCHES) {
     const ratios = times[kind].map((ms, round) => ms / (times.plain[round] ?? Number.NaN));
     return `${median(times[kind]).toFixed(2)} (${median(ratios).toFixed(2)} ×)`;
   });
-  console.log(`| ${batch.toLocaleString("en")} records | ${plain.toFixed(2)} | ${cells.join(" | ")} |`);
+  console.log(
+    `| ${batch === 1 ? "1 record" : `${batch.toLocaleString("en")} records`} | ${plain.toFixed(2)} | ${cells.join(" | ")} |`,
+  );
 }
 const delaysMs = await sqlDelays();
 console.log(

@@ -26,21 +26,21 @@ import { fakeChance, turnOfTheLoop } from "../support/fake-time.ts";
 import { readGroup } from "../support/group-store.ts";
 import { seededRandom } from "../support/seeded-random.ts";
 import { REPOSITORY, temporaryFolder } from "../support/server.ts";
-import { HAS_SQLD, openRemoteTestDb, realTime, SQLD_SKIPPED, type Sqld, startSqld } from "../support/sqld.ts";
+import {
+  HAS_SQLD,
+  haste,
+  openRemoteTestDb,
+  realTime,
+  SQLD_SKIPPED,
+  type Sqld,
+  startSqld,
+} from "../support/sqld.ts";
 import { runStoreScenario } from "../support/store-scenario.ts";
 
 setDefaultTimeout(30_000); // where the machine has much else to do
 
 /** Long enough for a slow machine to answer, short enough to wait for. */
 const DEADLINE_MS = 400;
-/** As time passes where nothing is waited for. */
-const HASTE: Scheduler = {
-  ...realTime,
-  after: (_, run) => {
-    const turn = setImmediate(run);
-    return () => clearImmediate(turn);
-  },
-};
 
 interface Sides {
   readonly db: Db;
@@ -121,7 +121,7 @@ describe.skipIf(!HAS_SQLD)("a remote database", () => {
   async function openBehind(proxy: CuttingProxy, options: Partial<RemoteDatabase> = {}): Promise<Sides> {
     const db = await openRemoteTestDb(proxy.url, {
       callDeadlineMs: DEADLINE_MS,
-      scheduler: HASTE,
+      scheduler: haste,
       ...options,
     });
     return storeOf(db, options.scheduler);
