@@ -38,7 +38,7 @@ export interface Operation<T> {
   /**
    * What to do where it was written and its rows are lost, which happens on a remote database only: `repeat` it, where
    * that gives the same answer, or settle by the log end after its append in each partition that it has appended to.
-   * Without it, `outcome_unknown`. Where its condition did not hold nothing was written, and it is repeated.
+   * Without it, `outcome_unknown`. Where its condition did not hold nothing was written, and it is `unavailable`.
    */
   readonly afterLostAnswer?: "repeat" | ((logEnds: ReadonlyMap<number, number>) => T);
   /** Reads the rows of its statements once they are durable. Throws a Problem where its conditions did not hold. */
@@ -181,7 +181,8 @@ export class WriteQueue {
     const repeated: Pending[] = [];
     for (const [index, pending] of taken.entries()) {
       const { afterLostAnswer } = pending.operation;
-      if (isRefused(pending.operation, failure.left)) repeated.push(pending);
+      // Not repeated: what came behind it is written, and it may hold after that.
+      if (isRefused(pending.operation, failure.left)) pending.reject(refusalIsLost());
       else if (afterLostAnswer === "repeat") repeated.push({ ...pending, isWritten: true });
       else
         settle(pending, () => {
@@ -285,6 +286,10 @@ function partitionIdOf({ partitionId }: Append): number {
 
 function answerIsLost(): Problem {
   return problemOfDbError(new DbError("unanswered", "the answer of a write was lost"));
+}
+
+function refusalIsLost(): Problem {
+  return new Problem("unavailable", "The answer of the database is lost: nothing of this was written");
 }
 
 function overdueProblem(): Problem {

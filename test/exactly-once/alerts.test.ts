@@ -6,12 +6,13 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { bodiesOf, readEarthquakes } from "../support/earthquakes.ts";
 import { HttpClient } from "../support/http-client.ts";
+import { isLongRun } from "../support/long.ts";
 import { seededRandom } from "../support/seeded-random.ts";
 import { REPOSITORY, startServer, type TestServer, temporaryFolder } from "../support/server.ts";
 import { stockSqlite } from "../support/stock-sqlite.ts";
 
 const PARTITIONS = 4;
-const KILLS = 20;
+const KILLS = isLongRun ? 24 : 4;
 /** Writes of the server before it dies: a commit is some ten of them. */
 const WRITES_BEFORE_KILL_MIN = 60;
 const WRITES_BEFORE_KILL_MAX = 200;

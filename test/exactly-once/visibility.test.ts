@@ -6,9 +6,10 @@ import { expect, test } from "bun:test";
 import { Signal } from "../groups/member.ts";
 import { describePlaces, Place } from "../support/cluster.ts";
 import type { HttpClient } from "../support/http-client.ts";
+import { isLongRun } from "../support/long.ts";
 import { type FrameOf, StreamClient } from "../support/stream-client.ts";
 
-const TRANSACTIONS = 100;
+const TRANSACTIONS = isLongRun ? 100 : 30;
 const PATIENCE_MS = 10_000;
 /** How often each kind of reader looks in the midst of it. */
 const LOOKS_MIN = 20;

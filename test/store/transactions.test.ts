@@ -200,7 +200,7 @@ describe("writeTransaction() of which a condition does not hold", () => {
     ],
     ["commit of what is committed", "conflict", (joined) => commitsOf(entryOf(joined, 0, 1))],
     ["commit below", "conflict", (joined) => commitsOf(entryOf(joined, 0, 0))],
-    ["commit above the log end", "offset_out_of_range", (joined) => commitsOf(entryOf(joined, 0, 4))],
+    ["commit above the log end", "offset_out_of_range", (joined) => commitsOf(entryOf(joined, 0, 9))],
     ["commit in no topic", "unknown_topic", (joined) => commitsOf({ ...entryOf(joined, 0, 2), topic: "x" })],
     ["commit in no partition", "unknown_partition", (joined) => commitsOf(entryOf(joined, 9, 2))],
     [
@@ -227,18 +227,18 @@ describe("writeTransaction() of which a condition does not hold", () => {
       const { orders, alerts, joined } = await setUp();
       const conditions = conditionsOf(joined);
       const before = await dump();
-      expect(await when(conditions, [orders, 0, "x"], [alerts, 0, "x"])).toBe(code);
+      expect(await when(conditions, [orders, 0, "-1"], [alerts, 0, "-1"])).toBe(code);
       expect(await dump()).toEqual(before);
       const writes = db.writes.length;
       const [first, second, third] = await Promise.all([
         plain(orders, "4"),
-        when(conditions, [orders, 1, "x"], [alerts, 1, "x"]),
+        when(conditions, [orders, 1, "-1"], [alerts, 1, "-1"]),
         when({}, [orders, 0, "5"], [alerts, 1, "4"]),
       ]);
       expect(db.writes.length).toBe(writes + 1);
       expect(first).toMatchObject([{ offset: 3 }]);
       expect([second, third]).toEqual([code, ["orders/0@4+1", "alerts/1@3+1"]]);
-      expect(await database.rows("SELECT 1 FROM records WHERE value = 'x'")).toEqual([]);
+      expect(await database.rows("SELECT 1 FROM records WHERE value = '-1'")).toEqual([]);
     },
   );
 
@@ -248,9 +248,9 @@ describe("writeTransaction() of which a condition does not hold", () => {
     for (const [, commitCode, commits] of COMMITS)
       for (const [, , expectation] of EXPECTATIONS) {
         const both = { ...commits(joined), ...expectation(joined) };
-        expect(await when(both, [orders, 0, "x"])).toBe(commitCode);
-        expect(await when({ ...both, ...producerOf(1) }, [orders, 0, "x"])).toBe("sequence_gap");
-        expect(await when({ ...both, ...producerOf(0) }, [orders, 0, "x"])).toBe(commitCode);
+        expect(await when(both, [orders, 0, "-1"])).toBe(commitCode);
+        expect(await when({ ...both, ...producerOf(1) }, [orders, 0, "-1"])).toBe("sequence_gap");
+        expect(await when({ ...both, ...producerOf(0) }, [orders, 0, "-1"])).toBe(commitCode);
       }
     expect(await dump()).toEqual(before);
   });
@@ -300,10 +300,10 @@ describe("writeTransaction() to a topic that is not as it was", () => {
     const { orders, alerts } = await setUp();
     await change();
     const before = await dump();
-    expect(await when({}, [alerts, 0, "x"], [orders, 2, "x"])).toBe("not as known");
-    expect(await when(producerOf(0), [alerts, 0, "x"], [orders, 2, "x"])).toBe("not as known");
+    expect(await when({}, [alerts, 0, "-1"], [orders, 2, "-1"])).toBe("not as known");
+    expect(await when(producerOf(0), [alerts, 0, "-1"], [orders, 2, "-1"])).toBe("not as known");
     if (name === "deleted")
-      expect(await when(expecting(["orders", 0, 3]), [orders, 0, "x"])).toBe("not as known");
+      expect(await when(expecting(["orders", 0, 3]), [orders, 0, "-1"])).toBe("not as known");
     expect(await dump()).toEqual(before);
   });
 
@@ -317,9 +317,9 @@ describe("writeTransaction() to a topic that is not as it was", () => {
   test("says first what is wrong with its producer, its commits and other expectations", async () => {
     const { orders, joined } = await setUp();
     await topics.put("orders", undefined, "{}");
-    expect(await when(producerOf(1), [orders, 0, "x"])).toBe("sequence_gap");
-    expect(await when(commitsOf(entryOf(joined, 0, 1)), [orders, 0, "x"])).toBe("conflict");
-    expect(await when(expecting(["alerts", 0, 9]), [orders, 0, "x"])).toBe("conflict");
+    expect(await when(producerOf(1), [orders, 0, "-1"])).toBe("sequence_gap");
+    expect(await when(commitsOf(entryOf(joined, 0, 1)), [orders, 0, "-1"])).toBe("conflict");
+    expect(await when(expecting(["alerts", 0, 9]), [orders, 0, "-1"])).toBe("conflict");
   });
 });
 

@@ -1,8 +1,11 @@
 // Every SQLite that the triggers of the database have to run in, each on a fresh database.
 
 import { OtherProcess, openTestDatabase } from "./database.ts";
+import { isLongRun } from "./long.ts";
 import { openStockSession, type SqlSession, sessionOf } from "./sql-session.ts";
 import { HAS_SQLD, openRemoteTestDb, SQLD_SKIPPED, startSqld } from "./sqld.ts";
+
+const ONLY_LONG = "skipped, because it takes half a minute: TIDEMARK_LONG=1 runs it";
 
 export interface SqlEngine {
   readonly name: string;
@@ -13,13 +16,17 @@ export interface SqlEngine {
 
 export const SQL_ENGINES: readonly SqlEngine[] = [
   { name: "stock SQLite in another process", isThere: true, open: openElsewhere(openStockSession) },
+  { name: "the server's libSQL", isThere: true, open: openEmbedded },
   {
-    name: "Bun's newer SQLite in another",
-    isThere: true,
+    name: isLongRun ? "Bun's newer SQLite in another" : `Bun's newer SQLite in another (${ONLY_LONG})`,
+    isThere: isLongRun,
     open: openElsewhere((path) => new OtherProcess(path)),
   },
-  { name: "the server's libSQL", isThere: true, open: openEmbedded },
-  { name: HAS_SQLD ? "sqld" : `sqld (${SQLD_SKIPPED})`, isThere: HAS_SQLD, open: openSqld },
+  {
+    name: HAS_SQLD ? (isLongRun ? "sqld" : `sqld (${ONLY_LONG})`) : `sqld (${SQLD_SKIPPED})`,
+    isThere: isLongRun && HAS_SQLD,
+    open: openSqld,
+  },
 ];
 
 function openElsewhere(openSession: (path: string) => SqlSession): SqlEngine["open"] {
