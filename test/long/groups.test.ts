@@ -89,41 +89,53 @@ describeLong("groups", "waits for leases to run out and stops servers and databa
   });
 
   describeShared("a server that stands still", () => {
-    longTest("for longer than its lease finds its member gone, and its client's acks fenced", async () => {
-      await using place = await Place.start("sqld");
-      await using group = await newGroup(place, { partitionCount: 4 });
-      const [sleeper, other] = await joinBoth(place, group, { acks: false });
-      await produce(place, group, 5);
-      await untilAllSent(sleeper, 5);
-      const lost = [...sleeper.owned.values()];
-      other.acks = true;
-      process.kill(place.server(0).pid, "SIGSTOP");
-      const stoppedAtMs = performance.now();
-      await group.until(() => other.owned.size === 4, "all taken over", PROCESS_LEASE_MS + 3 * SLACK_MS);
-      report("taken over from a server that stands still", stoppedAtMs);
-      // They wait in its socket, and are the first that it sees.
-      const late = sleeper.ack(...lost.map((owned) => ackTo(owned, 5)));
-      await untilSleptFor(stoppedAtMs, 13_000);
-      await untilAllSent(other, 5);
-      const before = await place.committedOffsets(group.name, group.topic);
-      process.kill(place.server(0).pid, "SIGCONT");
+    longTest(
+      "for longer than its lease finds its member gone, and its client's acks and transaction fenced",
+      async () => {
+        await using place = await Place.start("sqld");
+        await using group = await newGroup(place, { partitionCount: 4 });
+        const [sleeper, other] = await joinBoth(place, group, { acks: false });
+        await produce(place, group, 5);
+        await untilAllSent(sleeper, 5);
+        const lost = [...sleeper.owned.values()];
+        const results = await place.newTopic({});
+        other.acks = true;
+        process.kill(place.server(0).pid, "SIGSTOP");
+        const stoppedAtMs = performance.now();
+        await group.until(() => other.owned.size === 4, "all taken over", PROCESS_LEASE_MS + 3 * SLACK_MS);
+        report("taken over from a server that stands still", stoppedAtMs);
+        // They wait in its socket, and are the first that it sees.
+        const late = sleeper.ack(...lost.map((owned) => ackTo(owned, 5)));
+        sleeper.client.send({
+          type: "transact",
+          id: "late",
+          appends: [{ topic: results, records: [{ value: "of who slept" }] }],
+          commits: { group: group.name, offsets: lost.map((owned) => ackTo(owned, 5)) },
+        });
+        await untilSleptFor(stoppedAtMs, 13_000);
+        await untilAllSent(other, 5);
+        const before = await place.committedOffsets(group.name, group.topic);
+        process.kill(place.server(0).pid, "SIGCONT");
 
-      const { offsets } = await sleeper.untilAcked(late);
-      expect(offsets.map(({ code }) => code)).toEqual(lost.map(() => "fenced_generation"));
-      expect(await sleeper.until("unsubscribed", 5 * SLACK_MS)).toMatchObject({ code: "expired" });
-      expect(sleeper.owned.size).toBe(0);
-      const after = await place.committedOffsets(group.name, group.topic);
-      for (const [partition, offset] of after.entries())
-        expect(offset).toBeGreaterThanOrEqual(before[partition] ?? 0);
-      await produce(place, group, 1, 0);
-      expect(await membersOf(place, group)).toEqual([other.memberId]);
-      group.members.delete(sleeper);
-      await other.untilFrame(() => [...other.owned.values()].every(({ next }) => next === 6));
-      expect(group.ledger.judge()).toEqual([]);
-      const again = await group.join(place.server(0));
-      await group.untilBalanced(4, REVOKE_DEADLINE_MS + SLACK_MS);
-      await group.close(sleeper, again);
-    });
+        const { offsets } = await sleeper.untilAcked(late);
+        expect(offsets.map(({ code }) => code)).toEqual(lost.map(() => "fenced_generation"));
+        expect(await sleeper.until("error")).toMatchObject({ id: "late", code: "fenced_generation" });
+        expect(await place.sql(`SELECT 1 FROM topic_records WHERE topic = '${results}'`)).toEqual([]);
+        expect(await sleeper.until("unsubscribed", 5 * SLACK_MS)).toMatchObject({ code: "expired" });
+        expect(sleeper.owned.size).toBe(0);
+        const after = await place.committedOffsets(group.name, group.topic);
+        for (const [partition, offset] of after.entries())
+          expect(offset).toBeGreaterThanOrEqual(before[partition] ?? 0);
+        await produce(place, group, 1, 0);
+        expect(await membersOf(place, group)).toEqual([other.memberId]);
+        group.members.delete(sleeper);
+        await other.untilFrame(() => [...other.owned.values()].every(({ next }) => next === 6));
+        expect(group.ledger.judge()).toEqual([]);
+        const again = await group.join(place.server(0));
+        await group.untilBalanced(4, REVOKE_DEADLINE_MS + SLACK_MS);
+        await group.close(sleeper, again);
+      },
+    );
   });
 
   for (const kind of KINDS) {
