@@ -1,6 +1,6 @@
 // Consume, transform, produce, exactly once: of the earthquakes in "quakes" those above magnitude 4 go into "alerts".
 //
-//   bun examples/alerts.ts [ws://127.0.0.1:4500/v1/stream]        (or: node, deno run --allow-net)
+//   bun examples/alerts.ts [ws://127.0.0.1:4500/v1/stream]        (or: node 24, deno run --allow-net)
 //
 // The alerts and the offset that says how far the quakes are done are one transaction: whatever dies, and whenever, both
 // are there or none is. What was not written is sent again when this comes back, to it or to whoever has the partition

@@ -1,7 +1,7 @@
 // Event sourcing with a conditional append: an account is the sum of its events, and no two withdrawals that each
 // looked at the same balance can both succeed.
 //
-//   bun examples/event-sourcing.ts [http://127.0.0.1:4500]        (or: node, deno run --allow-net)
+//   bun examples/event-sourcing.ts [http://127.0.0.1:4500]        (or: node 24, deno run --allow-net)
 //
 // Every account is a partition of "accounts". Whoever decides reads its events to the end, and appends on the condition
 // that the log still ends there. If somebody else was faster the answer is `conflict`: read what is new, decide again.
