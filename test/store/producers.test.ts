@@ -1,333 +1,230 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
-import type { ProducerSequence } from "../../src/protocol/frames.ts";
-import { INTEGER_MAX, PRODUCER_IDLE_MAX_MS } from "../../src/protocol/limits.ts";
+import type { TopicRun } from "../../src/protocol/frames.ts";
+import { INTEGER_MAX } from "../../src/protocol/limits.ts";
 import { raiseEpoch, readRepeated } from "../../src/store/producers.ts";
+import type { Topic } from "../../src/store/topic-tables.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { openQueue, openTestDatabase, START_MS, WatchedDb } from "../support/database.ts";
 import { FakeTime } from "../support/fake-time.ts";
-import { type Placed, problemOf, told, transact } from "../support/transaction-store.ts";
+import { type AppendTo, recordsAt, transactionOf } from "../support/transaction-writes.ts";
+
+const IDLE_MAX_MS = 7 * 24 * 60 * 60 * 1_000;
 
 const database = await openTestDatabase();
-const db = new WatchedDb(database.db);
+const { db } = database;
 const queue = openQueue(db);
-let topics: Topics;
+let orders: Topic;
+let audit: Topic;
 afterAll(() => database.close());
 beforeEach(async () => {
   await database.empty();
-  topics = new Topics({ db, queue, scheduler: new FakeTime(), createsOnFirstUse: true });
+  const topics = new Topics({ db, queue, scheduler: new FakeTime(), createsOnFirstUse: true });
+  await topics.put("orders", 3);
+  orders = await topics.require("orders");
+  audit = await topics.require("audit");
 });
 
-async function topicOf(name = "orders", partitionCount = 1) {
-  await topics.put(name, partitionCount);
-  return topics.require(name);
+const producerOf = (sequence: number, epoch = 0, id = "p") => ({ id, epoch, sequence });
+
+const one = (): AppendTo => ({ topic: orders, records: recordsAt(0, "1") });
+
+async function write(sequence: number, epoch = 0, append: AppendTo = one()) {
+  const conditions = { producer: producerOf(sequence, epoch) };
+  const outcome = await queue.submit(transactionOf(queue, conditions, append));
+  if (!outcome) throw new Error("no topic has changed");
+  return outcome.written;
 }
 
-const sequenceOf = (sequence: number, epoch = 0, id = "p"): ProducerSequence => ({ id, epoch, sequence });
-
-const produce = (producer: ProducerSequence, ...placed: readonly Placed[]) =>
-  told(transact(queue, { producer }, ...placed));
-
-const values = async () => (await database.rows("SELECT value FROM records")).map(({ value }) => value);
+const codeOf = (work: Promise<unknown>) =>
+  work.then(
+    () => "written",
+    (error: unknown) => error,
+  );
 
 const stored = () => database.rows("SELECT * FROM producers ORDER BY producer_id");
 
-describe("a producer's next sequence", () => {
-  test("is 0 where the id is unknown, and then one more each time, over all topics", async () => {
-    const orders = await topicOf("orders");
-    const visits = await topicOf("visits");
-    expect(await produce(sequenceOf(0), [orders, 0, "1"])).toEqual(["orders/0@0+1"]);
-    await database.pass(7);
-    expect(await produce(sequenceOf(1), [visits, 0, "1"])).toEqual(["visits/0@0+1"]);
-    expect(await produce(sequenceOf(1, 0, "q"), [visits, 0, "2"])).toBe("sequence_gap");
-    expect(await produce(sequenceOf(2), [orders, 0, "2"], [visits, 0, "3"])).toEqual([
-      "orders/0@1+1",
-      "visits/0@1+1",
-    ]);
-    expect(await stored()).toEqual([{ producer_id: "p", epoch: 0, next_sequence: 3, used_at: START_MS + 7 }]);
+const recordsStored = async () => (await database.rows("SELECT count(*) AS n FROM records"))[0]?.n;
+
+/** A hundred records that change their partition again and again, to two topics. */
+function interleaved(seed: number): readonly AppendTo[] {
+  const records = Array.from({ length: 100 }, (_, n) => recordsAt((n * seed + (n % 3)) % 3, `${n}`)).flat();
+  return [{ topic: orders, records }, { topic: audit, records: recordsAt(0, "1", "2") }, one()];
+}
+
+describe("the answers of a producer", () => {
+  test("of its last 16 sequences are those of the first time to the last run, the 17th is empty", async () => {
+    const first: (readonly TopicRun[])[] = [];
+    for (let sequence = 0; sequence < 40; sequence += 1) {
+      await queue.submit(transactionOf(queue, {}, one())); // others write in between
+      const conditions = { producer: producerOf(sequence) };
+      const outcome = await queue.submit(transactionOf(queue, conditions, ...interleaved(sequence + 1)));
+      first.push(outcome?.written.runs ?? []);
+    }
+    expect(first[0]?.length).toBeGreaterThan(30);
+    const count = await recordsStored();
+    for (let sequence = 0; sequence < 40; sequence += 1) {
+      const expected = { runs: sequence < 24 ? [] : (first[sequence] ?? []), duplicate: true as const };
+      expect(await write(sequence)).toEqual(expected);
+      expect(await readRepeated(db, producerOf(sequence))).toEqual(expected);
+    }
+    expect(await readRepeated(db, producerOf(40))).toBeUndefined();
+    expect(await recordsStored()).toBe(count);
+    expect(await stored()).toEqual([{ producer_id: "p", epoch: 0, next_sequence: 40, used_at: START_MS }]);
+    const answers = await database.rows("SELECT slot, sequence FROM producer_answers ORDER BY slot");
+    expect(answers).toHaveLength(16);
+    for (const { slot, sequence } of answers) expect(Number(sequence) % 16).toBe(Number(slot));
   });
 
-  test("is told where another one comes, and nothing is written", async () => {
-    const orders = await topicOf();
-    const first = await problemOf(transact(queue, { producer: sequenceOf(1) }, [orders, 0, "1"]));
-    expect(first).toMatchObject({
-      code: "sequence_gap",
-      facts: { producer: "p", found: 1, expected: 0 },
+  test("of an older epoch are never given, not even where the new one has not come so far", async () => {
+    for (let sequence = 0; sequence < 20; sequence += 1) await write(sequence, 1);
+    for (let sequence = 0; sequence < 3; sequence += 1) await write(sequence, 2);
+    for (const sequence of [3, 4, 15, 16, 19]) {
+      expect(await readRepeated(db, producerOf(sequence, 2))).toBeUndefined();
+      expect(await readRepeated(db, producerOf(sequence, 1))).toBeUndefined();
+      const code = sequence === 3 ? "fenced_producer" : "sequence_gap";
+      expect(await codeOf(write(sequence, sequence === 3 ? 1 : 2))).toMatchObject({ code });
+    }
+    expect((await write(1, 2)).runs).toEqual([{ topic: "orders", partition: 0, offset: 21, count: 1 }]);
+    for (let sequence = 3; sequence < 18; sequence += 1) await write(sequence, 2);
+    expect(await write(1, 2)).toEqual({ runs: [], duplicate: true });
+    expect((await write(2, 2)).runs).toMatchObject([{ offset: 22 }]);
+  });
+
+  test("of a run that is idle for too long are never given", async () => {
+    for (let sequence = 0; sequence < 20; sequence += 1) await write(sequence);
+    await database.pass(IDLE_MAX_MS);
+    for (let sequence = 0; sequence < 20; sequence += 1)
+      expect(await readRepeated(db, producerOf(sequence))).toBeUndefined();
+    expect((await write(0)).duplicate).toBeUndefined();
+    expect(await readRepeated(db, producerOf(19))).toBeUndefined();
+    expect(await codeOf(write(19))).toMatchObject({ code: "sequence_gap", facts: { expected: 1 } });
+    expect(await write(0)).toMatchObject({ runs: [{ offset: 20 }], duplicate: true });
+  });
+
+  test("of a commit alone has no runs, and is a duplicate", async () => {
+    const conditions = {
+      producer: producerOf(0),
+      expect: [{ topic: "orders", partition: 0, logEndOffset: 0 }],
+    };
+    const submit = () => queue.submit(transactionOf(queue, conditions));
+    expect((await submit())?.written).toEqual({ runs: [] });
+    await queue.submit(transactionOf(queue, {}, one()));
+    expect((await submit())?.written).toEqual({ runs: [], duplicate: true });
+  });
+});
+
+describe("a producer", () => {
+  test("is known until it has written nothing for 7 days on the database's clock", async () => {
+    await write(0);
+    await database.pass(IDLE_MAX_MS - 1);
+    expect(await write(0)).toMatchObject({ duplicate: true });
+    expect(await codeOf(write(2))).toMatchObject({ code: "sequence_gap", facts: { expected: 1 } });
+    await database.pass(1); // what is repeated or refused was not written
+    expect(await codeOf(write(1))).toMatchObject({ code: "sequence_gap", facts: { expected: 0 } });
+    expect(await write(0)).toEqual({ runs: [{ topic: "orders", partition: 0, offset: 1, count: 1 }] });
+    await database.pass(IDLE_MAX_MS - 1);
+    await write(1);
+    await database.pass(IDLE_MAX_MS - 1);
+    await write(2);
+    const now = START_MS + 3 * IDLE_MAX_MS - 2;
+    expect(await stored()).toEqual([{ producer_id: "p", epoch: 0, next_sequence: 3, used_at: now }]);
+  });
+
+  test("that is idle for too long may start in any epoch", async () => {
+    await write(0, 5);
+    expect(await codeOf(write(0, 4))).toMatchObject({
+      code: "fenced_producer",
+      facts: { producer: "p", found: 4, expected: 5 },
     });
-    await produce(sequenceOf(0), [orders, 0, "0"]);
-    const second = await problemOf(transact(queue, { producer: sequenceOf(2) }, [orders, 0, "2"]));
-    expect(second).toMatchObject({ code: "sequence_gap", facts: { found: 2, expected: 1 } });
-    expect(await values()).toEqual(["0"]);
-    expect(await stored()).toMatchObject([{ next_sequence: 1 }]);
+    await database.pass(IDLE_MAX_MS);
+    await write(0, 4);
+    expect(await stored()).toMatchObject([{ epoch: 4, next_sequence: 1 }]);
   });
 
-  test("is still the same after anything that was refused", async () => {
-    const orders = await topicOf();
-    const expectation = [{ topic: "orders", partition: 0, logEndOffset: 9 }];
-    const refused = transact(queue, { producer: sequenceOf(0), expect: expectation }, [orders, 0, "1"]);
-    expect(await told(refused)).toBe("conflict");
-    expect(await stored()).toEqual([]);
-    const gone = { ...orders, partitionIds: [99] };
-    expect(await produce(sequenceOf(0), [gone, 0, "1"])).toBe("not as known");
-    expect(await stored()).toEqual([]);
-    expect(await database.rows("SELECT * FROM producer_answers")).toEqual([]);
-    expect(await produce(sequenceOf(0), [orders, 0, "2"])).toEqual(["orders/0@0+1"]);
+  test("starts a newer epoch at 0 and not elsewhere, and fences the older ones", async () => {
+    await write(0);
+    await write(1);
+    expect(await codeOf(write(2, 3))).toMatchObject({
+      code: "sequence_gap",
+      facts: { found: 2, expected: 0 },
+    });
+    await write(2); // the epoch was not begun
+    await write(0, 3);
+    expect(await codeOf(write(3))).toMatchObject({
+      code: "fenced_producer",
+      facts: { found: 0, expected: 3 },
+    });
+    expect(await codeOf(write(0))).toMatchObject({ code: "fenced_producer" });
+    expect(await recordsStored()).toBe(4);
   });
 
-  test("may have no records, with expectations or commits alone", async () => {
-    await topicOf();
-    const expectation = [{ topic: "orders", partition: 0, logEndOffset: 0 }];
-    expect(await told(transact(queue, { producer: sequenceOf(0), expect: expectation }))).toEqual([]);
-    expect(await produce(sequenceOf(0))).toEqual(["duplicate"]);
-    expect(await produce(sequenceOf(2))).toBe("sequence_gap");
-  });
-
-  test("is counted within one flush: of two of the same, the later is the repeat", async () => {
-    const orders = await topicOf();
-    const before = db.writes.length;
-    const outcomes = await Promise.all([
-      produce(sequenceOf(0), [orders, 0, "0"]),
-      produce(sequenceOf(0), [orders, 0, '"other"']),
-      produce(sequenceOf(2), [orders, 0, '"gap"']),
-      produce(sequenceOf(1), [orders, 0, "1"]),
-      produce(sequenceOf(2), [orders, 0, "2"]),
-      produce(sequenceOf(0, 1), [orders, 0, "3"]),
-      produce(sequenceOf(3), [orders, 0, '"fenced"']),
-    ]);
-    expect(db.writes.length).toBe(before + 1);
-    expect(outcomes).toEqual([
-      ["orders/0@0+1"],
-      ["duplicate", "orders/0@0+1"],
-      "sequence_gap",
-      ["orders/0@1+1"],
-      ["orders/0@2+1"],
-      ["orders/0@3+1"],
-      "fenced_producer",
-    ]);
-    expect(await values()).toEqual(["0", "1", "2", "3"]);
-  });
-
-  test("is each producer's own, with 400 of them in one flush, repeats among them", async () => {
-    const orders = await topicOf("orders", 3);
-    const before = db.writes.length;
-    const all = Array.from({ length: 400 }, (_, index) => index);
-    const outcomes = await Promise.all(
-      all.map((index) =>
-        produce(sequenceOf(0, index % 5, `p${index >> 1}`), [orders, index % 3, String(index)]),
-      ),
-    );
-    expect(db.writes.length).toBe(before + 1);
-    const isWritten = outcomes.map((outcome) => Array.isArray(outcome) && outcome[0] !== "duplicate");
-    // The second of a pair has the next epoch, and writes; only from 4 to 0 it has an older one.
-    expect(isWritten).toEqual(all.map((index) => index % 2 === 0 || index % 5 !== 0));
-    expect(await stored()).toHaveLength(200);
-    expect((await values()).toSorted()).toEqual(
-      all
-        .filter((index) => isWritten[index])
-        .map(String)
-        .toSorted(),
-    );
-  });
-});
-
-describe("a repeated sequence", () => {
-  test("of the last 16 is answered as it was, an older one without runs, and none is written again", async () => {
-    const orders = await topicOf("orders", 2);
-    const first: unknown[] = [];
-    for (let sequence = 0; sequence < 40; sequence += 1)
-      first.push(await produce(sequenceOf(sequence), [orders, sequence % 2, String(sequence)]));
-    for (let sequence = 0; sequence < 40; sequence += 1) {
-      const kept = sequence < 24 ? [] : first[sequence];
-      expect(await produce(sequenceOf(sequence), [orders, 0, '"again"'])).toEqual([
-        "duplicate",
-        ...(kept as readonly string[]),
-      ]);
-    }
-    expect(await values()).toHaveLength(40);
-    expect(await stored()).toMatchObject([{ next_sequence: 40 }]);
-    expect(await database.rows("SELECT count(*) AS n FROM producer_answers")).toEqual([{ n: 16 }]);
-  });
-
-  test("has the runs of then, interleaved over many partitions of several topics", async () => {
-    const orders = await topicOf("orders", 300);
-    const visits = await topicOf("visits", 2);
-    await produce(sequenceOf(0, 0, "other"), [orders, 7, "0"], [visits, 1, "0"]);
-    const placed = Array.from(
-      { length: 900 },
-      (_, index): Placed =>
-        index % 3 === 0 ? [visits, (index / 3) % 2, "1"] : [orders, (index * 7) % 300, "1"],
-    );
-    const before = await produce(sequenceOf(0), ...placed);
-    await produce(sequenceOf(1), ...placed);
-    expect(before).toContain("orders/7@1+1");
-    expect(await produce(sequenceOf(0), ...placed)).toEqual(["duplicate", ...before]);
-    const answer = await readRepeated(database.db, sequenceOf(0));
-    expect(await told(Promise.resolve(answer && { written: answer, appended: [] }))).toEqual([
-      "duplicate",
-      ...before,
-    ]);
-  });
-
-  test("is answered although its topics are gone, or are others by now", async () => {
-    const orders = await topicOf("orders");
-    const visits = await topicOf("visits");
-    const placed: readonly Placed[] = [
-      [orders, 0, "1"],
-      [visits, 0, "2"],
-    ];
-    const before = await produce(sequenceOf(0), ...placed);
-    await topics.delete("orders");
-    await topics.delete("visits");
-    const after = ["duplicate", ...before];
-    expect(await produce(sequenceOf(0), ...placed)).toEqual(after);
-    const other = await topicOf("visits", 3);
-    expect(await produce(sequenceOf(0), [other, 2, "1"])).toEqual(after);
-    expect(await values()).toHaveLength(2); // those of the deleted topics, to be purged
-  });
-
-  test("is found before what else it says is judged", async () => {
-    const orders = await topicOf();
-    const expectation = [{ topic: "orders", partition: 0, logEndOffset: 0 }];
-    const again = () =>
-      told(transact(queue, { producer: sequenceOf(0), expect: expectation }, [orders, 0, "1"]));
-    expect(await again()).toEqual(["orders/0@0+1"]);
-    expect(await again()).toEqual(["duplicate", "orders/0@0+1"]);
-    const commits = { group: "nobody", offsets: [{ topic: "x", partition: 0, generation: 1, offset: 1 }] };
-    expect(await told(transact(queue, { producer: sequenceOf(0), commits }))).toEqual([
-      "duplicate",
-      "orders/0@0+1",
-    ]);
-  });
-
-  test("lengthens no life: the id is idle since the last write", async () => {
-    const orders = await topicOf();
-    await produce(sequenceOf(0), [orders, 0, "1"]);
-    await database.pass(10);
-    await produce(sequenceOf(0), [orders, 0, "1"]);
-    expect(await stored()).toMatchObject([{ used_at: START_MS }]);
-  });
-});
-
-describe("readRepeated()", () => {
-  test("knows nothing of an unknown id, the next sequence, a gap or another epoch", async () => {
-    const orders = await topicOf();
-    await produce(sequenceOf(0, 3), [orders, 0, "1"]);
-    const asked = [
-      sequenceOf(0, 3, "q"),
-      sequenceOf(1, 3),
-      sequenceOf(2, 3),
-      sequenceOf(0, 2),
-      sequenceOf(0, 4),
-    ];
-    for (const producer of asked) expect(await readRepeated(db, producer)).toBeUndefined();
-    expect(await readRepeated(db, sequenceOf(0, 3))).toMatchObject({ duplicate: true });
-  });
-});
-
-describe("an epoch", () => {
-  test("that is newer starts at 0 and nowhere else, whether it was asked for or not", async () => {
-    const orders = await topicOf();
-    await produce(sequenceOf(0), [orders, 0, "1"]);
-    await produce(sequenceOf(1), [orders, 0, "1"]);
-    for (const sequence of [1, 2]) {
-      const work = transact(queue, { producer: sequenceOf(sequence, 5) }, [orders, 0, "1"]);
-      expect(await problemOf(work)).toMatchObject({
-        code: "sequence_gap",
-        facts: { found: sequence, expected: 0 },
-      });
-    }
-    expect(await stored()).toMatchObject([{ epoch: 0, next_sequence: 2 }]);
-    expect(await produce(sequenceOf(0, 5), [orders, 0, "1"])).toEqual(["orders/0@2+1"]);
-    expect(await stored()).toMatchObject([{ epoch: 5, next_sequence: 1 }]);
-  });
-
-  test("that is older is fenced, a repeat of what it wrote included", async () => {
-    const orders = await topicOf();
-    await produce(sequenceOf(0), [orders, 0, "1"]);
-    await produce(sequenceOf(0, 2), [orders, 0, "1"]);
-    for (const sequence of [0, 1, 7]) {
-      const work = transact(queue, { producer: sequenceOf(sequence, 1) }, [orders, 0, "1"]);
-      expect(await problemOf(work)).toMatchObject({
-        code: "fenced_producer",
-        facts: { producer: "p", found: 1, expected: 2 },
-      });
-    }
-    expect(await values()).toHaveLength(2);
-  });
-
-  test("never gets the answers of an older one for its own sequences", async () => {
-    const orders = await topicOf();
-    for (let sequence = 0; sequence < 20; sequence += 1)
-      await produce(sequenceOf(sequence), [orders, 0, "1"]);
-    expect(await queue.submit(raiseEpoch("p"))).toBe(1);
-    for (let sequence = 0; sequence < 20; sequence += 1)
-      expect(await readRepeated(db, sequenceOf(sequence, 1))).toBeUndefined();
-    expect(await produce(sequenceOf(19, 1), [orders, 0, "1"])).toBe("sequence_gap");
-    for (let sequence = 0; sequence < 40; sequence += 1) {
-      const written = [`orders/0@${20 + sequence}+1`];
-      expect(await produce(sequenceOf(sequence, 1), [orders, 0, "1"])).toEqual(written);
-      expect(await produce(sequenceOf(sequence, 1), [orders, 0, "1"])).toEqual(["duplicate", ...written]);
-      if (sequence >= 16)
-        expect(await produce(sequenceOf(sequence - 16, 1), [orders, 0, "1"])).toEqual(["duplicate"]);
-      expect(await produce(sequenceOf(sequence + 2, 1), [orders, 0, "1"])).toBe("sequence_gap");
-    }
-  });
-});
-
-describe("a producer that is idle", () => {
-  test("is known until 7 days are over on the database's clock, and unknown from then on", async () => {
-    const orders = await topicOf();
-    await produce(sequenceOf(0, 4), [orders, 0, "1"]);
-    await produce(sequenceOf(1, 4), [orders, 0, "1"]);
-    await database.pass(PRODUCER_IDLE_MAX_MS - 1);
-    expect(await produce(sequenceOf(1, 4), [orders, 0, "1"])).toEqual(["duplicate", "orders/0@1+1"]);
-    expect(await produce(sequenceOf(0, 3), [orders, 0, "1"])).toBe("fenced_producer");
-    await database.pass(1);
-    expect(await readRepeated(db, sequenceOf(1, 4))).toBeUndefined();
-    const work = transact(queue, { producer: sequenceOf(1, 4) }, [orders, 0, "1"]);
-    expect(await problemOf(work)).toMatchObject({ code: "sequence_gap", facts: { expected: 0 } });
-    expect(await produce(sequenceOf(0, 3), [orders, 0, "1"])).toEqual(["orders/0@2+1"]);
-    expect(await stored()).toMatchObject([{ epoch: 3, next_sequence: 1 }]);
-    expect(await produce(sequenceOf(1, 3), [orders, 0, "1"])).toEqual(["orders/0@3+1"]);
-    expect(await produce(sequenceOf(0, 3), [orders, 0, "1"])).toEqual(["duplicate", "orders/0@2+1"]);
+  test("has no more to do with another than what it has written", async () => {
+    const watched = new WatchedDb(db);
+    const together = openQueue(watched);
+    const ids = Array.from({ length: 300 }, (_, n) => `p-${n}`);
+    const round = (sequence: number) =>
+      Promise.all(
+        ids.map((id) =>
+          together.submit(transactionOf(together, { producer: producerOf(sequence, 0, id) }, one())),
+        ),
+      );
+    const rounds = [await round(0), await round(1), await round(1)];
+    expect(watched.writes).toHaveLength(3);
+    const offsets = rounds.map((all) => all.map((outcome) => outcome?.written.runs[0]?.offset));
+    expect(offsets[0]).toEqual(ids.map((_, n) => n));
+    expect(offsets[1]).toEqual(ids.map((_, n) => 300 + n));
+    expect(offsets[2]).toEqual(offsets[1] ?? []);
+    expect(rounds[2]?.every((outcome) => outcome?.written.duplicate)).toBe(true);
+    expect(await recordsStored()).toBe(600);
+    expect((await stored()).every(({ next_sequence }) => next_sequence === 2)).toBe(true);
+    expect(await database.rows("SELECT * FROM guard")).toEqual([]);
   });
 });
 
 describe("raiseEpoch()", () => {
   const raise = (id = "p") => queue.submit(raiseEpoch(id));
 
-  test("gives 1 first, then one more each time, and starts the sequences again", async () => {
-    const orders = await topicOf();
-    expect(await raise()).toBe(1);
-    expect(await produce(sequenceOf(0), [orders, 0, "1"])).toBe("fenced_producer");
-    expect(await produce(sequenceOf(0, 1), [orders, 0, "1"])).toEqual(["orders/0@0+1"]);
-    expect(await raise()).toBe(2);
-    expect(await stored()).toMatchObject([{ epoch: 2, next_sequence: 0 }]);
-    expect(await raise("q")).toBe(1);
-    expect(await produce(sequenceOf(1, 1), [orders, 0, "1"])).toBe("fenced_producer");
-    expect(await produce(sequenceOf(1, 2), [orders, 0, "1"])).toBe("sequence_gap");
-    expect(await produce(sequenceOf(0, 2), [orders, 0, "1"])).toEqual(["orders/0@1+1"]);
+  test("gives 1 to an id that is unknown, then one more each time, to each id its own", async () => {
+    expect([await raise(), await raise(), await raise("q")]).toEqual([1, 2, 1]);
+    await database.pass(IDLE_MAX_MS);
+    expect(await raise()).toBe(3);
+    expect(await stored()).toMatchObject([
+      { producer_id: "p", epoch: 3, next_sequence: 0, used_at: START_MS + IDLE_MAX_MS },
+      { producer_id: "q", epoch: 1 },
+    ]);
   });
 
-  test("goes on from an epoch that a client took without asking, and counts as use", async () => {
-    const orders = await topicOf();
-    await produce(sequenceOf(0, 41), [orders, 0, "1"]);
-    await database.pass(PRODUCER_IDLE_MAX_MS - 1);
-    expect(await raise()).toBe(42);
-    await database.pass(PRODUCER_IDLE_MAX_MS - 1);
-    expect(await produce(sequenceOf(1, 41), [orders, 0, "1"])).toBe("fenced_producer");
+  test("fences whoever goes on in an older epoch, and the new one starts at 0 without the old answers", async () => {
+    await write(0);
+    await write(1);
+    const epoch = await raise();
+    for (const sequence of [0, 1, 2])
+      expect(await codeOf(write(sequence))).toMatchObject({
+        code: "fenced_producer",
+        facts: { expected: 1 },
+      });
+    expect(await readRepeated(db, producerOf(0, epoch))).toBeUndefined();
+    expect(await codeOf(write(2, epoch))).toMatchObject({ code: "sequence_gap", facts: { expected: 0 } });
+    expect(await write(0, epoch)).toEqual({ runs: [{ topic: "orders", partition: 0, offset: 2, count: 1 }] });
   });
 
-  test("is a conflict at the highest there is, and changes nothing", async () => {
-    const orders = await topicOf();
-    await produce(sequenceOf(0, INTEGER_MAX - 1), [orders, 0, "1"]);
-    expect(await raise()).toBe(INTEGER_MAX);
-    expect(await produce(sequenceOf(0, INTEGER_MAX), [orders, 0, "1"])).toEqual(["orders/0@1+1"]);
-    const before = await stored();
-    expect(await problemOf(raise())).toMatchObject({
+  test("in the flush of a write fences what comes behind it, and not what came before", async () => {
+    const outcomes = await Promise.allSettled([write(0), raise(), write(1), write(0, 1)]);
+    expect(outcomes).toMatchObject([
+      { value: { runs: [{ offset: 0 }] } },
+      { value: 1 },
+      { reason: { code: "fenced_producer" } },
+      { value: { runs: [{ offset: 1 }] } },
+    ]);
+  });
+
+  test("is a conflict above the highest epoch, which goes on", async () => {
+    await write(0, INTEGER_MAX);
+    expect(await codeOf(raise())).toMatchObject({
       code: "conflict",
       facts: { producer: "p", epoch: INTEGER_MAX },
     });
-    expect(await stored()).toEqual(before);
-    expect(await produce(sequenceOf(1, INTEGER_MAX), [orders, 0, "1"])).toEqual(["orders/0@2+1"]);
+    await write(1, INTEGER_MAX);
+    expect(await stored()).toMatchObject([{ epoch: INTEGER_MAX, next_sequence: 2 }]);
   });
 });

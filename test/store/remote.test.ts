@@ -6,98 +6,39 @@ import { join } from "node:path";
 import { type Client, createClient } from "@libsql/client/web";
 import type { JoinRequest } from "../../src/core/group-picture.ts";
 import type { Scheduler } from "../../src/core/ports.ts";
-import { Problem } from "../../src/core/problem.ts";
-import { type NewRecord, parseJsonProduce } from "../../src/core/produce-request.ts";
+import { parseJsonProduce } from "../../src/core/produce-request.ts";
 import type { JoinResult } from "../../src/core/session/events.ts";
 import { BATCH_BYTES_MAX, INTEGER_MAX, RECORD_BYTES_MAX } from "../../src/protocol/limits.ts";
 import { commitOffsets } from "../../src/store/commits.ts";
-import { type Db, DbError } from "../../src/store/db.ts";
+import type { Db } from "../../src/store/db.ts";
 import { openEmbeddedDb } from "../../src/store/embedded.ts";
 import { renewLease } from "../../src/store/leases.ts";
 import { migrate } from "../../src/store/migrations.ts";
 import { appendRecords, readChunk } from "../../src/store/records.ts";
 import { openRemoteDb, type RemoteDatabase } from "../../src/store/remote.ts";
 import type { Topic } from "../../src/store/topic-tables.ts";
-import { Topics } from "../../src/store/topics.ts";
-import { WriteQueue } from "../../src/store/write-queue.ts";
 import { Memberships } from "../../src/stream/memberships.ts";
 import { CuttingProxy } from "../support/cutting-proxy.ts";
-import { fakeChance, turnOfTheLoop } from "../support/fake-time.ts";
+import { turnOfTheLoop } from "../support/fake-time.ts";
 import { readGroup } from "../support/group-store.ts";
+import {
+  APPENDS,
+  append,
+  DEADLINE_MS,
+  failureOf,
+  first,
+  openBehind,
+  recordsOf,
+  type Sides,
+  storeOf,
+  valuesIn,
+} from "../support/remote-store.ts";
 import { seededRandom } from "../support/seeded-random.ts";
 import { REPOSITORY, temporaryFolder } from "../support/server.ts";
-import {
-  HAS_SQLD,
-  haste,
-  openRemoteTestDb,
-  realTime,
-  SQLD_SKIPPED,
-  type Sqld,
-  startSqld,
-} from "../support/sqld.ts";
+import { HAS_SQLD, openRemoteTestDb, realTime, SQLD_SKIPPED, type Sqld, startSqld } from "../support/sqld.ts";
 import { runStoreScenario } from "../support/store-scenario.ts";
 
 setDefaultTimeout(30_000); // where the machine has much else to do
-
-/** Long enough for a slow machine to answer, short enough to wait for. */
-const DEADLINE_MS = 400;
-
-interface Sides {
-  readonly db: Db;
-  readonly queue: WriteQueue;
-  readonly topics: Topics;
-  readonly logged: readonly string[];
-}
-
-/** A server's store on the database. */
-function storeOf(db: Db, scheduler: Scheduler = realTime): Sides {
-  const logged: string[] = [];
-  const log = (event: string, facts = {}) => void logged.push(`${event} ${JSON.stringify(facts)}`);
-  const queue = new WriteQueue({ db, scheduler, chance: fakeChance(), log });
-  return { db, queue, topics: new Topics({ db, queue, scheduler, log, createsOnFirstUse: true }), logged };
-}
-
-const recordsOf = (...values: readonly string[]): readonly NewRecord[] =>
-  parseJsonProduce(`{"records":[${values.map((value) => `{"value":${value}}`).join(",")}]}`).records;
-
-/** To partition 0, or each to its own. */
-const append = ({ queue }: Sides, topic: Topic, ...lists: readonly (readonly NewRecord[])[]) =>
-  queue.submit(
-    appendRecords(
-      topic,
-      lists.map((records, partition) => ({ partition, records })),
-    ),
-  );
-
-async function valuesIn(db: Db, { partitionIds: [partition_id = 0] }: Topic): Promise<readonly unknown[]> {
-  const sql = "SELECT offset, value FROM records WHERE partition_id = :partition_id ORDER BY offset";
-  const rows = await db.read({ sql, args: { partition_id } });
-  expect(rows.map(({ offset }) => offset)).toEqual(rows.map((_, index) => index));
-  return rows.map(({ value }) => value);
-}
-
-async function failureOf(work: Promise<unknown>): Promise<string> {
-  try {
-    await work;
-  } catch (error) {
-    if (error instanceof DbError) return error.failure;
-    if (error instanceof Problem) return error.code;
-    throw error;
-  }
-  return "none";
-}
-
-/** True for the first so many of those that hold the text. */
-function first(times: number, text: string): (request: string) => boolean {
-  let left = times;
-  return (request) => {
-    if (left === 0 || !request.includes(text)) return false;
-    left -= 1;
-    return true;
-  };
-}
-
-const APPENDS = "INSERT INTO records";
 
 if (!HAS_SQLD) console.warn(`a remote database: ${SQLD_SKIPPED}`);
 
@@ -115,16 +56,6 @@ describe.skipIf(!HAS_SQLD)("a remote database", () => {
     topicsMade += 1;
     await direct.topics.put(`topic-${topicsMade}`, partitionCount);
     return direct.topics.require(`topic-${topicsMade}`);
-  }
-
-  /** A server's store on the far side of the proxy. */
-  async function openBehind(proxy: CuttingProxy, options: Partial<RemoteDatabase> = {}): Promise<Sides> {
-    const db = await openRemoteTestDb(proxy.url, {
-      callDeadlineMs: DEADLINE_MS,
-      scheduler: haste,
-      ...options,
-    });
-    return storeOf(db, options.scheduler);
   }
 
   async function whileFrozen<T>(work: () => Promise<T>): Promise<T> {

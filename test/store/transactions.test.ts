@@ -1,349 +1,313 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
-import { BATCH_BYTES_MAX } from "../../src/protocol/limits.ts";
-import { appendRecords, readChunk } from "../../src/store/records.ts";
+import { deleteTopic } from "../../src/store/topic-deletion.ts";
 import type { Topic } from "../../src/store/topic-tables.ts";
 import { Topics } from "../../src/store/topics.ts";
-import { OtherProcess, openQueue, openTestDatabase, START_MS, WatchedDb } from "../support/database.ts";
+import type { TransactionWrite } from "../../src/store/transactions.ts";
+import { openQueue, openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";
 import { FakeTime } from "../support/fake-time.ts";
 import { GroupStore, type Joined } from "../support/group-store.ts";
-import {
-  type Conditions,
-  type Placed,
-  problemOf,
-  recordOf,
-  told,
-  transact,
-  transactionOfRecords,
-} from "../support/transaction-store.ts";
+import { type AppendTo, recordsAt, transactionOf } from "../support/transaction-writes.ts";
 
 const database = await openTestDatabase();
-const db = new WatchedDb(database.db);
+const { db } = database;
 const queue = openQueue(db);
 const groups = new GroupStore({ db, queue });
-let topics: Topics;
+let topics = new Topics({ db, queue, scheduler: new FakeTime(), createsOnFirstUse: true });
+let orders: Topic;
+let audit: Topic;
 afterAll(() => database.close());
 beforeEach(async () => {
   await database.empty();
   topics = new Topics({ db, queue, scheduler: new FakeTime(), createsOnFirstUse: true });
+  await topics.put("orders", 2);
+  await topics.put("audit", 1);
+  orders = await topics.require("orders");
+  audit = await topics.require("audit");
 });
 
-async function topicOf(name: string, partitionCount = 1) {
-  await topics.put(name, partitionCount);
-  return topics.require(name);
-}
+type Conditions = TransactionWrite["conditions"];
 
-const when = (conditions: Conditions, ...placed: readonly Placed[]) =>
-  told(transact(queue, conditions, ...placed));
+const transact = (conditions: Conditions, ...appends: readonly AppendTo[]) =>
+  queue.submit(transactionOf(queue, conditions, ...appends));
 
-const plain = (topic: Topic, value: string) =>
-  queue.submit(appendRecords(topic, [{ partition: 0, records: recordOf(value) }]));
+const to = (topic: Topic, ...values: readonly string[]): AppendTo => ({
+  topic,
+  records: recordsAt(0, ...values),
+});
 
-const CHANGED_BY_WRITES = [
-  ...["records", "partitions", "time_index", "committed_offsets"],
-  ...["offset_history", "producers", "producer_answers", "guard"],
-];
+const join = () => groups.join({ topics: ["orders"], policies: { missing: "none", outOfRange: "none" } });
 
-async function dump() {
-  const tables = CHANGED_BY_WRITES.map(async (table) => [
-    table,
-    await database.rows(`SELECT * FROM ${table} ORDER BY 1, 2`),
-  ]);
-  return Object.fromEntries(await Promise.all(tables));
-}
+const commitOf = (
+  { partitions }: Pick<Joined, "partitions">,
+  offset: number,
+  about: Readonly<Record<string, unknown>> = {},
+) => ({
+  topic: "orders",
+  partition: 0,
+  generation: partitions.find(({ partition }) => partition === 0)?.generation ?? -1,
+  offset,
+  ...about,
+});
 
-const guard = () => database.rows("SELECT * FROM guard");
-
-const committed = () =>
-  database.rows(
-    "SELECT partition_id AS p, committed_offset AS o, metadata AS m FROM committed_offsets ORDER BY 1",
-  );
-
-/** Topics of three records a partition, and a member of "billing" that has committed 1 in each of "orders". */
-async function setUp() {
-  const orders = await topicOf("orders", 3);
-  const alerts = await topicOf("alerts", 2);
-  for (const { topic, partitionIds } of [orders, alerts])
-    for (const partition of partitionIds.keys())
-      for (const value of ["1", "2", "3"]) await when({}, [await topics.require(topic), partition, value]);
-  const joined = await groups.join({ policies: { missing: { timestamp: 0 }, outOfRange: "earliest" } });
-  const offsets = [0, 1, 2].map((partition) => entryOf(joined, partition, 1));
-  await when({ commits: { group: "billing", offsets } });
-  return { orders, alerts, joined };
-}
-
-function entryOf(joined: Joined, partition: number, offset: number, metadata?: string) {
-  const generation = joined.partitions.find((one) => one.partition === partition)?.generation ?? -1;
-  return { topic: "orders", partition, generation, offset, ...(metadata !== undefined && { metadata }) };
-}
-
-const commitsOf = (...offsets: readonly ReturnType<typeof entryOf>[]): Conditions => ({
+const committing = (...offsets: readonly ReturnType<typeof commitOf>[]): Conditions => ({
   commits: { group: "billing", offsets },
 });
 
-const expecting = (
-  ...all: readonly (readonly [topic: string, partition: number, logEnd: number])[]
-): Conditions => ({
-  expect: all.map(([topic, partition, logEndOffset]) => ({ topic, partition, logEndOffset })),
+const expecting = (topic: string, partition: number, logEndOffset: number): Conditions => ({
+  expect: [{ topic, partition, logEndOffset }],
 });
 
-const producerOf = (sequence: number): Conditions => ({ producer: { id: "p", epoch: 0, sequence } });
+const numbered = (sequence: number, epoch = 0): Conditions => ({ producer: { id: "p", epoch, sequence } });
 
-describe("writeTransaction() whose conditions hold", () => {
-  test("writes records, commits and the sequence together, runs in the order of the request", async () => {
-    const { orders, alerts, joined } = await setUp();
-    const conditions = {
-      ...producerOf(0),
-      ...expecting(["alerts", 0, 3], ["orders", 2, 3]),
-      ...commitsOf(entryOf(joined, 0, 3, "ü"), entryOf(joined, 2, 2)),
-    };
-    const runs = await when(
-      conditions,
-      ...([
-        [alerts, 1, "4"],
-        [alerts, 1, "5"],
-        [orders, 0, "4"],
-        [alerts, 0, "4"],
-        [alerts, 1, "6"],
-      ] as const),
-    );
-    expect(runs).toEqual(["alerts/1@3+2", "orders/0@3+1", "alerts/0@3+1", "alerts/1@5+1"]);
-    expect(await committed()).toEqual([
-      { p: 1, o: 3, m: "ü" },
-      { p: 2, o: 1, m: null },
-      { p: 3, o: 2, m: null },
-    ]);
-    expect(await database.rows("SELECT * FROM producers")).toEqual([
-      { producer_id: "p", epoch: 0, next_sequence: 1, used_at: START_MS },
-    ]);
-    expect(await guard()).toEqual([]);
-  });
-
-  test("tells where each partition ends, for those who wait there", async () => {
-    const { orders, alerts } = await setUp();
-    const outcome = await transact(queue, expecting(["orders", 0, 3]), [alerts, 1, "4"], [orders, 0, "4"]);
-    expect(outcome?.appended).toMatchObject([
-      { topic: "alerts", partition: 1, offset: 3, logEndOffset: 4 },
-      { topic: "orders", partition: 0, offset: 3, logEndOffset: 4 },
-    ]);
-  });
-
-  test("judges expectations and commits by the log before its own records", async () => {
-    const { orders, joined } = await setUp();
-    const conditions = { ...expecting(["orders", 0, 3]), ...commitsOf(entryOf(joined, 0, 3)) };
-    expect(await when(conditions, [orders, 0, "4"])).toEqual(["orders/0@3+1"]);
-    expect(await when(commitsOf(entryOf(joined, 0, 5)), [orders, 0, "5"])).toBe("offset_out_of_range");
-  });
-
-  test("commits many partitions at once, and the first of all in each", async () => {
-    await topicOf("orders", 500);
-    const joined = await groups.join({ policies: { missing: "none", outOfRange: "none" } });
-    expect(await committed()).toEqual([]);
-    const offsets = Array.from({ length: 500 }, (_, partition) =>
-      entryOf(joined, partition, 0, String(partition)),
-    );
-    expect(await when(commitsOf(...offsets))).toEqual([]);
-    expect(await committed()).toHaveLength(500);
-    expect(await when(commitsOf(...offsets))).toBe("conflict");
-  });
-
-  test("keeps bytes, and records of more than a statement takes, byte for byte", async () => {
-    const orders = await topicOf("orders");
-    const alerts = await topicOf("alerts");
-    const large = `"${'\\"'.repeat(49_000)}"`;
-    const quotes = parseJsonProduce(
-      `{"records":[${Array(35).fill(`{"value":${large}}`).join(",")}]}`,
-    ).records;
-    const bytes = parseJsonProduce('{"records":[{"bytes":"AP8Q"},{"value": 2.0 },{"bytes":""}]}').records;
-    const appends = [
-      { topic: alerts, records: bytes },
-      { topic: orders, records: quotes },
-      { topic: alerts, records: bytes },
-    ];
-    const write = () =>
-      transactionOfRecords(queue, { ...producerOf(0), ...expecting(["orders", 0, 0]) }, appends);
-    expect(
-      write().statements.filter(({ sql }) => sql.includes("INSERT INTO records")).length,
-    ).toBeGreaterThan(2);
-    const runs = ["alerts/0@0+3", "orders/0@0+35", "alerts/0@3+3"];
-    expect(await told(queue.submit(write()))).toEqual(runs);
-    expect(await told(queue.submit(write()))).toEqual(["duplicate", ...runs]);
-    const room = { recordsMax: 10_000, bytesMax: 2 * BATCH_BYTES_MAX, loneRecordBytesMax: BATCH_BYTES_MAX };
-    const [partitionId = 0] = alerts.partitionIds;
-    const chunk = await readChunk(database.db, { partitionId, from: 0, ...room });
-    const three = ['"bytes":"AP8Q"', '"value":2.0', '"bytes":""'];
-    const texts = [...three, ...three].map(
-      (text, offset) => `{"offset":${offset},"timestamp":${START_MS},${text}}`,
-    );
-    expect(chunk?.records).toBe(texts.join(","));
-    const sql = "SELECT DISTINCT value = :large AS is_same FROM records WHERE partition_id = :id";
-    const [id = 0] = orders.partitionIds;
-    expect(await database.rows(sql, { large, id })).toEqual([{ is_same: 1 }]);
-  });
-});
-
-describe("writeTransaction() of which a condition does not hold", () => {
-  type Case = readonly [name: string, code: string, conditions: (joined: Joined) => Conditions];
-  const PRODUCER: Case = ["producer", "sequence_gap", () => producerOf(1)];
-  const COMMITS: readonly Case[] = [
-    [
-      "fenced commit",
-      "fenced_generation",
-      (joined) => commitsOf({ ...entryOf(joined, 0, 2), generation: 1 }),
-    ],
-    [
-      "commit of another group",
-      "fenced_generation",
-      (joined) => ({
-        commits: { group: "others", offsets: [entryOf(joined, 0, 2)] },
-      }),
-    ],
-    ["commit of what is committed", "conflict", (joined) => commitsOf(entryOf(joined, 0, 1))],
-    ["commit below", "conflict", (joined) => commitsOf(entryOf(joined, 0, 0))],
-    ["commit above the log end", "offset_out_of_range", (joined) => commitsOf(entryOf(joined, 0, 9))],
-    ["commit in no topic", "unknown_topic", (joined) => commitsOf({ ...entryOf(joined, 0, 2), topic: "x" })],
-    ["commit in no partition", "unknown_partition", (joined) => commitsOf(entryOf(joined, 9, 2))],
-    [
-      "last of several commits",
-      "offset_out_of_range",
-      (joined) => commitsOf(entryOf(joined, 0, 2), entryOf(joined, 1, 3), entryOf(joined, 2, 4)),
-    ],
-  ];
-  const EXPECTATIONS: readonly Case[] = [
-    ["log end above", "conflict", () => expecting(["alerts", 0, 2])],
-    ["log end below", "conflict", () => expecting(["alerts", 0, 4])],
-    ["expectation in no topic", "unknown_topic", () => expecting(["x", 0, 0])],
-    ["expectation in no partition", "unknown_partition", () => expecting(["alerts", 2, 0])],
-    [
-      "last of several expectations",
-      "conflict",
-      () => expecting(["orders", 0, 3], ["alerts", 0, 3], ["alerts", 1, 9]),
-    ],
-  ];
-
-  test.each([PRODUCER, ...COMMITS, ...EXPECTATIONS])(
-    "%s, is %s and writes nothing, beside neighbours that notice nothing",
-    async (_, code, conditionsOf) => {
-      const { orders, alerts, joined } = await setUp();
-      const conditions = conditionsOf(joined);
-      const before = await dump();
-      expect(await when(conditions, [orders, 0, "-1"], [alerts, 0, "-1"])).toBe(code);
-      expect(await dump()).toEqual(before);
-      const writes = db.writes.length;
-      const [first, second, third] = await Promise.all([
-        plain(orders, "4"),
-        when(conditions, [orders, 1, "-1"], [alerts, 1, "-1"]),
-        when({}, [orders, 0, "5"], [alerts, 1, "4"]),
-      ]);
-      expect(db.writes.length).toBe(writes + 1);
-      expect(first).toMatchObject([{ offset: 3 }]);
-      expect([second, third]).toEqual([code, ["orders/0@4+1", "alerts/1@3+1"]]);
-      expect(await database.rows("SELECT 1 FROM records WHERE value = '-1'")).toEqual([]);
-    },
+/** The whole of what is stored. */
+const dump = () =>
+  ["records", "partitions", "committed_offsets", "producers", "producer_answers", "guard"].map((table) =>
+    stockRows(database.path, `SELECT * FROM ${table} ORDER BY 1, 2`),
   );
 
-  test("says the producer's problem before the commits', and that before the expectations'", async () => {
-    const { orders, joined } = await setUp();
-    const before = await dump();
-    for (const [, commitCode, commits] of COMMITS)
-      for (const [, , expectation] of EXPECTATIONS) {
-        const both = { ...commits(joined), ...expectation(joined) };
-        expect(await when(both, [orders, 0, "-1"])).toBe(commitCode);
-        expect(await when({ ...both, ...producerOf(1) }, [orders, 0, "-1"])).toBe("sequence_gap");
-        expect(await when({ ...both, ...producerOf(0) }, [orders, 0, "-1"])).toBe(commitCode);
-      }
-    expect(await dump()).toEqual(before);
+const refused = (code: string, facts: Readonly<Record<string, unknown>> = {}) => ({ code, facts });
+
+/** Its Problem; what it would have written is not there, nor anything else changed. */
+async function refusalOf(conditions: Conditions, ...appends: readonly AppendTo[]): Promise<unknown> {
+  const before = dump();
+  const outcome = await transact(conditions, ...appends).catch((error: unknown) => error);
+  expect(dump()).toEqual(before);
+  return outcome;
+}
+
+const logOf = async (topic: string) =>
+  (
+    await database.rows("SELECT value FROM topic_records WHERE topic = :topic ORDER BY partition, offset", {
+      topic,
+    })
+  ).map(({ value }) => value);
+
+describe("writeTransaction()", () => {
+  test("writes to several topics and tells the runs in the order of the request", async () => {
+    await transact({}, to(audit, "0"));
+    const outcome = await transact({}, to(orders, "1", "2"), to(audit, "3"), {
+      topic: orders,
+      records: [...recordsAt(1, "4"), ...recordsAt(0, "5")],
+    });
+    expect(outcome?.written).toEqual({
+      runs: [
+        { topic: "orders", partition: 0, offset: 0, count: 2 },
+        { topic: "audit", partition: 0, offset: 1, count: 1 },
+        { topic: "orders", partition: 1, offset: 0, count: 1 },
+        { topic: "orders", partition: 0, offset: 2, count: 1 },
+      ],
+    });
+    expect(outcome?.appended.map(({ partitionId, logEndOffset }) => [partitionId, logEndOffset])).toEqual([
+      [1, 3],
+      [3, 2],
+      [2, 1],
+    ]);
+    expect(await logOf("orders")).toEqual(["1", "2", "5", "4"]);
   });
 
-  test("says which entry it was and what was found there", async () => {
-    const { joined } = await setUp();
-    const generation = entryOf(joined, 0, 0).generation;
-    const about = { topic: "orders", partition: 0 };
-    const factsOf = (conditions: Conditions) => problemOf(transact(queue, conditions));
-    const ofGroup = { group: "billing", ...about };
-    expect(await factsOf(commitsOf(entryOf(joined, 1, 2), entryOf(joined, 0, 4)))).toMatchObject({
-      facts: { ...ofGroup, found: 4, logEndOffset: 3 },
+  test("writes commits with their metadata at the time of the database, with appends and without", async () => {
+    await transact({}, to(orders, "0", "1"));
+    const joined = await join();
+    await database.pass(5);
+    await transact(committing(commitOf(joined, 1, { metadata: "m" })), to(audit, "1"));
+    const committed = () =>
+      database.rows("SELECT committed_offset, metadata, committed_at FROM committed_offsets");
+    expect(await committed()).toEqual([{ committed_offset: 1, metadata: "m", committed_at: START_MS + 5 }]);
+    expect((await transact(committing(commitOf(joined, 2))))?.written).toEqual({ runs: [] });
+    expect(await committed()).toEqual([{ committed_offset: 2, metadata: null, committed_at: START_MS + 5 }]);
+  });
+
+  test("judges a commit by the log end before its own appends", async () => {
+    const joined = await join();
+    expect(await refusalOf(committing(commitOf(joined, 1)), to(orders, "0"))).toMatchObject(
+      refused("offset_out_of_range", { found: 1, logEndOffset: 0 }),
+    );
+    expect(await transact(committing(commitOf(joined, 0)), to(orders, "0"))).toBeDefined();
+  });
+
+  test("judges an expectation by the log end before its own appends, and a longer log is a conflict too", async () => {
+    expect(await transact(expecting("orders", 0, 0), to(orders, "0", "1"))).toBeDefined();
+    for (const expected of [0, 1, 3])
+      expect(await refusalOf(expecting("orders", 0, expected), to(audit, "0"))).toMatchObject(
+        refused("conflict", { topic: "orders", partition: 0, expected, found: 2 }),
+      );
+  });
+
+  test("keeps records with bytes as they came, beside JSON", async () => {
+    const { records } = parseJsonProduce('{"records":[{"bytes":"AP+A"},{"value":"x"},{"bytes":""}]}');
+    await transact(numbered(0), { topic: audit, records }, to(orders, "1"));
+    expect(
+      await database.rows(
+        "SELECT typeof(value) AS type, hex(value) AS hex FROM records WHERE partition_id = 3",
+      ),
+    ).toEqual([
+      { type: "blob", hex: "00FF80" },
+      { type: "text", hex: "227822" },
+      { type: "blob", hex: "" },
+    ]);
+  });
+
+  test("writes a batch of several pieces at once, on conditions that its own pieces would spoil", async () => {
+    const value = `"${'\\"'.repeat(50_000)}"`;
+    const records = recordsAt(0, ...Array.from({ length: 39 }, () => value));
+    const conditions = { ...numbered(0), ...expecting("orders", 0, 0) };
+    const operation = transactionOf(queue, conditions, { topic: orders, records }, to(audit, "1"));
+    expect(
+      operation.statements.filter(({ sql }) => sql.includes("INSERT INTO records")).length,
+    ).toBeGreaterThan(2);
+    expect((await queue.submit(operation))?.written.runs).toEqual([
+      { topic: "orders", partition: 0, offset: 0, count: 39 },
+      { topic: "audit", partition: 0, offset: 0, count: 1 },
+    ]);
+    const [{ n, ends } = {}] = await database.rows(
+      "SELECT count(*) AS n, max(offset) + 1 AS ends FROM records WHERE partition_id = 1",
+    );
+    expect([n, ends]).toEqual([39, 39]);
+    expect(await refusalOf(conditions, { topic: orders, records })).toMatchObject({
+      written: { duplicate: true, runs: [{ offset: 0, count: 39 }, { topic: "audit" }] },
     });
-    expect(await factsOf(commitsOf(entryOf(joined, 0, 1)))).toMatchObject({
-      facts: { ...ofGroup, found: 1, committedOffset: 1 },
-    });
-    expect(await factsOf(commitsOf({ ...entryOf(joined, 0, 2), generation: 99_999 }))).toMatchObject({
-      facts: { ...ofGroup, generation: 99_999, found: generation },
-    });
-    expect(await factsOf(expecting(["alerts", 0, 3], ["orders", 0, 7], ["orders", 1, 8]))).toMatchObject({
-      facts: { ...about, expected: 7, found: 3 },
-    });
+    expect(await refusalOf(expecting("orders", 0, 0), { topic: orders, records })).toMatchObject(
+      refused("conflict"),
+    );
   });
 });
 
-describe("writeTransaction() to a topic that is not as it was", () => {
-  const changes: readonly (readonly [name: string, change: () => Promise<unknown>])[] = [
-    ["deleted", () => topics.delete("orders")],
-    [
-      "created anew",
-      async () => {
-        await topics.delete("orders");
-        await topics.put("orders", 3);
-      },
-    ],
-    ["given a schema", () => topics.put("orders", undefined, "{}")],
-    [
-      "given a schema and freed of it",
-      async () => {
-        await topics.put("orders", undefined, "{}");
-        await topics.put("orders", undefined, null);
-      },
-    ],
-  ];
+describe("writeTransaction() writes nothing and says why where", () => {
+  test.each([
+    [{ generation: 1_000 }, "fenced_generation", { group: "billing", generation: 1_000 }],
+    [{ generation: 0 }, "fenced_generation", { generation: 0 }],
+    [{ offset: 3 }, "offset_out_of_range", { found: 3, logStartOffset: 0, logEndOffset: 2 }],
+    [{ offset: 1 }, "conflict", { found: 1, committedOffset: 1 }],
+    [{ offset: 0 }, "conflict", { found: 0, committedOffset: 1 }],
+    [{ partition: 7 }, "unknown_partition", { partition: 7, partitionCount: 2 }],
+    [{ topic: "nothing" }, "unknown_topic", { topic: "nothing" }],
+  ])("a commit is %j: %s", async (about, code, facts) => {
+    await transact({}, to(orders, "0", "1"));
+    const joined = await join();
+    await transact(committing(commitOf(joined, 1)));
+    const other = commitOf(joined, 0, { partition: 1, generation: joined.partitions[1]?.generation });
+    const conditions = committing(other, commitOf(joined, 2, about));
+    expect(await refusalOf(conditions, to(audit, "0"))).toMatchObject(refused(code, facts));
+    expect(await transact(committing(other, commitOf(joined, 2)), to(audit, "0"))).toBeDefined();
+  });
 
-  test.each(changes)("%s, settles to undefined and writes nothing", async (name, change) => {
-    const { orders, alerts } = await setUp();
+  test("a commit is of a partition that nobody owns", async () => {
+    const conditions = committing(commitOf({ partitions: [] }, 0));
+    expect(await refusalOf(conditions)).toMatchObject(refused("fenced_generation", { found: null }));
+  });
+
+  test.each([
+    ["another log end", "orders", 0, 1, "conflict", { found: 0 }],
+    ["an unknown partition", "orders", 2, 0, "unknown_partition", { partitionCount: 2 }],
+    ["an unknown topic", "nothing", 0, 0, "unknown_topic", {}],
+  ])("an expectation names %s", async (_, topic, partition, expected, code, facts) => {
+    const { expect: first = [] } = expecting("audit", 0, 0);
+    const { expect: second = [] } = expecting(topic, partition, expected);
+    expect(await refusalOf({ expect: [...first, ...second] }, to(audit, "0"))).toMatchObject(
+      refused(code, { topic, partition, expected, ...facts }),
+    );
+  });
+
+  test("several conditions fail: the producer's, then the commits', then the expectations', the first of each", async () => {
+    const joined = await join();
+    const all = {
+      ...numbered(1),
+      ...committing(commitOf(joined, 9), commitOf(joined, 8, { partition: 1 })),
+      expect: [...(expecting("orders", 1, 5).expect ?? []), ...(expecting("orders", 0, 6).expect ?? [])],
+    };
+    const stale = { ...orders, schemaVersion: 3 };
+    expect(await refusalOf(all, to(stale, "0"))).toMatchObject(refused("sequence_gap", { expected: 0 }));
+    const { producer: _, ...others } = all;
+    expect(await refusalOf(others, to(stale, "0"))).toMatchObject(
+      refused("offset_out_of_range", { found: 9, partition: 0 }),
+    );
+    const { commits: __, ...last } = others;
+    expect(await refusalOf(last, to(stale, "0"))).toMatchObject(
+      refused("conflict", { partition: 1, expected: 5, found: 0 }),
+    );
+    expect(await refusalOf({}, to(stale, "0"))).toBeUndefined();
+  });
+
+  test("a repeat is answered, whatever else has become of it", async () => {
+    const joined = await join();
+    const conditions = { ...numbered(0), ...committing(commitOf(joined, 0)), ...expecting("audit", 0, 0) };
+    await transact(conditions, to(orders, "0"), to(audit, "1"));
+    await queue.submit(deleteTopic("orders"));
+    expect(await refusalOf(conditions, to(orders, "0"), to(audit, "1"))).toEqual({
+      written: {
+        runs: [
+          { topic: "orders", partition: 0, offset: 0, count: 1 },
+          { topic: "audit", partition: 0, offset: 0, count: 1 },
+        ],
+        duplicate: true,
+      },
+      appended: [],
+    });
+  });
+
+  test.each([
+    ["has another schema", () => topics.put("orders", undefined, "true")],
+    [
+      "had another schema for a while",
+      () => topics.put("orders", undefined, "true").then(() => topics.put("orders", undefined, null)),
+    ],
+    ["is gone", () => topics.delete("orders")],
+    ["was created anew", () => topics.delete("orders").then(() => topics.put("orders", 2))],
+  ])("a topic %s: undefined, and its sequence is still the next", async (_, change) => {
+    const before = orders;
     await change();
-    const before = await dump();
-    expect(await when({}, [alerts, 0, "-1"], [orders, 2, "-1"])).toBe("not as known");
-    expect(await when(producerOf(0), [alerts, 0, "-1"], [orders, 2, "-1"])).toBe("not as known");
-    if (name === "deleted")
-      expect(await when(expecting(["orders", 0, 3]), [orders, 0, "-1"])).toBe("not as known");
-    expect(await dump()).toEqual(before);
+    for (const conditions of [{}, numbered(0), expecting("audit", 0, 0), expecting("orders", 0, 0)])
+      expect(await refusalOf(conditions, to(audit, "0"), to(before, "0"))).toBeUndefined();
+    expect(await transact(numbered(0), to(audit, "0"))).toBeDefined();
   });
 
-  test("and is not appended to, is no concern of its commits and expectations", async () => {
-    const { alerts, joined } = await setUp();
-    await topics.put("orders", undefined, "{}");
-    const conditions = { ...expecting(["orders", 0, 3]), ...commitsOf(entryOf(joined, 0, 2)) };
-    expect(await when(conditions, [alerts, 0, "4"])).toEqual(["alerts/0@3+1"]);
-  });
-
-  test("says first what is wrong with its producer, its commits and other expectations", async () => {
-    const { orders, joined } = await setUp();
-    await topics.put("orders", undefined, "{}");
-    expect(await when(producerOf(1), [orders, 0, "-1"])).toBe("sequence_gap");
-    expect(await when(commitsOf(entryOf(joined, 0, 1)), [orders, 0, "-1"])).toBe("conflict");
-    expect(await when(expecting(["alerts", 0, 9]), [orders, 0, "-1"])).toBe("conflict");
+  test("a topic that is only expected is gone: unknown_topic", async () => {
+    await topics.delete("orders");
+    expect(await refusalOf(expecting("orders", 0, 0), to(audit, "0"))).toMatchObject(
+      refused("unknown_topic"),
+    );
   });
 });
 
-describe("a transaction over three topics", () => {
-  test("is seen whole or not at all by another process, in every snapshot", async () => {
-    const all = [await topicOf("a"), await topicOf("b"), await topicOf("c")];
-    const reader = new OtherProcess(database.path);
-    const sums = `SELECT group_concat(n) AS n FROM (
-      SELECT count(r.offset) AS n FROM partitions AS p LEFT JOIN records AS r ON r.partition_id = p.partition_id
-      GROUP BY p.partition_id
-      UNION ALL SELECT log_end_offset FROM partitions
-      UNION ALL SELECT coalesce(sum(next_sequence), 0) FROM producers)`;
-    const seen = new Set<string>();
-    let isDone = false;
-    const reading = (async () => {
-      while (!isDone) for (const { n } of await reader.run(sums)) seen.add(String(n));
-    })();
-    for (let sequence = 0; sequence < 150; sequence += 1)
-      await when(producerOf(sequence), ...all.map((topic): Placed => [topic, 0, "1"]));
-    isDone = true;
-    await reading;
-    for (const { n } of await reader.run(sums)) seen.add(String(n));
-    await reader.end();
-    expect(seen).toContain(Array(7).fill(150).join());
-    expect([...seen].filter((counts) => new Set(counts.split(",")).size !== 1)).toEqual([]);
+describe("transactions of one flush", () => {
+  test("are judged one after the other, and one that is refused leaves its neighbours alone", async () => {
+    const watched = new WatchedDb(db);
+    const together = openQueue(watched);
+    const joined = await join();
+    const submit = (conditions: Conditions, ...appends: readonly AppendTo[]) =>
+      together.submit(transactionOf(together, conditions, ...appends));
+    const outcomes = await Promise.allSettled([
+      submit(expecting("orders", 0, 0), to(orders, "0")),
+      submit(expecting("orders", 0, 0), to(orders, '"never"'), to(audit, '"never"')),
+      submit(numbered(0), to(audit, "0")),
+      submit(numbered(0), to(audit, '"never"')),
+      submit(numbered(1), to(audit, "1")),
+      submit(committing(commitOf(joined, 1)), to(audit, "2")),
+      submit(committing(commitOf(joined, 1)), to(audit, '"never"')),
+      submit(expecting("audit", 0, 3), to(orders, "1")),
+    ]);
+    expect(watched.writes).toHaveLength(1);
+    const told = outcomes.map((outcome) =>
+      outcome.status === "rejected"
+        ? outcome.reason.code
+        : [
+            ...(outcome.value?.written.runs ?? []).map(({ offset }) => offset),
+            outcome.value?.written.duplicate,
+          ],
+    );
+    expect(told).toEqual([
+      [0, undefined],
+      "conflict",
+      [0, undefined],
+      [0, true],
+      [1, undefined],
+      [2, undefined],
+      "conflict",
+      [1, undefined],
+    ]);
+    expect(await logOf("orders")).toEqual(["0", "1"]);
+    expect(await logOf("audit")).toEqual(["0", "1", "2"]);
+    expect(await database.rows("SELECT * FROM guard")).toEqual([]);
   });
 });

@@ -53,15 +53,6 @@ export const realTime: Scheduler = {
   soon: (run) => void setImmediate(run),
 };
 
-/** As time passes where nothing is waited for. */
-export const haste: Scheduler = {
-  ...realTime,
-  after: (_, run) => {
-    const turn = setImmediate(run);
-    return () => clearImmediate(turn);
-  },
-};
-
 /** As a server opens it, with a schema; each time as another writer. */
 export async function openRemoteTestDb(url: string, options: Partial<RemoteDatabase> = {}): Promise<Db> {
   const writerId = crypto.randomUUID();

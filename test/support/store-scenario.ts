@@ -5,7 +5,6 @@
 import type { GroupChange, OwnedPartition } from "../../src/core/group-change.ts";
 import type { GroupPicture, JoinRequest } from "../../src/core/group-picture.ts";
 import { planGroup, policyResets, timesNeededBy } from "../../src/core/group-plan.ts";
-import { partitionRecords } from "../../src/core/partitioner.ts";
 import { Problem } from "../../src/core/problem.ts";
 import { type NewRecord, parseJsonProduce } from "../../src/core/produce-request.ts";
 import { planReset, type ResetRequest, resetChange, timesNeededByReset } from "../../src/core/reset-plan.ts";
@@ -34,14 +33,14 @@ import { raiseEpoch, readRepeated } from "../../src/store/producers.ts";
 import { Purges } from "../../src/store/purges.ts";
 import { readPartitions } from "../../src/store/reader-partitions.ts";
 import { appendRecords, readChunk, readLogEnds } from "../../src/store/records.ts";
-import type { Topic } from "../../src/store/topic-tables.ts";
 import { Topics } from "../../src/store/topics.ts";
-import { type TransactionWrite, writeTransaction } from "../../src/store/transactions.ts";
+import type { TransactionWrite } from "../../src/store/transactions.ts";
 import { trimStep } from "../../src/store/trims.ts";
 import type { WriteQueue } from "../../src/store/write-queue.ts";
 import { openQueue, START_MS, WatchedDb } from "./database.ts";
 import { FakeTime, turnOfTheLoop } from "./fake-time.ts";
 import { readGroup } from "./group-store.ts";
+import { type AppendTo, transactionOf } from "./transaction-writes.ts";
 
 const GROUP = "billing";
 const READ = { recordsMax: 500, bytesMax: 256 * 1024, loneRecordBytesMax: 1024 * 1024 };
@@ -115,16 +114,13 @@ class Scenario {
     conditions: TransactionWrite["conditions"],
     ...records: readonly (readonly [topic: string, partition: number, value: string])[]
   ): Promise<unknown> {
-    const topics = new Map<string, Topic>();
-    for (const [topic] of records) topics.set(topic, await this.topics.require(topic));
-    const batches = records.map(([topic, partition, value]) => ({
-      topic,
-      partitionCount: topics.get(topic)?.partitionIds.length ?? 0,
-      stickyPartition: 0,
-      records: recordsOf(JSON.stringify({ partition, value })),
-    }));
-    const op = this.queue.nextOp();
-    return this.queue.submit(writeTransaction({ op, ...partitionRecords(batches), topics, conditions }));
+    const appends: AppendTo[] = [];
+    for (const [topic, partition, value] of records)
+      appends.push({
+        topic: await this.topics.require(topic),
+        records: recordsOf(JSON.stringify({ partition, value })),
+      });
+    return this.queue.submit(transactionOf(this.queue, conditions, ...appends));
   }
 
   picture(): Promise<GroupPicture> {
