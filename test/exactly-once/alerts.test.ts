@@ -12,7 +12,7 @@ import { REPOSITORY, startServer, type TestServer, temporaryFolder } from "../su
 import { stockSqlite } from "../support/stock-sqlite.ts";
 
 const PARTITIONS = 4;
-const KILLS = isLongRun ? 24 : 4;
+const KILLS = isLongRun ? 24 : 3;
 /** Writes of the server before it dies: a commit is some ten of them. */
 const WRITES_BEFORE_KILL_MIN = 60;
 const WRITES_BEFORE_KILL_MAX = 200;

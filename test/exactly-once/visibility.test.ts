@@ -9,7 +9,7 @@ import type { HttpClient } from "../support/http-client.ts";
 import { isLongRun } from "../support/long.ts";
 import { type FrameOf, StreamClient } from "../support/stream-client.ts";
 
-const TRANSACTIONS = isLongRun ? 100 : 30;
+const TRANSACTIONS = isLongRun ? 100 : 16;
 const PATIENCE_MS = 10_000;
 /** How often each kind of reader looks in the midst of it. */
 const LOOKS_MIN = 20;

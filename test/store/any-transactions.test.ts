@@ -10,6 +10,7 @@ import { deleteTopic } from "../../src/store/topic-deletion.ts";
 import { findTopics, putTopic, type Topic } from "../../src/store/topic-tables.ts";
 import { openQueue, openTestDatabase, START_MS, WatchedDb } from "../support/database.ts";
 import { GroupStore } from "../support/group-store.ts";
+import { isLongRun } from "../support/long.ts";
 import { type ModelAnswer, type ModelWrite, TransactionModel } from "../support/transaction-model.ts";
 import { recordsAt, transactionOf } from "../support/transaction-writes.ts";
 
@@ -327,7 +328,7 @@ test("any history of writes is answered and stored as the protocol says, whateve
         await history.lookAround();
       }
     }),
-    { numRuns: 300 },
+    { numRuns: isLongRun ? 300 : 60 },
   );
   for (const kind of KINDS) expect([kind, (kinds.get(kind) ?? 0) > 0]).toEqual([kind, true]);
 }, 120_000);
