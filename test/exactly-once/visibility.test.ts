@@ -9,10 +9,10 @@ import type { HttpClient } from "../support/http-client.ts";
 import { isLongRun } from "../support/long.ts";
 import { type FrameOf, StreamClient } from "../support/stream-client.ts";
 
-const TRANSACTIONS = isLongRun ? 100 : 16;
+const TRANSACTIONS = isLongRun ? 100 : 20;
 const PATIENCE_MS = 10_000;
 /** How often each kind of reader looks in the midst of it. */
-const LOOKS_MIN = 20;
+const LOOKS_MIN = isLongRun ? 20 : 5;
 
 type Target = readonly [topic: string, partition: number];
 
