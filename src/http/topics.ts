@@ -1,12 +1,12 @@
 import type { Context, Hono } from "hono";
 import type { InferOutput } from "valibot";
 import { parseNdjsonProduce } from "../core/produce-request.ts";
-import { compileRecordSchema } from "../core/schema/record-schema.ts";
 import { parseProduceBody, produceOf, type Transaction } from "../core/transaction.ts";
 import { JSON_DEPTH_MAX } from "../protocol/limits.ts";
 import { topicSettingsSchema } from "../protocol/schemas/client.ts";
 import { DEFAULT_PARTITION_COUNT, type TopicDescription } from "../store/topic-tables.ts";
 import { unknownTopic } from "../store/topics.ts";
+import { requireJsonSchema } from "../stream/record-schemas.ts";
 import { usePartition } from "../stream/topic-partition.ts";
 import { transact } from "../stream/transact.ts";
 import { trimLog } from "../stream/trim.ts";
@@ -33,7 +33,7 @@ export function addTopicRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
     const topic = nameParam(c, "topic");
     refuseOtherParameters(c);
     const { partitionCount, schema } = parseSettings(await readBody(c.req.raw));
-    if (schema !== undefined && schema !== null) await compileRecordSchema(schema); // throws where it is none
+    if (schema !== undefined && schema !== null) await requireJsonSchema(schema);
     const { isNew, ...description } = await topics.put(
       topic,
       partitionCount === null ? DEFAULT_PARTITION_COUNT : partitionCount,

@@ -6,7 +6,6 @@
 import { partitionRecords, requirePartitions, runsWithOffsets } from "../core/partitioner.ts";
 import type { Chance } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
-import { requireSchema } from "../core/schema/record-schema.ts";
 import type { TopicAppend, Transaction, Written } from "../core/transaction.ts";
 import { TRANSACTION_PARTITIONS_MAX } from "../protocol/limits.ts";
 import type { Db } from "../store/db.ts";
@@ -165,13 +164,12 @@ async function findTarget(deps: TransactDeps, append: TopicAppend): Promise<Topi
 /** Throws `unknown_partition` or `schema_violation` where the topic does not take these records. */
 async function requireTaken(
   { schemas }: TransactDeps,
-  { topic: name, records, lines, append }: TopicAppend,
+  wanted: TopicAppend,
   topic: Topic | undefined,
 ): Promise<void> {
   const partitionCount = topic?.partitionIds.length ?? DEFAULT_PARTITION_COUNT;
-  requirePartitions(records, { topic: name, partitionCount, append });
-  const schema = topic && (await schemas.of(topic));
-  if (schema) requireSchema(records, schema, { topic: name, lines, append });
+  requirePartitions(wanted.records, { topic: wanted.topic, partitionCount, append: wanted.append });
+  if (topic) await schemas.require(wanted, topic);
 }
 
 // ── write ────────────────────────────────────────────────────────────────────────────────────────────────
