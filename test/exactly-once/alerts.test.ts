@@ -8,7 +8,7 @@ import { bodiesOf, readEarthquakes } from "../support/earthquakes.ts";
 import { HttpClient } from "../support/http-client.ts";
 import { isLongRun } from "../support/long.ts";
 import { seededRandom } from "../support/seeded-random.ts";
-import { REPOSITORY, startServer, type TestServer, temporaryFolder } from "../support/server.ts";
+import { REPOSITORY, spawnServer, startServer, type TestServer, temporaryFolder } from "../support/server.ts";
 import { stockSqlite } from "../support/stock-sqlite.ts";
 
 const PARTITIONS = 4;
@@ -106,11 +106,12 @@ function startWorker(port: number) {
   return Bun.spawn(command, { stdout: "ignore", stderr: "ignore" });
 }
 
-/** True where it died in a write of its WAL, or of another file where there is no strace to tell. */
+/** True where it died in a write of its WAL; where there is no strace to tell, while transactions come in. */
 async function runUntilKilled(port: number): Promise<boolean> {
   if (!hasStrace) {
     const server = await startServer(databasePath, { port });
-    await Bun.sleep(random() * 500); // any moment will do
+    const alerts = 1 + Math.floor(random() * 3);
+    for (let seen = 0; seen < alerts; seen += 1) await untilMoreAlerts(server, 5_000);
     await server.kill("SIGKILL");
     return true;
   }
@@ -118,12 +119,14 @@ async function runUntilKilled(port: number): Promise<boolean> {
     WRITES_BEFORE_KILL_MIN + Math.floor(random() * (WRITES_BEFORE_KILL_MAX - WRITES_BEFORE_KILL_MIN));
   const inject = `inject=pwrite64:signal=KILL:when=${writes}`;
   const prefix = ["strace", "-f", "-y", "-e", "trace=pwrite64", "-e", inject, "-o", tracePath];
-  const server = await startServer(databasePath, { port, prefix });
-  await server.gone;
+  const server = spawnServer(databasePath, { port, prefix });
+  const printed = await new Response(server.stdout).text();
+  await server.exited;
   const last = readFileSync(tracePath, "utf8")
     .split("\n")
     .findLast((line) => line.includes("pwrite64("));
-  return last?.includes("-wal>") ?? false;
+  // Before it was ready, or in a checkpoint: no append was under way.
+  return printed.includes("tidemark ready") && (last?.includes("-wal>") ?? false);
 }
 
 async function untilDone(server: TestServer): Promise<void> {
@@ -131,7 +134,12 @@ async function untilDone(server: TestServer): Promise<void> {
   for (;;) {
     const { body } = await http.call("GET", "/v1/groups");
     if (body.groups[0]?.lag === 0) return;
-    // Records that will never come: answered when the wait is over, so that this asks only now and then.
-    await http.call("GET", "/v1/topics/alerts/partitions/0/records?from=latest&waitMs=100");
+    await untilMoreAlerts(server, 100);
   }
+}
+
+/** Or until the wait is over. */
+async function untilMoreAlerts(server: TestServer, waitMs: number): Promise<void> {
+  const path = `/v1/topics/alerts/partitions/0/records?from=latest&waitMs=${waitMs}`;
+  await new HttpClient(server).call("GET", path);
 }

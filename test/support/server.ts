@@ -32,8 +32,6 @@ export interface TestServer extends AsyncDisposable {
   readonly pid: number;
   /** What the server printed on standard output until it was ready. */
   readonly announcement: string;
-  /** Resolves when it is gone, whatever ended it. */
-  readonly gone: Promise<void>;
   /** Signals the server itself and waits until it is gone. */
   kill(signal: NodeJS.Signals): Promise<number | null>;
   /** All that it wrote to standard error, once it is gone. */
@@ -75,7 +73,6 @@ export async function startServer(databasePath: string, options: ServerOptions =
     databasePath,
     pid: Number(pid),
     announcement: stdout.text,
-    gone: child.exited.then(() => {}),
     kill,
     stderr: () => stderr.whole,
     get logged() {
