@@ -1,7 +1,7 @@
 // What is written together, all or nothing: from the text of a request to a checked transaction, or a Problem. A
 // produce is a transaction of one append.
 
-import type { GroupCommits, ProducerSequence, TopicExpectation, TopicRun } from "../protocol/frames.ts";
+import type { GroupCommits, ProducerSequence, Run, TopicExpectation, TopicRun } from "../protocol/frames.ts";
 import { BATCH_BYTES_MAX } from "../protocol/limits.ts";
 import {
   type ProduceEnvelope,
@@ -35,6 +35,11 @@ export interface Written {
   readonly runs: readonly TopicRun[];
   /** It was written before: this is the answer of then, without runs where that is not kept any more. */
   readonly duplicate?: true;
+}
+
+/** What whoever has produced is told: it knows the topic. */
+export function producedRuns(runs: readonly TopicRun[]): readonly Run[] {
+  return runs.map(({ partition, offset, count }) => ({ partition, offset, count }));
 }
 
 /** The JSON body of POST /v1/topics/:topic/records. */

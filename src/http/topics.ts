@@ -1,7 +1,7 @@
 import type { Context, Hono } from "hono";
 import type { InferOutput } from "valibot";
 import { parseNdjsonProduce } from "../core/produce-request.ts";
-import { parseProduceBody, produceOf, type Transaction } from "../core/transaction.ts";
+import { parseProduceBody, producedRuns, produceOf, type Transaction } from "../core/transaction.ts";
 import { JSON_DEPTH_MAX } from "../protocol/limits.ts";
 import { topicSettingsSchema } from "../protocol/schemas/client.ts";
 import { DEFAULT_PARTITION_COUNT, type TopicDescription } from "../store/topic-tables.ts";
@@ -79,10 +79,7 @@ export function addTopicRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
   app.post("/v1/topics/:topic/records", DESCRIBED.produce, async (c) => {
     const topic = nameParam(c, "topic");
     const { runs, duplicate } = await transact(deps, parseProduce(c, topic, await readBody(c.req.raw)));
-    return c.json({
-      runs: runs.map(({ partition, offset, count }) => ({ partition, offset, count })),
-      duplicate,
-    });
+    return c.json({ runs: producedRuns(runs), duplicate });
   });
 }
 

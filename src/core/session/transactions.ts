@@ -2,6 +2,7 @@
 
 import type { GroupCommits } from "../../protocol/frames.ts";
 import type { CheckedFrame } from "../client-frame.ts";
+import { producedRuns } from "../transaction.ts";
 import { errorFrame } from "./answers.ts";
 import type { SessionEffect, SessionEvent, Surroundings } from "./events.ts";
 import { groupOf, partitionKey, type Session } from "./state.ts";
@@ -25,8 +26,7 @@ export function handleTransacted(
   const { runs, duplicate } = outcome.written;
   if (commits) freeCommitted(session, commits, around);
   if (answer === "transacted") return [{ type: "send", frame: { type: answer, id, runs, duplicate } }];
-  const withoutTopic = runs.map(({ partition, offset, count }) => ({ partition, offset, count }));
-  return [{ type: "send", frame: { type: answer, id, runs: withoutTopic, duplicate } }];
+  return [{ type: "send", frame: { type: answer, id, runs: producedRuns(runs), duplicate } }];
 }
 
 /** What a transaction has committed is acknowledged, where it is this socket that holds it. */
