@@ -1,0 +1,69 @@
+// Judges a history. Pure: what it is given is all that it knows. The first names are those of Jepsen's workload for
+// Kafka, the others are this log's own.
+
+import { findCommitAnomalies } from "./commit-checks.ts";
+import type { History } from "./history.ts";
+import { findLogAnomalies } from "./log-checks.ts";
+import { findOwnershipAnomalies } from "./ownership-checks.ts";
+import { findPollAnomalies } from "./poll-checks.ts";
+import { findSendAnomalies } from "./send-checks.ts";
+
+export const ANOMALY_NAMES = [
+  /** One offset has two values. */
+  "inconsistent offsets",
+  /** One value is at two offsets. */
+  "duplicate",
+  /** What was acknowledged is not in the log, and was not trimmed. */
+  "lost write",
+  /** What was acknowledged was delivered to nobody, or not to a group that has settled. */
+  "unseen",
+  /** What was refused is seen. */
+  "aborted read",
+  /** Offsets in one frame do not rise. */
+  "internal non-monotonic poll",
+  /** A frame begins below what the one before ended with. */
+  "external non-monotonic poll",
+  /** One frame passes over a record. */
+  "internal poll skip",
+  /** A record between two frames, or between a position and the first frame, was passed over. */
+  "external poll skip",
+  /** The records of a producer are not in the order of its sending. */
+  "non-monotonic send",
+  /** A committed offset is lower than before, and no reset says why. */
+  "commit went back",
+  /** A committed offset is higher than anything that was sent to the group. */
+  "commit past delivered",
+  /** One generation of a partition has two owners, or a later owner an earlier generation. */
+  "split ownership",
+  /** An ack, or a commit in a transaction, in a generation that was over has been accepted. */
+  "stale commit accepted",
+  /** A record below the committed offset was not delivered to the group, and nothing passed over it. */
+  "undelivered below committed",
+  /** An ownership begins where neither the committed offset nor a policy says. */
+  "reset started at the wrong place",
+  /** Between log start and log end an offset has no record, or these went back. */
+  "gap in offsets",
+  /** A value is seen that nobody has sent, or at another place than its producer was told. */
+  "value changed",
+  /** A group that had time to finish has not acknowledged everything. */
+  "unacknowledged at the end",
+] as const;
+
+export type AnomalyName = (typeof ANOMALY_NAMES)[number];
+
+export interface Anomaly {
+  readonly name: AnomalyName;
+  /** What was expected and what was found, for whoever reads the report. */
+  readonly says: string;
+}
+
+/** In no order that means anything; empty for a good history. */
+export function findAnomalies(history: History): readonly Anomaly[] {
+  return [
+    ...findLogAnomalies(history),
+    ...findSendAnomalies(history),
+    ...findPollAnomalies(history),
+    ...findCommitAnomalies(history),
+    ...findOwnershipAnomalies(history),
+  ];
+}
