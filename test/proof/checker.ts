@@ -2,10 +2,12 @@
 // Kafka, the others are this log's own.
 
 import { findCommitAnomalies } from "./commit-checks.ts";
+import { findDeliveryAnomalies } from "./delivery-checks.ts";
 import type { History } from "./history.ts";
 import { findLogAnomalies } from "./log-checks.ts";
 import { findOwnershipAnomalies } from "./ownership-checks.ts";
 import { findPollAnomalies } from "./poll-checks.ts";
+import { gatherValues } from "./seen-values.ts";
 import { findSendAnomalies } from "./send-checks.ts";
 
 export const ANOMALY_NAMES = [
@@ -59,11 +61,13 @@ export interface Anomaly {
 
 /** In no order that means anything; empty for a good history. */
 export function findAnomalies(history: History): readonly Anomaly[] {
+  const seen = gatherValues(history);
   return [
-    ...findLogAnomalies(history),
-    ...findSendAnomalies(history),
+    ...findLogAnomalies(history, seen),
+    ...findSendAnomalies(history, seen),
     ...findPollAnomalies(history),
     ...findCommitAnomalies(history),
+    ...findDeliveryAnomalies(history),
     ...findOwnershipAnomalies(history),
   ];
 }
