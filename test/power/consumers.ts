@@ -147,7 +147,11 @@ export class CopyingConsumer extends Consumer {
       this.#state.sequence += 1;
       for (const entry of unanswered.frame.commits?.offsets ?? []) this.committed(entry);
       this.journal.sent(unanswered.send, runs);
-    } else this.journal.notSent(unanswered.send, code ?? "no code");
+      return;
+    }
+    this.journal.notSent(unanswered.send, code ?? "no code");
+    // What it was told is written is not: it cannot go on.
+    if (code === "sequence_gap") this.journal.giveUp(`${this.name} was refused with ${code}`);
   }
 }
 

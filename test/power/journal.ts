@@ -17,9 +17,12 @@ export class Journal {
   readonly events: HistoryEvent[] = [];
   /** Sends and acks that were answered. */
   answered = 0;
+  /** Of the sends that were answered. */
+  records = 0;
   readonly #unanswered = new Set<string>();
   #waiting: (() => void)[] = [];
   #names = 0;
+  #hopeless: string | undefined;
 
   add(event: HistoryEvent): void {
     this.events.push(event);
@@ -43,6 +46,7 @@ export class Journal {
 
   sent(send: string, runs: (HistoryEvent & { type: "sent" })["runs"]): void {
     this.#unanswered.delete(send);
+    this.records += runs.reduce((sum, { count }) => sum + count, 0);
     this.add({ type: "sent", send, runs });
   }
 
@@ -61,6 +65,12 @@ export class Journal {
     return this.#unanswered.size;
   }
 
+  /** Nobody needs to wait any more for what depends on this. */
+  giveUp(why: string): void {
+    this.#hopeless = why;
+    this.#wake();
+  }
+
   /** Resolves when it is so after some event. */
   async until(isMet: () => boolean, what: string): Promise<void> {
     const late = Date.now() + PATIENCE_MS;
@@ -69,6 +79,7 @@ export class Journal {
       this.#waiting.push(resolve);
       const timer = setTimeout(resolve, late - Date.now());
       await promise.finally(() => clearTimeout(timer));
+      if (this.#hopeless !== undefined) throw new Error(`${what}: ${this.#hopeless}`);
       if (Date.now() >= late && !isMet()) throw new Error(`not in ${PATIENCE_MS} ms: ${what}`);
     }
   }

@@ -55,9 +55,16 @@ export class Load {
     await Promise.all(this.#ended.splice(0));
   }
 
-  /** What was not answered is sent again, and everything is consumed to its end. */
-  async finish(url: string): Promise<void> {
+  /** What was not answered is sent again, and everything is consumed to its end. Resolves to what was in the way. */
+  async finish(url: string): Promise<readonly string[]> {
     await takeSnapshot(url, this.#journal);
+    const failures: string[] = [];
+    await this.#settle(url).catch((error: unknown) => failures.push(String(error)));
+    for (const log of await readLogs(url)) this.#journal.add(log);
+    return failures;
+  }
+
+  async #settle(url: string): Promise<void> {
     for (const producer of this.#socketProducers) {
       await this.#connect(url, producer, { begin: (send) => producer.finish(send) });
       await this.#journal.until(() => producer.isDone, "what was not answered is answered");
@@ -69,7 +76,6 @@ export class Load {
     const all = await readEnds(url, [ORDERS, COPIES]);
     await this.#journal.until(() => acking.hasCommitted(all), "all is acknowledged");
     await takeSnapshot(url, this.#journal);
-    for (const log of await readLogs(url)) this.#journal.add(log);
     const groups = [copying, acking].map(({ group, topics }) => ({ group, topics }));
     this.#journal.add({ type: "settled", groups });
   }

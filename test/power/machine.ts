@@ -39,7 +39,11 @@ export class Machine implements AsyncDisposable {
     if (options.place === "file") return new Machine(options, undefined);
     const folder = join(options.folder, "sqld");
     mkdirSync(folder, { recursive: true });
-    return new Machine(options, await startSqld({ folder }));
+    const sqld = await startSqld({ folder });
+    // sqld does not fsync the file that says its version, and after a power cut does not start with an empty one. The
+    // kernel has written it within a minute of the first start: this is that minute.
+    Bun.spawnSync(["sync", "--file-system", folder]);
+    return new Machine(options, sqld);
   }
 
   /** Its URL, when it is ready. Rejects with what it wrote where it ends before. */

@@ -26,12 +26,14 @@ export interface CutOptions {
 }
 
 export interface CutOutcome {
+  /** Records of the sends that were answered before the cut. */
+  readonly records: number;
   /** Sends and acks that were answered before the cut. */
   readonly answered: number;
   /** Sends that were not. */
   readonly unanswered: number;
   readonly blocksInCache: number;
-  /** Of the records of answered sends those that are gone or are something else now. */
+  /** Of these records those that are gone, or are something else now. */
   readonly lost: number;
   /** In words; empty after a cut that did no harm. */
   readonly findings: readonly string[];
@@ -63,12 +65,12 @@ export async function cutPower(options: CutOptions): Promise<CutOutcome> {
   using work = temporaryFolder();
   const cut = await cutWhileUsed();
   await users.ended();
-  const before = { answered: journal.answered, unanswered: journal.unanswered };
+  const { answered, unanswered, records } = journal;
   using after = mountImage(cut.image, `${work.path}/after`);
   const findings = await findDamage(after.folder);
   const anomalies = findAnomalies(journal.events);
   return {
-    ...before,
+    ...{ answered, unanswered, records },
     blocksInCache: cut.blocksInCache,
     lost: anomalies.filter(({ name }) => LOSSES.has(name)).length,
     findings: [...findings, ...anomalies.map(({ name, says }) => `${name}: ${says}`)],
@@ -174,8 +176,7 @@ function everybody(
     ended: async () => void (await Promise.all([load.ended(), deleted])),
     finish: async (url) => {
       const undone = (await deletions?.findUndone(url)) ?? [];
-      await load.finish(url);
-      return undone;
+      return [...undone, ...(await load.finish(url))];
     },
   };
 }
