@@ -8,7 +8,8 @@ import { type CutRow, lineOf, runPowerControls, runPowerCuts, TABLE_HEAD } from 
 import { missingForPowerCuts } from "./disk.ts";
 
 const CUTS_DEFAULT = 50;
-const CONTROL_CUTS_DEFAULT = 4;
+/** Of a kind: with so many at least one loses something. */
+const CONTROL_CUTS_DEFAULT = 8;
 const FINDINGS_SHOWN = 10;
 
 export interface PowerArguments {
