@@ -1,6 +1,6 @@
 // What runs on the disk: a server with its file, or a server whose sqld has the disk.
 
-import { mkdirSync } from "node:fs";
+import { existsSync, mkdirSync, watch } from "node:fs";
 import { join } from "node:path";
 import { Output, spawnServer } from "../support/server.ts";
 import { type Sqld, startSqld } from "../support/sqld.ts";
@@ -15,6 +15,9 @@ export interface MachineOptions {
   readonly repository?: string | undefined;
 }
 
+/** The first thing that a server does to an empty disk. */
+const FIRST_FOLDER = "made";
+
 /** `await using` kills it. */
 export class Machine implements AsyncDisposable {
   readonly #server: ReturnType<typeof spawnServer>;
@@ -22,12 +25,14 @@ export class Machine implements AsyncDisposable {
   readonly #stderr: Output;
   readonly #sqld: Sqld | undefined;
   readonly #databasePath: string;
+  readonly #folder: string;
 
   private constructor(options: MachineOptions, sqld: Sqld | undefined) {
     const { folder, place, repository } = options;
     this.#sqld = sqld;
+    this.#folder = folder;
     // The server makes these folders itself: they too must be there when the power is back.
-    const file = join(folder, "made/by/the/server/tidemark.db");
+    const file = join(folder, FIRST_FOLDER, "by/the/server/tidemark.db");
     this.#databasePath = place === "file" ? file : join(folder, "sqld/sqld/dbs/default/data");
     this.#server = spawnServer(sqld?.url ?? file, repository === undefined ? {} : { repository });
     this.#stdout = new Output(this.#server.stdout, this.#server);
@@ -54,6 +59,14 @@ export class Machine implements AsyncDisposable {
     throw new Error(
       `the server did not start: ${signalCode ?? `exit ${exitCode}`}, ${await this.#stderr.whole}`,
     );
+  }
+
+  /** The server has begun to make its database. */
+  async hasBegun(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const watcher = watch(this.#folder, () => resolve());
+    if (existsSync(join(this.#folder, FIRST_FOLDER))) resolve();
+    await promise.finally(() => watcher.close());
   }
 
   /** Rejects when the server ends by itself. */
