@@ -180,7 +180,8 @@ function keepBlocks({ image, live, keeps }: { image: string; live: string; keeps
 }
 
 function run(...command: string[]): string {
-  const { success, stdout, stderr } = Bun.spawnSync(command);
+  // Not of the terminal's process group: an interruption must not reach the umount that cleans up after it.
+  const { success, stdout, stderr } = Bun.spawnSync(command, { detached: true });
   if (!success) throw new Error(`${command.join(" ")}: ${stderr.toString().trim()}`);
   return stdout.toString().trim();
 }
