@@ -60,10 +60,7 @@ export async function runPowerCuts(options: PowerOptions): Promise<readonly CutR
 /** sqld's own first start is not ours to judge. */
 const SQLD_SCENARIOS = ["steady", "checkpoints", "deletions"] as const satisfies readonly Scenario[];
 
-/**
- * A server that does not wait for fsync, and then a file system that does not make the disk write: both must lose. One
- * cut in three of the first loses nothing: it comes in a checkpoint, which fsyncs the WAL and takes most of the time.
- */
+/** A server that does not wait for fsync, and then a file system that does not make the disk write: both must lose. */
 export async function runPowerControls(options: ControlOptions): Promise<readonly CutRow[]> {
   using sources = sourcesThatDoNotWait();
   const { repository } = sources;

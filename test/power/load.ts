@@ -13,8 +13,8 @@ export interface Sizes {
 }
 
 const PARTITIONS = 3;
-const ORDERS = "orders";
-const COPIES = "copies";
+export const ORDERS = "orders";
+export const COPIES = "copies";
 
 export class Load {
   readonly #journal: Journal;

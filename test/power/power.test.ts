@@ -6,8 +6,8 @@ import { runPowerControls, runPowerCuts } from "./cuts.ts";
 import { missingForPowerCuts } from "./disk.ts";
 
 const CUTS = 6;
-/** Of a kind; most often the first one or two are enough. */
-const CONTROLS_MAX = 12;
+/** Of a kind; the first is enough, unless it comes right behind a checkpoint. */
+const CONTROLS_MAX = 6;
 const TEST_TIMEOUT_MS = 60_000;
 
 const seed = Number(process.env.SEED ?? 1 + Math.floor(Math.random() * 1_000_000));

@@ -88,6 +88,8 @@ function readArguments(argv: readonly string[]): PowerArguments {
     const { cuts, seed, place, control } = values;
     if (place !== undefined && place !== "file" && place !== "sqld")
       throw new UsageError(`--place is file or sqld, not ${place}`);
+    if (place !== undefined && control)
+      throw new UsageError("--control has its own places: leave --place out");
     return {
       cuts: wholeNumber("--cuts", cuts),
       seed: wholeNumber("--seed", seed),
