@@ -70,9 +70,10 @@ export class DatabaseLink implements RemoteClient {
   async #carry<T>(run: () => T): Promise<T> {
     const { time, dice } = this.#deps;
     const fate = this.#draw();
-    if (fate === "refused") throw networkError("ECONNREFUSED");
     await time.sleep(dice.spread(DELAY_MIN_MS, DELAY_MAX_MS));
     switch (fate) {
+      case "refused":
+        throw networkError("ECONNREFUSED");
       case "busy":
         throw new LibsqlError("SQLite error: database is locked", "SQLITE_BUSY");
       case "gateway":

@@ -55,6 +55,10 @@ export class SimulatedMember {
   #worksUntilMs = 0;
   #isAnswerAwaited = false;
   #seekIds = new Set<string>();
+  /** By id, until they are answered. */
+  readonly #acks = new Map<string, readonly AckEntry[]>();
+  /** What an ack said that has failed. */
+  #unanswered: AckEntry[] = [];
   readonly #transactions = new Map<string, { readonly send: string; readonly held: Held }>();
 
   constructor(world: World, options: MemberOptions) {
@@ -88,6 +92,8 @@ export class SimulatedMember {
     this.#owned = new Map();
     this.#seekIds = new Set();
     this.#transactions.clear();
+    this.#acks.clear();
+    this.#unanswered = [];
     this.#worksUntilMs = 0;
     this.#socket = await server?.connect({
       onFrame: (frame) => this.#receive(frame),
@@ -145,6 +151,7 @@ export class SimulatedMember {
       case "revoked":
         return this.#receiveRevoked(frame);
       case "acked":
+        this.#acks.delete(String(frame.id));
         return this.#world.record({ type: "acked", ack: `${consumer}/${frame.id}`, offsets: frame.offsets });
       case "transacted":
         return this.#receiveTransacted(String(frame.id), frame);
@@ -209,6 +216,8 @@ export class SimulatedMember {
     if (transaction && code !== "outcome_unknown")
       this.#world.record({ type: "not-sent", send: transaction.send, code });
     if (transaction || id === "subscribe") this.#leave(); // and begins again at what is committed
+    const ack = this.#acks.get(String(id));
+    if (ack) this.#unanswered.push(...ack);
   }
 
   #receiveTransacted(id: string, { runs }: FrameOf<"transacted">): void {
@@ -233,14 +242,14 @@ export class SimulatedMember {
   #live(): void {
     if (!this.#isSubscribed || this.#world.time.nowMs() < this.#worksUntilMs) return;
     this.#worksUntilMs = 0;
-    if (this.#held.length > 0) this.#acknowledge();
+    if (this.#held.length + this.#unanswered.length > 0) this.#acknowledge();
     if (this.#world.isChaos && !this.#isSteady) this.#wander();
   }
 
   #acknowledge(): void {
     switch (this.#options.ackMode ?? "ack") {
       case "ack":
-        return this.#ack(this.#held.splice(0).map(({ entry }) => entry));
+        return this.#ack([...this.#unanswered.splice(0), ...this.#held.splice(0).map(({ entry }) => entry)]);
       case "transact":
         return this.#transact();
       case "sql":
@@ -255,6 +264,7 @@ export class SimulatedMember {
     const offsets = [...new Map(entries.map((entry) => [nameOf(entry), entry])).values()];
     this.#lastAck = offsets;
     const id = this.#nextId("ack");
+    this.#acks.set(id, offsets);
     if (this.#options.group !== null)
       this.#world.record({
         type: "acking",
