@@ -3,32 +3,33 @@
 
 import type { Dice } from "../support/dice.ts";
 import type { Disasters } from "./faults.ts";
-import type { SimulatedServer } from "./server.ts";
 import type { World } from "./world.ts";
 
 const DOWN_MIN_MS = 50;
 const DOWN_MAX_MS = 20_000;
 const LOCK_MAX_MS = 14_000;
+const RESTART_MS = 100;
 const CLOCK_STEP_MAX_MS = 60_000;
 
 type Act = (world: World, dice: Dice) => Promise<void>;
 
 const ACTS: Readonly<Record<keyof Disasters, Act>> = {
   async crash(world, dice) {
-    const server = dice.pick(world.servers);
-    world.note(`nemesis: kill ${server.name}`);
-    server.kill();
+    const index = dice.below(world.servers.length);
+    const server = world.servers[index];
+    world.note(`nemesis: kill ${server?.name}`);
+    server?.kill();
     await pass(world, dice);
-    await world.startServer(world.servers.indexOf(server));
+    await world.startServer(index);
   },
 
   async stop(world, dice) {
-    const server = dice.pick(world.servers);
-    if (server.isDead) return;
-    world.note(`nemesis: stop ${server.name}`);
-    await server.stop();
+    const index = dice.below(world.servers.length);
+    const server = world.servers[index];
+    world.note(`nemesis: stop ${server?.name}`);
+    await server?.stop();
     await pass(world, dice);
-    if (world.servers.includes(server)) await world.startServer(world.servers.indexOf(server));
+    await world.startServer(index);
   },
 
   async freeze(world, dice) {
@@ -112,11 +113,13 @@ async function pass(world: World, dice: Dice, maxMs = DOWN_MAX_MS): Promise<void
 export async function mend(world: World): Promise<void> {
   world.database.isDown = false;
   world.database.isLocked = false;
-  for (const [index, server] of world.servers.entries()) await mendServer(world, index, server);
-}
-
-async function mendServer(world: World, index: number, server: SimulatedServer): Promise<void> {
-  server.clock.thaw();
-  server.cutOff(false);
-  while (!world.servers[index]?.isReady) await world.startServer(index);
+  for (const server of world.servers) {
+    server.clock.thaw();
+    server.cutOff(false);
+  }
+  for (const index of world.servers.keys())
+    while (!world.servers[index]?.isReady) {
+      await world.startServer(index);
+      await world.time.sleep(RESTART_MS);
+    }
 }

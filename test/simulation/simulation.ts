@@ -78,6 +78,7 @@ class Simulation {
   readonly #watcher: Watcher;
   #producing = 0;
   #isMended = false;
+  #operating: Promise<void> = Promise.resolve();
 
   constructor(world: World, mode: Mode) {
     this.#world = world;
@@ -118,7 +119,8 @@ class Simulation {
       );
     }
     world.spawn(unleash(world));
-    world.spawn(operate(world, SUBJECTS));
+    this.#operating = operate(world, SUBJECTS);
+    world.spawn(this.#operating);
   }
 
   /** Or it is there, with more partitions: a conflict. */
@@ -151,6 +153,7 @@ class Simulation {
     world.endChaos();
     world.spawn(
       mend(world)
+        .then(() => this.#operating)
         // Who subscribes to a topic that is not there is refused.
         .then(() => this.#create(world.dice, SUBJECTS.doomedTopic, 1))
         .then(() => {

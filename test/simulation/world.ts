@@ -95,8 +95,9 @@ export class World {
     return this.#sharedBy === 0;
   }
 
-  /** In the place of whoever was there. */
+  /** In the place of one that is dead: a file has one owner, as its lock would see to. */
   async startServer(index: number): Promise<void> {
+    if (this.servers[index]?.isDead === false) return;
     this.#names += 1;
     const name = `server${this.#names}`;
     const server = new SimulatedServer({
