@@ -20,10 +20,9 @@ export interface SeenValues {
   readonly sightings: readonly Sighting[];
   readonly placesByValue: ReadonlyMap<Value, ReadonlyMap<PlaceKey, Sighting>>;
   readonly valuesByPlace: ReadonlyMap<PlaceKey, ReadonlyMap<Value, Sighting>>;
-  /** All that is in some log at the end; a sighting says only who has seen it first. */
-  readonly loggedValues: ReadonlySet<Value>;
   /** What each partition holds at the end, by its key. */
   readonly finalLogs: ReadonlyMap<string, EventOf<"log">>;
+  readonly finalValues: ReadonlySet<Value>;
   /** Topics that were there under one id only: to others nobody can say which one a send has gone to. */
   readonly steadyTopics: ReadonlySet<string>;
 }
@@ -41,7 +40,7 @@ export function gatherValues(history: History): SeenValues {
   const outcomes = new Map<string, EventOf<"sent"> | EventOf<"not-sent">>();
   const seen = new Sightings();
   const finalLogs = new Map<string, EventOf<"log">>();
-  const loggedValues = new Set<Value>();
+  const finalValues = new Set<Value>();
   const idsByTopic = new Map<string, Set<number>>();
   const places = new ConsumerPlaces();
   const note = ({ topic, topicId }: LogRef) => add(idsByTopic, topic, topicId);
@@ -56,8 +55,8 @@ export function gatherValues(history: History): SeenValues {
       note(event);
       finalLogs.set(logKey(event), event);
       for (const record of event.records) {
+        finalValues.add(record.value);
         seen.add({ ...record, log: event, by: "the log" });
-        loggedValues.add(record.value);
       }
     }
     if (event.type === "polled") {
@@ -71,8 +70,8 @@ export function gatherValues(history: History): SeenValues {
     sendsByValue,
     outcomes,
     ...seen.all(),
-    loggedValues,
     finalLogs,
+    finalValues,
     steadyTopics: new Set(steadyTopics),
   };
 }
