@@ -1,6 +1,7 @@
 // Judges a history. Pure: what it is given is all that it knows. The first names are those of Jepsen's workload for
 // Kafka, the others are this log's own.
 
+import { findAnswerAnomalies } from "./answer-checks.ts";
 import { findCommitAnomalies } from "./commit-checks.ts";
 import { findDeliveryAnomalies } from "./delivery-checks.ts";
 import type { History } from "./history.ts";
@@ -64,6 +65,7 @@ export function findAnomalies(history: History): readonly Anomaly[] {
   const seen = gatherValues(history);
   return [
     ...findLogAnomalies(history, seen),
+    ...findAnswerAnomalies(seen),
     ...findSendAnomalies(history, seen),
     ...findPollAnomalies(history),
     ...findCommitAnomalies(history),
