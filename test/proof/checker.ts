@@ -4,6 +4,7 @@
 import { findAnswerAnomalies } from "./answer-checks.ts";
 import { findCommitAnomalies } from "./commit-checks.ts";
 import { findDeliveryAnomalies } from "./delivery-checks.ts";
+import { findExactlyOnceAnomalies } from "./exactly-once-checks.ts";
 import type { History } from "./history.ts";
 import { findLogAnomalies } from "./log-checks.ts";
 import { findOwnershipAnomalies } from "./ownership-checks.ts";
@@ -50,6 +51,10 @@ export const ANOMALY_NAMES = [
   "value changed",
   /** A group that had time to finish has not acknowledged everything. */
   "unacknowledged at the end",
+  /** A group that commits in transactions has made two values of one record, and nobody has sent it back. */
+  "processed twice",
+  /** A group that commits in transactions has committed a record and made nothing of it. */
+  "never processed",
 ] as const;
 
 export type AnomalyName = (typeof ANOMALY_NAMES)[number];
@@ -71,5 +76,6 @@ export function findAnomalies(history: History): readonly Anomaly[] {
     ...findCommitAnomalies(history),
     ...findDeliveryAnomalies(history),
     ...findOwnershipAnomalies(history),
+    ...findExactlyOnceAnomalies(history, seen),
   ];
 }
