@@ -11,6 +11,7 @@ import { findOwnershipAnomalies } from "./ownership-checks.ts";
 import { findPollAnomalies } from "./poll-checks.ts";
 import { gatherValues } from "./seen-values.ts";
 import { findSendAnomalies } from "./send-checks.ts";
+import { findStartAnomalies } from "./start-checks.ts";
 
 export const ANOMALY_NAMES = [
   /** One offset has two values. */
@@ -74,6 +75,7 @@ export function findAnomalies(history: History): readonly Anomaly[] {
     ...findSendAnomalies(history, seen),
     ...findPollAnomalies(history),
     ...findCommitAnomalies(history),
+    ...findStartAnomalies(history),
     ...findDeliveryAnomalies(history),
     ...findOwnershipAnomalies(history),
     ...findExactlyOnceAnomalies(history, seen),
