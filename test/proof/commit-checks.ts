@@ -157,13 +157,15 @@ class Commits {
   // ── what the database has ──────────────────────────────────────────────────────────────────────────────
 
   #seeSnapshot({ logs, committed, owners, resets }: EventOf<"snapshot">): void {
+    const idsBefore = new Map(this.#topicIds);
     for (const { topic, topicId } of logs) this.#topicIds.set(topic, topicId);
     for (const { group, ...reset } of resets) {
       const topicId = this.#topicIds.get(reset.topic);
       if (topicId === undefined) continue;
       const found = this.#findOrMake(group, { ...reset, topicId });
       found.resets += 1;
-      found.atLeast = reset.offset;
+      // It may be of the topic that had this name before.
+      found.atLeast = idsBefore.get(reset.topic) === topicId ? reset.offset : null;
     }
     const offsets = new Map(committed.map((row) => [keyOf(row.group, row), row.offset]));
     const generations = new Map(owners.map((row) => [keyOf(row.group, row), row.generation]));

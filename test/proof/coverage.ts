@@ -14,8 +14,14 @@ export class Coverage {
   readonly #covered = new Map<string, OffsetSet>();
   /** Of the last snapshot, by topic and partition. */
   #logs: Logs = new Map();
+  readonly #isOfCommits: boolean;
   /** Since the last snapshot: they may be carried out in a topic that only the next one tells of. */
   #passing: EventOf<"passing">[] = [];
+
+  /** Of deliveries, or of commits: who moves on loses what it was sent and has not committed. */
+  constructor(of: "deliveries" | "commits") {
+    this.#isOfCommits = of === "commits";
+  }
 
   of(group: string, log: LogRef): OffsetSet {
     const key = `${group} ${logKey(log)}`;
@@ -51,9 +57,10 @@ export class Coverage {
   #seeAssigned({ consumer, partitions }: EventOf<"assigned">): void {
     const group = this.#groupByConsumer.get(consumer);
     if (group === undefined) return;
-    for (const { position, isSought, reset, ...log } of partitions) {
+    for (const { position, committedOffset, isSought, reset, ...log } of partitions) {
       const place = this.#places.of({ consumer, ...log });
-      const before = place?.log.topicId === log.topicId ? (place.next ?? 0) : 0;
+      const next = place?.log.topicId === log.topicId ? (place.next ?? 0) : 0;
+      const before = this.#isOfCommits ? Math.min(next, committedOffset ?? 0) : next;
       const isMoved = isSought || reset !== undefined;
       if (isMoved && position !== null) this.of(group, log).add(before, position);
     }

@@ -22,7 +22,7 @@ export function groupsAhead(history: History): ReadonlySet<string> {
 class Deliveries {
   readonly anomalies: Anomaly[] = [];
   /** What was delivered, or need not be. */
-  readonly #coverage = new Coverage();
+  readonly #coverage = new Coverage("deliveries");
   readonly #groupsAhead: ReadonlySet<string>;
   /** Of the last snapshot. */
   #committed = new Map<string, number>();
@@ -74,7 +74,7 @@ class Deliveries {
       if (missing !== undefined && !this.#groupsAhead.has(group))
         this.#tell({ name: "unseen", says: `${group} was never sent ${missing} of ${logKey(log)}` });
       const committed = this.#committed.get(keyOf(group, log));
-      if ((committed ?? -1) < log.logEndOffset)
+      if (Math.max(committed ?? 0, log.logStartOffset) < log.logEndOffset)
         this.#tell({
           name: "unacknowledged at the end",
           says: `${group} has committed ${committed} of ${logKey(log)}, which ends at ${log.logEndOffset}`,

@@ -142,7 +142,7 @@ function findNever(
   seen: SeenValues,
   makers: ReadonlyMap<string, Maker>,
 ): readonly Anomaly[] {
-  const coverage = new Coverage();
+  const coverage = new Coverage("commits");
   let last: EventOf<"snapshot"> | undefined;
   for (const event of history) {
     coverage.see(event);
