@@ -2,6 +2,7 @@
 // Kafka, the others are this log's own.
 
 import { findAnswerAnomalies } from "./answer-checks.ts";
+import { findUnaskedCommits } from "./asked-commit-checks.ts";
 import { findCommitAnomalies } from "./commit-checks.ts";
 import { findDeliveryAnomalies } from "./delivery-checks.ts";
 import { findExactlyOnceAnomalies } from "./exactly-once-checks.ts";
@@ -74,6 +75,7 @@ export function findAnomalies(history: History): readonly Anomaly[] {
     ...findAnswerAnomalies(seen),
     ...findSendAnomalies(history, seen),
     ...findPollAnomalies(history),
+    ...findUnaskedCommits(history),
     ...findCommitAnomalies(history),
     ...findStartAnomalies(history),
     ...findDeliveryAnomalies(history),
