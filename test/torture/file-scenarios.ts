@@ -1,0 +1,297 @@
+// What is done to a server on a file of its own.
+
+import { mkdirSync, symlinkSync } from "node:fs";
+import { dirname, join, relative } from "node:path";
+import { HttpClient } from "../support/http-client.ts";
+import {
+  Output,
+  REPOSITORY,
+  spawnServer,
+  startServer,
+  type TestServer,
+  temporaryFolder,
+} from "../support/server.ts";
+import type { Bout } from "./bout.ts";
+import type { Scenario } from "./scenario.ts";
+import { findBrokenRules, sightOfFile } from "./sight.ts";
+
+/** With nothing in the way: a hundred times what a send needs. */
+export const WEDGED_MS = 5_000;
+
+const kill: Scenario = {
+  name: "kill",
+  faults: "kill -9 of the server while work was unanswered",
+  figure: 200,
+  async run(bout) {
+    let server = await bout.stage.start(bout.databasePath);
+    await bout.begin(sightOfFile(bout.databasePath));
+    while (bout.goesOn) {
+      await bout.work(0, 250);
+      server = await killUnderLoad(bout, server);
+    }
+    await bout.expectProgress("after the last restart", WEDGED_MS);
+    return bout.end();
+  },
+};
+
+/** Counts only where a request was left without its answer. */
+async function killUnderLoad(bout: Bout, server: TestServer): Promise<TestServer> {
+  const { tally } = bout.load;
+  await bout.rush();
+  const cutBefore = tally.cut;
+  await bout.stage.end(server, "SIGKILL");
+  bout.endRush();
+  // Now and then starts are killed too, wherever they are by then.
+  for (let starts = bout.dice.between(-6, 2); starts > 0; starts -= 1)
+    await killStart(bout, bout.databasePath);
+  const restarted = await bout.stage.start(bout.databasePath);
+  bout.noteFault(tally.cut > cutBefore);
+  return restarted;
+}
+
+async function killStart(bout: Bout, path: string): Promise<void> {
+  const child = spawnServer(path, { mode: "serve" });
+  await Bun.sleep(bout.dice.between(0, 110)); // a start takes about 90 ms
+  child.kill("SIGKILL");
+  await child.exited;
+}
+
+const birth: Scenario = {
+  name: "birth",
+  faults: "fresh files whose first starts were killed",
+  figure: 100,
+  async run(bout) {
+    const wrong: string[] = [];
+    let acknowledged = 0;
+    while (bout.goesOn) {
+      using folder = temporaryFolder();
+      const path = join(folder.path, "made", "t.db");
+      for (let starts = bout.dice.between(1, 3); starts > 0; starts -= 1) await killStart(bout, path);
+      wrong.push(...(await findWrongAfterBirth(path)));
+      acknowledged += 1;
+      bout.noteFault();
+    }
+    return {
+      faults: bout.faults,
+      acknowledged,
+      unknown: 0,
+      settled: 0,
+      recordsRead: acknowledged,
+      wrong,
+      notes: [],
+    };
+  },
+};
+
+/** What was begun is finished by whoever starts next, and nothing is left half done. */
+async function findWrongAfterBirth(path: string): Promise<readonly string[]> {
+  try {
+    await using server = await startServer(path, { mode: "serve" });
+    const http = new HttpClient(server);
+    await http.createTopic("first", 2);
+    await http.produceNumbers("first", 10);
+    const { body } = await http.call("GET", "/v1/topics/first/partitions/0/records");
+    const isThere = body.records.length === 10;
+    return [
+      ...(isThere ? [] : [`of ten records ${JSON.stringify(body)}`]),
+      ...(await findBrokenRules(sightOfFile(path))),
+    ];
+  } catch (error) {
+    return [String(error)];
+  }
+}
+
+const stop: Scenario = {
+  name: "stop",
+  faults: "SIGSTOP and SIGCONT, or SIGTERM and a restart",
+  figure: 40,
+  async run(bout) {
+    let server = await bout.stage.start(bout.databasePath);
+    await bout.begin(sightOfFile(bout.databasePath));
+    while (bout.goesOn) {
+      await bout.work(50, 400);
+      await bout.rush();
+      if (bout.dice.says(0.5)) await standStill(bout, server);
+      else server = await restart(bout, server);
+      bout.noteFault();
+      bout.endRush();
+    }
+    return bout.end();
+  },
+};
+
+/** Now and then for longer than a session timeout. */
+async function standStill(bout: Bout, server: TestServer): Promise<void> {
+  process.kill(server.pid, "SIGSTOP");
+  await (bout.dice.says(0.1) ? bout.work(6_500, 8_000) : bout.work(50, 1_500));
+  process.kill(server.pid, "SIGCONT");
+  await bout.expectProgress("after a stand still", WEDGED_MS);
+}
+
+async function restart(bout: Bout, server: TestServer): Promise<TestServer> {
+  const exitCode = await bout.stage.end(server, "SIGTERM");
+  if (exitCode !== 0)
+    bout.load.problems.push(`SIGTERM: exit ${exitCode}, ${(await server.stderr()).slice(-500)}`);
+  return bout.stage.start(bout.databasePath);
+}
+
+const LONG_HOLD_MS = 10_000;
+
+const lock: Scenario = {
+  name: "lock",
+  faults: "times that another program held the write lock, every fifth for 10 s",
+  figure: 15,
+  async run(bout) {
+    let server = await bout.stage.start(bout.databasePath);
+    await bout.begin(sightOfFile(bout.databasePath));
+    const holder = new LockHolder(bout.databasePath);
+    for (let turn = 0; bout.goesOn; turn += 1) {
+      await bout.work(200, 800);
+      const released = holder.hold(turn % 5 === 0 ? LONG_HOLD_MS : bout.dice.between(300, 2_500));
+      await holder.taken();
+      if (turn % 5 === 2)
+        server = await bout.stage.end(server, "SIGKILL").then(() => bout.stage.start(bout.databasePath));
+      await expectHealth(bout, server);
+      await released;
+      await bout.expectProgress("after the lock was let go", WEDGED_MS);
+      bout.noteFault();
+    }
+    await holder.end();
+    return bout.end();
+  },
+};
+
+/** A server that waits for the lock, instead of asking again, does not answer. */
+async function expectHealth(bout: Bout, { url }: TestServer): Promise<void> {
+  const { ok } = await fetch(`${url}/healthz`, { signal: AbortSignal.timeout(1_000) });
+  if (!ok) bout.load.problems.push("blocked: the server is not alive while the lock is held");
+}
+
+class LockHolder {
+  readonly #child;
+  readonly #output: Output;
+  #holds = 0;
+
+  constructor(path: string) {
+    const script = join(REPOSITORY, "test/support/lock-holder.ts");
+    const pipes = { stdin: "pipe", stdout: "pipe", stderr: "inherit" } as const;
+    this.#child = Bun.spawn([process.execPath, script, path], pipes);
+    this.#output = new Output(this.#child.stdout, this.#child);
+  }
+
+  /** Resolves when it has let go. */
+  async hold(ms: number): Promise<void> {
+    const hold = this.#holds;
+    this.#holds += 1;
+    this.#child.stdin.write(`${ms}\n`);
+    await this.#child.stdin.flush();
+    await this.#until(`released ${hold}`);
+  }
+
+  /** By the last hold. */
+  taken(): Promise<void> {
+    return this.#until(`taken ${this.#holds - 1}`);
+  }
+
+  async end(): Promise<void> {
+    await this.#child.stdin.end();
+    await this.#child.exited;
+  }
+
+  async #until(line: string): Promise<void> {
+    if (!(await this.#output.until(new RegExp(`^${line}$`, "m"))))
+      throw new Error(`the lock holder ended before "${line}"`);
+  }
+}
+
+const CONTENDER_RETRY_MS = 30;
+
+const three: Scenario = {
+  name: "three",
+  faults: "changes of the owner among three processes on one file, by three paths",
+  figure: 40,
+  async run(bout) {
+    const contest = new Contest(bout);
+    await contest.begin();
+    await bout.begin(sightOfFile(bout.databasePath));
+    while (bout.goesOn) {
+      await bout.work(50, 500);
+      await contest.killOwner();
+    }
+    contest.isOver = true;
+    const verdict = await bout.end();
+    await contest.ended;
+    return { ...verdict, notes: [`${contest.refusals} starts refused with exit code 2`, ...verdict.notes] };
+  },
+};
+
+/** Three starters, each by a path of its own. Whoever is refused tries again; the owner is killed under load. */
+class Contest {
+  isOver = false;
+  refusals = 0;
+  ended: Promise<unknown> = Promise.resolve();
+  readonly #bout: Bout;
+  #owner: TestServer | undefined;
+  #onOwner: (() => void)[] = [];
+
+  constructor(bout: Bout) {
+    this.#bout = bout;
+  }
+
+  async begin(): Promise<void> {
+    const path = this.#bout.databasePath;
+    const linked = join(dirname(path), "linked");
+    mkdirSync(linked);
+    await this.#bout.stage.start(path).then((first) => this.#bout.stage.end(first, "SIGKILL"));
+    symlinkSync(path, join(linked, "t.db"));
+    const ways = [
+      { path, cwd: REPOSITORY },
+      { path: join(linked, "t.db"), cwd: REPOSITORY },
+      { path: relative(linked, path), cwd: linked },
+    ];
+    this.ended = Promise.all(ways.map((way) => this.#contend(way)));
+    await this.#untilOwned();
+  }
+
+  async killOwner(): Promise<void> {
+    const owner = await this.#untilOwned();
+    const { tally } = this.#bout.load;
+    await this.#bout.rush();
+    const cutBefore = tally.cut;
+    this.#owner = undefined;
+    await this.#bout.stage.end(owner, "SIGKILL");
+    this.#bout.endRush();
+    await this.#untilOwned();
+    this.#bout.noteFault(tally.cut > cutBefore);
+  }
+
+  async #contend({ path, cwd }: { path: string; cwd: string }): Promise<void> {
+    while (!this.isOver) {
+      const server = await startServer(path, { mode: "serve", cwd }).catch((error: unknown) =>
+        this.#judge(error),
+      );
+      if (!server) {
+        await Bun.sleep(CONTENDER_RETRY_MS); // nothing tells when the owner dies
+        continue;
+      }
+      if (this.#owner) this.#bout.load.problems.push("two servers own one file");
+      this.#owner = server;
+      this.#bout.stage.welcome(server);
+      for (const resolve of this.#onOwner.splice(0)) resolve();
+      await server.stderr(); // until it is gone
+    }
+  }
+
+  #judge(error: unknown): undefined {
+    const isRefused = String(error).includes("exit 2") && String(error).includes("another tidemark server");
+    if (isRefused) this.refusals += 1;
+    else this.#bout.load.problems.push(`a contender: ${String(error)}`);
+  }
+
+  async #untilOwned(): Promise<TestServer> {
+    while (!this.#owner) await new Promise<void>((resolve) => this.#onOwner.push(resolve));
+    return this.#owner;
+  }
+}
+
+export const FILE_SCENARIOS: readonly Scenario[] = [kill, birth, stop, lock, three];
