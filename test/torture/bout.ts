@@ -70,6 +70,9 @@ export class Bout implements AsyncDisposable {
     this.load = new Load({ recorder: this.recorder, stage: this.stage, dice: this.dice });
   }
 
+  /** For what goes on beside the scenario and fails. */
+  readonly problem = (error: unknown): void => void this.load.problems.push(String(error));
+
   get databasePath(): string {
     return join(this.stage.folder.path, "t.db");
   }

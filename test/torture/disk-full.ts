@@ -70,12 +70,16 @@ async function replace(
 ): Promise<TestServer> {
   const signal = bout.dice.says(0.5) ? "SIGKILL" : "SIGTERM";
   const exitCode = await bout.stage.end(server, signal);
-  if (signal === "SIGTERM" && exitCode !== 0) bout.notes.push(`SIGTERM with a full disk: exit ${exitCode}`);
+  if (signal === "SIGTERM" && exitCode !== 0)
+    bout.load.problems.push(
+      `SIGTERM with a full disk: exit ${exitCode}, ${(await server.stderr()).slice(-500)}`,
+    );
   try {
     return await bout.stage.start(path);
   } catch (error) {
-    bout.notes.push(`a start with a full disk: ${String(error).slice(0, 160)}`);
-    if (!String(error).includes("exit 2")) bout.load.problems.push(String(error));
+    // It says what to do.
+    if (!/exit 2, .*make room/s.test(String(error))) bout.load.problems.push(String(error));
+    bout.notes.push("a start with a full disk was refused, and said so");
     disk.empty();
     return bout.stage.start(path);
   }

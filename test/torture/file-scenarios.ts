@@ -220,6 +220,7 @@ const three: Scenario = {
     }
     contest.isOver = true;
     const verdict = await bout.end();
+    for (const server of bout.stage.servers) await bout.stage.end(server, "SIGKILL");
     await contest.ended;
     return { ...verdict, notes: [`${contest.refusals} starts refused with exit code 2`, ...verdict.notes] };
   },

@@ -41,7 +41,7 @@ const sqldKill: Scenario = {
         const isAtWork = bout.load.tally.unanswered > 0;
         await sqld.signal("SIGKILL");
         // Now and then a server is started while its database is not there, or comes and goes.
-        const replaced = bout.dice.says(0.1) ? replace(bout, servers) : undefined;
+        const replaced = bout.dice.says(0.1) ? replace(bout, servers).catch(bout.problem) : undefined;
         await bout.work(0, 300);
         await sqld.start();
         if (replaced && bout.dice.says(0.5)) {
