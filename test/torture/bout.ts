@@ -7,6 +7,7 @@ import { churnTopics } from "./churn.ts";
 import { AheadConsumer, GroupConsumer, Reader } from "./consumers.ts";
 import { Dice } from "./dice.ts";
 import { Load } from "./load.ts";
+import { operate } from "./operator.ts";
 import { produceOverHttp, produceOverSocket } from "./producers.ts";
 import { Recorder } from "./recorder.ts";
 import { countLagging, findBrokenRules, readLogs, type Sight, takeSnapshot } from "./sight.ts";
@@ -102,6 +103,7 @@ export class Bout implements AsyncDisposable {
       produceOverSocket(load, "pipe", { isIdempotent: true, topics: BOTH, padding }),
       produceOverSocket(load, "tap", { isIdempotent: false, topics: BOTH, padding }),
       churnTopics(load, "churn"),
+      operate(load, { group: "billing", trimmed: EVENTS, growing: ALERTS }),
     ]);
     const workers = { group: "workers", topics: [ORDERS.topic], into: ALERTS.topic };
     const members = [

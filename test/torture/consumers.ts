@@ -182,6 +182,13 @@ export class Reader extends Subscriber {
     if (owned) this.#note(owned);
   }
 
+  /** Its place was trimmed while it was away: it begins anew. */
+  protected override expectsRefusal(code: string): boolean {
+    const isTrimmed = code === "offset_out_of_range";
+    if (isTrimmed) this.#places.clear();
+    return isTrimmed;
+  }
+
   #note({ topic, topicId, partition, next }: Owned): void {
     this.#places.set(keyOf({ topic, partition }), { topic, topicId, partition, offset: next });
   }

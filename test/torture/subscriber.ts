@@ -61,6 +61,10 @@ export abstract class Subscriber {
   protected onRevoked(_frame: FrameOf<"revoked">): void {}
   /** Answers to frames of its own. */
   protected onAnswer(_frame: FrameOf<"acked"> | FrameOf<"transacted"> | FrameOf<"error">): void {}
+  /** Of its `subscribe`. */
+  protected expectsRefusal(_code: string): boolean {
+    return false;
+  }
   protected async afterEnd(): Promise<void> {}
 
   async #live(client: StreamClient): Promise<void> {
@@ -78,7 +82,7 @@ export abstract class Subscriber {
       if (!frame || !this.load.isConsuming) break;
       hasBegun ||= frame.type === "subscribed";
       if (frame.type === "error" && !hasBegun) {
-        this.#judge(frame);
+        if (!this.expectsRefusal(frame.code)) this.#judge(frame);
         await Bun.sleep(RETRY_MS); // the server said: later
         return;
       }

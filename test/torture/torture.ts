@@ -66,15 +66,22 @@ function tableOf(judged: readonly Judged[]): string {
     "runtime",
     "faults",
     "acknowledged",
-    "unknown",
-    "settled",
+    "unknown settled",
+    "left unknown",
     "records read",
     "wrong",
     "seconds",
   ];
   const rows = judged.map((each) =>
     [
-      ...[each.scenario, each.runtime, each.faults, each.acknowledged, each.unknown, each.settled],
+      ...[
+        each.scenario,
+        each.runtime,
+        each.faults,
+        each.acknowledged,
+        each.settled,
+        each.unknown - each.settled,
+      ],
       ...[each.recordsRead, each.wrong.length, each.seconds],
     ].map(String),
   );
