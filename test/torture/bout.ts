@@ -8,9 +8,10 @@ import { AheadConsumer, GroupConsumer, Reader } from "./consumers.ts";
 import { Dice } from "./dice.ts";
 import { Load } from "./load.ts";
 import { operate } from "./operator.ts";
+import { pollPartition } from "./poller.ts";
 import { produceOverHttp, produceOverSocket } from "./producers.ts";
 import { Recorder } from "./recorder.ts";
-import { countLagging, findBrokenRules, readLogs, type Sight, takeSnapshot } from "./sight.ts";
+import { countUnfinished, findBrokenRules, readLogs, type Sight, takeSnapshot } from "./sight.ts";
 import { RUNTIMES, Stage } from "./stage.ts";
 import { SEPARATOR, Worker } from "./worker.ts";
 
@@ -55,6 +56,8 @@ export class Bout implements AsyncDisposable {
   readonly say: (text: string) => void;
   readonly notes: string[] = [];
   faults = 0;
+  /** What was done while there was nothing to harm. */
+  #idleFaults = 0;
   readonly #options: BoutOptions;
   #sight: Sight | undefined;
   #lastHistoryId = 0;
@@ -103,7 +106,7 @@ export class Bout implements AsyncDisposable {
       produceOverSocket(load, "pipe", { isIdempotent: true, topics: BOTH, padding }),
       produceOverSocket(load, "tap", { isIdempotent: false, topics: BOTH, padding }),
       churnTopics(load, "churn"),
-      operate(load, { group: "billing", trimmed: EVENTS, growing: ALERTS }),
+      operate(load, { group: "billing", memberless: "outside", trimmed: EVENTS, growing: ALERTS }),
     ]);
     const workers = { group: "workers", topics: [ORDERS.topic], into: ALERTS.topic };
     const members = [
@@ -120,12 +123,17 @@ export class Bout implements AsyncDisposable {
       new AheadConsumer(load, "hasty", { group: "ahead", topics: [EVENTS.topic] }),
       new Reader(load, "reader", BOTH),
     ];
-    this.#consumers = Promise.all(members.map((member) => member.run()));
+    this.#consumers = Promise.all([
+      ...members.map((member) => member.run()),
+      pollPartition(load, "poller", { topic: ORDERS.topic, partition: 0 }),
+      pollPartition(load, "poller", { topic: EVENTS.topic, partition: 1 }),
+    ]);
   }
 
   /** Counts one; `counts` false where it fell while there was nothing to harm. */
   noteFault(counts = true): void {
     if (counts) this.faults += 1;
+    else this.#idleFaults += 1;
     if (counts && this.faults % 20 === 0) this.say(`${this.faults} faults`);
   }
 
@@ -208,10 +216,12 @@ export class Bout implements AsyncDisposable {
     const lateAtMs = Date.now() + SETTLE_MS;
     const groups = GROUPS.map(({ group }) => group);
     for (let settled = 0; settled < 2; ) {
-      const lagging = await countLagging(sight, groups).catch(() => -1);
-      settled = lagging === 0 ? settled + 1 : 0;
+      const unfinished = await countUnfinished(sight, groups).catch(() => -1);
+      settled = unfinished === 0 ? settled + 1 : 0;
       if (Date.now() > lateAtMs) {
-        this.load.problems.push(`not settled: after ${SETTLE_MS} ms ${lagging} partitions have a lag`);
+        this.load.problems.push(
+          `not settled: after ${SETTLE_MS} ms ${unfinished} partitions have a lag or are to be purged`,
+        );
         return;
       }
       await Bun.sleep(LOOK_MS);
@@ -240,7 +250,11 @@ export class Bout implements AsyncDisposable {
     const answers = [...codes].map(([code, count]) => `${count} ${code}`).join(", ");
     return {
       ...{ faults: this.faults, acknowledged, unknown, settled, recordsRead, wrong },
-      notes: [...this.notes, ...(answers ? [`errors answered: ${answers}`] : [])],
+      notes: [
+        ...this.notes,
+        ...(this.#idleFaults > 0 ? [`${this.#idleFaults} more fell while nothing was unanswered`] : []),
+        ...(answers ? [`errors answered: ${answers}`] : []),
+      ],
     };
   }
 

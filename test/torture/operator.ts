@@ -1,5 +1,5 @@
-// An operator at work while everything else is: moves a group back, trims a topic under its readers, gives another one
-// more partitions.
+// An operator at work while everything else is: moves a group back, commits for one without members, trims a topic under
+// its readers, gives another one more partitions.
 
 import { ask, askUntilDone } from "./asking.ts";
 import type { Load } from "./load.ts";
@@ -10,17 +10,23 @@ const PARTITIONS_MAX = 6;
 
 export interface OperatorPlace {
   readonly group: string;
+  /** It has only what is committed from outside. */
+  readonly memberless: string;
   readonly trimmed: { readonly topic: string; readonly partitionCount: number };
   readonly growing: { readonly topic: string; readonly partitionCount: number };
 }
 
-export async function operate(load: Load, { group, trimmed, growing }: OperatorPlace): Promise<void> {
+export async function operate(
+  load: Load,
+  { group, memberless, trimmed, growing }: OperatorPlace,
+): Promise<void> {
   const { dice } = load;
   let { partitionCount } = growing;
   while (load.isSending) {
     await Bun.sleep(dice.between(PAUSE_MIN_MS, PAUSE_MAX_MS)); // an operator is slow
     const what = dice.between(1, 10);
-    if (what <= 5) await reset(load, group, trimmed.topic);
+    if (what <= 4) await reset(load, group, trimmed.topic);
+    else if (what === 5) await commitFromOutside(load, memberless, trimmed);
     else if (what <= 8) await trim(load, trimmed);
     else if (partitionCount < PARTITIONS_MAX) {
       partitionCount += 1;
@@ -38,6 +44,20 @@ async function reset(load: Load, group: string, topic: string): Promise<void> {
   // Before its first member there is no group, and no committed offset.
   const isAllowed = status === 0 || status === 200 || status === 404 || status === 409 || status >= 500;
   if (!isAllowed) load.problems.push(`a reset was answered ${status}`);
+}
+
+/** Forward only, and inside the log: what is not so is refused, each entry by itself. */
+async function commitFromOutside(
+  load: Load,
+  group: string,
+  { topic, partitionCount }: OperatorPlace["trimmed"],
+): Promise<void> {
+  const partition = load.dice.between(0, partitionCount - 1);
+  const offset = load.dice.between(0, 400);
+  await load.recorder.opened();
+  load.recorder.write({ type: "passing", group, topic, partition, offset });
+  const body = { offsets: [{ topic, partition, offset }] };
+  await askUntilDone(load, { method: "POST", path: `/v1/groups/${group}/offsets`, body, wanted: [200] });
 }
 
 /** To anywhere below the log end. */

@@ -14,7 +14,7 @@ export interface ProducerOptions {
   readonly isIdempotent: boolean;
   /** Each send goes to one of these, or as a transaction to all of them. */
   readonly topics: readonly string[];
-  /** In front of each value: how large records are. */
+  /** Behind each value: how large records are. */
   readonly padding?: number;
 }
 
@@ -43,7 +43,7 @@ class Sends {
       topic,
       values: Array.from(
         { length: dice.between(1, RECORDS_MAX) },
-        () => `${"-".repeat(padding)}${name}.${values++}`,
+        () => `${name}.${values++}${"-".repeat(padding)}`,
       ),
     }));
     const sequence = isIdempotent ? this.#sequence++ : undefined;

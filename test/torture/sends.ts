@@ -59,7 +59,7 @@ function transactionOf(send: Send) {
 
 /** Keys spread them over all partitions. */
 function recordsOf(values: readonly string[]) {
-  return values.map((value) => ({ key: `k${value.length % 3}${value.at(-1)}`, value }));
+  return values.map((value, index) => ({ key: `k${value.length % 7}.${index % 5}`, value }));
 }
 
 function producerOf({ producer, sequence }: Send) {

@@ -140,11 +140,12 @@ async function readRecords(sight: Sight, partitionId: number) {
   }
 }
 
-/** How many partitions of these groups have not everything acknowledged. */
-export async function countLagging(sight: Sight, groups: readonly string[]): Promise<number> {
+/** How many partitions of these groups have not everything acknowledged, and how many of deleted topics are left. */
+export async function countUnfinished(sight: Sight, groups: readonly string[]): Promise<number> {
   const names = groups.map((group) => `'${group}'`).join(", ");
   const [rows] = await sight.rows(
-    `SELECT count(*) AS n FROM consumer_lag WHERE group_id IN (${names}) AND (lag IS NULL OR lag > 0)`,
+    `SELECT (SELECT count(*) FROM consumer_lag WHERE group_id IN (${names}) AND (lag IS NULL OR lag > 0))
+          + (SELECT count(*) FROM purges) AS n`,
   );
   return Number(rows?.[0]?.n);
 }
