@@ -1,5 +1,6 @@
 // A small tmpfs with the database in it is filled while clients write, and emptied again. The same server goes on.
 
+import { Database } from "bun:sqlite";
 import { closeSync, ftruncateSync, mkdirSync, openSync, rmSync, statSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import type { TestServer } from "../support/server.ts";
@@ -8,10 +9,10 @@ import { WEDGED_MS } from "./file-scenarios.ts";
 import type { Scenario } from "./scenario.ts";
 import { sightOfFile } from "./sight.ts";
 
-const DISK_MB = 160;
+const DISK_MB = 400;
 const CHUNK = Buffer.alloc(64 * 1024);
 const PAGE_BYTES = 4_096;
-const FULL_MS = 8_000;
+const FULL_MS = 12_000;
 
 export const diskFull: Scenario = {
   name: "disk-full",
@@ -27,6 +28,8 @@ export const diskFull: Scenario = {
     const withoutRestart = Math.max(1, Math.floor(bout.faultsLeft * 0.6));
     while (bout.goesOn) {
       await bout.work(100, 500);
+      // While somebody reads an old snapshot the WAL grows, with its index, instead of the file.
+      using _ = bout.dice.says(0.4) ? new OldSnapshot(path) : undefined;
       const isFull = await fillUnderLoad(bout, disk);
       await expectReads(bout, server);
       // The same process has to come through most of them; then it is killed and stopped in the middle of one too.
@@ -48,7 +51,7 @@ async function fillUnderLoad(bout: Bout, disk: SmallDisk): Promise<boolean> {
   const told = () => codes.get("storage_full") ?? 0;
   const toldBefore = told();
   bout.load.isRushing = true;
-  disk.fill(bout.dice.between(0, 300) * PAGE_BYTES);
+  disk.fill((bout.dice.says(0.3) ? bout.dice.between(300, 6_000) : bout.dice.between(0, 300)) * PAGE_BYTES);
   for (const lateAtMs = Date.now() + FULL_MS; told() === toldBefore && Date.now() < lateAtMs; )
     await Bun.sleep(5);
   bout.load.isRushing = false;
@@ -82,6 +85,22 @@ async function replace(
     bout.notes.push("a start with a full disk was refused, and said so");
     disk.empty();
     return bout.stage.start(path);
+  }
+}
+
+/** A reader beside the server; `using` lets it go. */
+class OldSnapshot implements Disposable {
+  readonly #reader: Database;
+
+  constructor(path: string) {
+    this.#reader = new Database(path, { readonly: true });
+    this.#reader.run("BEGIN");
+    this.#reader.prepare("SELECT count(*) FROM topics").get();
+  }
+
+  [Symbol.dispose](): void {
+    this.#reader.run("COMMIT");
+    this.#reader.close();
   }
 }
 

@@ -1,19 +1,12 @@
 // What is done to a server on a file of its own.
 
 import { join } from "node:path";
-import { HttpClient } from "../support/http-client.ts";
-import {
-  Output,
-  REPOSITORY,
-  spawnServer,
-  startServer,
-  type TestServer,
-  temporaryFolder,
-} from "../support/server.ts";
+import { Output, REPOSITORY, type TestServer } from "../support/server.ts";
+import { birth, killStart } from "./birth.ts";
 import type { Bout } from "./bout.ts";
 import { three } from "./contest.ts";
 import type { Scenario } from "./scenario.ts";
-import { findBrokenRules, sightOfFile } from "./sight.ts";
+import { sightOfFile } from "./sight.ts";
 
 /** With nothing in the way: a hundred times what a send needs. */
 export const WEDGED_MS = 5_000;
@@ -48,58 +41,6 @@ async function killUnderLoad(bout: Bout, server: TestServer): Promise<TestServer
   const restarted = await bout.stage.start(bout.databasePath);
   bout.noteFault(tally.cut > cutBefore);
   return restarted;
-}
-
-async function killStart(bout: Bout, path: string): Promise<void> {
-  const child = spawnServer(path, { mode: "serve" });
-  await Bun.sleep(bout.dice.between(0, 110)); // a start takes about 90 ms
-  child.kill("SIGKILL");
-  await child.exited;
-}
-
-const birth: Scenario = {
-  name: "birth",
-  faults: "fresh files whose first starts were killed",
-  figure: 100,
-  async run(bout) {
-    const wrong: string[] = [];
-    let acknowledged = 0;
-    while (bout.goesOn) {
-      using folder = temporaryFolder();
-      const path = join(folder.path, "made", "t.db");
-      for (let starts = bout.dice.between(1, 3); starts > 0; starts -= 1) await killStart(bout, path);
-      wrong.push(...(await findWrongAfterBirth(path)));
-      acknowledged += 1;
-      bout.noteFault();
-    }
-    return {
-      faults: bout.faults,
-      acknowledged,
-      unknown: 0,
-      settled: 0,
-      recordsRead: acknowledged,
-      wrong,
-      notes: [],
-    };
-  },
-};
-
-/** What was begun is finished by whoever starts next, and nothing is left half done. */
-async function findWrongAfterBirth(path: string): Promise<readonly string[]> {
-  try {
-    await using server = await startServer(path, { mode: "serve" });
-    const http = new HttpClient(server);
-    await http.createTopic("first", 2);
-    await http.produceNumbers("first", 10);
-    const { body } = await http.call("GET", "/v1/topics/first/partitions/0/records");
-    const isThere = body.records.length === 10;
-    return [
-      ...(isThere ? [] : [`of ten records ${JSON.stringify(body)}`]),
-      ...(await findBrokenRules(sightOfFile(path))),
-    ];
-  } catch (error) {
-    return [String(error)];
-  }
 }
 
 const stop: Scenario = {
