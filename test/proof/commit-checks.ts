@@ -2,11 +2,12 @@
 // generation moves them, and an ownership begins where they are.
 
 import type { Anomaly, AnomalyName } from "./checker.ts";
+import { groupsAhead } from "./delivery-checks.ts";
 import type { EventOf, History, HistoryEvent, LogRef, OffsetEntry } from "./history.ts";
 import { logKey } from "./seen-values.ts";
 
 export function findCommitAnomalies(history: History): readonly Anomaly[] {
-  const commits = new Commits();
+  const commits = new Commits(groupsAhead(history));
   for (const event of history) commits.see(event);
   return commits.anomalies;
 }
@@ -41,6 +42,11 @@ class Commits {
   readonly #asked = new Map<string, readonly Asked[]>();
   /** Generations whose owner has begun. */
   readonly #begun = new Set<string>();
+  readonly #groupsAhead: ReadonlySet<string>;
+
+  constructor(ahead: ReadonlySet<string>) {
+    this.#groupsAhead = ahead;
+  }
 
   see(event: HistoryEvent): void {
     switch (event.type) {
@@ -147,7 +153,8 @@ class Commits {
       if (group === undefined) continue;
       if (each.position !== each.committedOffset)
         this.#tell(WRONG_PLACE, `${what} at ${each.position}, committed is ${each.committedOffset}`);
-      this.#judgeStart(keyOf(group, each), each, what);
+      // What it is sent first may be committed before it is told that it owns the partition.
+      if (!this.#groupsAhead.has(group)) this.#judgeStart(keyOf(group, each), each, what);
     }
   }
 

@@ -7,9 +7,17 @@ import { OffsetSet } from "./offset-set.ts";
 import { logKey } from "./seen-values.ts";
 
 export function findDeliveryAnomalies(history: History): readonly Anomaly[] {
-  const deliveries = new Deliveries();
+  const deliveries = new Deliveries(groupsAhead(history));
   for (const event of history) deliveries.see(event);
   return deliveries.anomalies;
+}
+
+/** Those that commit what is not delivered yet. */
+export function groupsAhead(history: History): ReadonlySet<string> {
+  const groups = history.map((event) =>
+    event.type === "subscribed" && event.isCommittedAhead ? event.group : null,
+  );
+  return new Set(groups.filter((group) => group !== null));
 }
 
 /** By group and partition: what was delivered, or need not be. */
@@ -17,14 +25,17 @@ class Deliveries {
   readonly anomalies: Anomaly[] = [];
   readonly #places = new ConsumerPlaces();
   readonly #groupByConsumer = new Map<string, string>();
-  /** They commit what is not delivered yet. */
-  readonly #groupsAhead = new Set<string>();
+  readonly #groupsAhead: ReadonlySet<string>;
   readonly #covered = new Map<string, OffsetSet>();
   /** Of the last snapshot, by topic and partition. */
   #logs = new Map<string, EventOf<"snapshot">["logs"][number]>();
   #committed = new Map<string, number>();
   /** Told once. */
   readonly #told = new Set<string>();
+
+  constructor(ahead: ReadonlySet<string>) {
+    this.#groupsAhead = ahead;
+  }
 
   see(event: HistoryEvent): void {
     switch (event.type) {
@@ -52,10 +63,8 @@ class Deliveries {
     this.#places.see(event);
   }
 
-  #seeSubscribed({ consumer, group, isCommittedAhead }: EventOf<"subscribed">): void {
-    if (group === null) return;
-    this.#groupByConsumer.set(consumer, group);
-    if (isCommittedAhead) this.#groupsAhead.add(group);
+  #seeSubscribed({ consumer, group }: EventOf<"subscribed">): void {
+    if (group !== null) this.#groupByConsumer.set(consumer, group);
   }
 
   /** A seek passes over what is between. */

@@ -37,7 +37,12 @@ export interface SendEvent {
   readonly producer: string;
   /** Sent again with its sequence until it is answered: it is there once, whatever was lost. */
   readonly isIdempotent: boolean;
-  readonly appends: readonly { readonly topic: string; readonly values: readonly Value[] }[];
+  readonly appends: readonly {
+    readonly topic: string;
+    readonly values: readonly Value[];
+    /** What each value was made of, e.g. `orders/0@5`. */
+    readonly sources?: readonly string[];
+  }[];
   readonly commits?: { readonly group: string; readonly offsets: readonly OffsetEntry[] };
 }
 
@@ -125,7 +130,7 @@ export interface AckedEvent {
     readonly topic: string;
     readonly partition: number;
     readonly offset: number | null;
-    readonly code?: string;
+    readonly code?: string | undefined;
   }[];
 }
 

@@ -22,6 +22,7 @@ export interface SeenValues {
   readonly valuesByPlace: ReadonlyMap<PlaceKey, ReadonlyMap<Value, Sighting>>;
   /** What each partition holds at the end, by its key. */
   readonly finalLogs: ReadonlyMap<string, EventOf<"log">>;
+  readonly finalValues: ReadonlySet<Value>;
   /** Topics that were there under one id only: to others nobody can say which one a send has gone to. */
   readonly steadyTopics: ReadonlySet<string>;
 }
@@ -39,6 +40,7 @@ export function gatherValues(history: History): SeenValues {
   const outcomes = new Map<string, EventOf<"sent"> | EventOf<"not-sent">>();
   const seen = new Sightings();
   const finalLogs = new Map<string, EventOf<"log">>();
+  const finalValues = new Set<Value>();
   const idsByTopic = new Map<string, Set<number>>();
   const places = new ConsumerPlaces();
   const note = ({ topic, topicId }: LogRef) => add(idsByTopic, topic, topicId);
@@ -52,7 +54,10 @@ export function gatherValues(history: History): SeenValues {
     if (event.type === "log") {
       note(event);
       finalLogs.set(logKey(event), event);
-      for (const record of event.records) seen.add({ ...record, log: event, by: "the log" });
+      for (const record of event.records) {
+        finalValues.add(record.value);
+        seen.add({ ...record, log: event, by: "the log" });
+      }
     }
     if (event.type === "polled") {
       const log = places.of(event)?.log;
@@ -61,7 +66,7 @@ export function gatherValues(history: History): SeenValues {
     places.see(event);
   }
   const steadyTopics = [...idsByTopic].filter(([, ids]) => ids.size === 1).map(([topic]) => topic);
-  return { sendsByValue, outcomes, ...seen.all(), finalLogs, steadyTopics: new Set(steadyTopics) };
+  return { sendsByValue, outcomes, ...seen.all(), finalLogs, finalValues, steadyTopics: new Set(steadyTopics) };
 }
 
 /** Where its producer was told that each of its values is. Values without a place are those of a forgotten answer. */
