@@ -9,7 +9,7 @@
 // Browser-safe client: the same on every runtime. It has no deadline of its own, and asks for compressed answers, which
 // take longer to make than to send.
 
-import { type Client, createClient, type InStatement, LibsqlError, type Row } from "@libsql/client/web";
+import { createClient, type InStatement, LibsqlError, type ResultSet, type Row } from "@libsql/client/web";
 import type { Scheduler } from "../core/ports.ts";
 import type { Durability } from "../protocol/frames.ts";
 import { WRITE_DEADLINE_MS } from "../protocol/limits.ts";
@@ -64,6 +64,17 @@ export interface RemoteDatabase {
   readonly writerId: string;
   readonly scheduler: Scheduler;
   readonly callDeadlineMs?: number;
+  /** What speaks to it: by HTTP, unless a simulation puts a network of its own in between. */
+  readonly connect?: (concurrency: number) => RemoteClient;
+}
+
+/** What is asked of `@libsql/client`. */
+export interface RemoteClient {
+  readonly closed: boolean;
+  execute(statement: InStatement): Promise<ResultSet>;
+  batch(statements: InStatement[], mode: "write"): Promise<ResultSet[]>;
+  executeMultiple(sql: string): Promise<void>;
+  close(): void;
 }
 
 /** Rejects with a DbError where the database cannot be reached, or refuses. */
@@ -80,9 +91,10 @@ export async function openRemoteDb(database: RemoteDatabase): Promise<Db> {
 }
 
 function clientOf(
-  { url, authToken, callDeadlineMs = CALL_DEADLINE_MS }: RemoteDatabase,
+  { url, authToken, callDeadlineMs = CALL_DEADLINE_MS, connect }: RemoteDatabase,
   concurrency: number,
-) {
+): RemoteClient {
+  if (connect) return connect(concurrency);
   return createClient({
     url,
     ...(authToken !== undefined && { authToken }),
@@ -95,14 +107,14 @@ class RemoteDb implements Db {
   readonly durability: Durability;
   readonly isShared = true;
   readonly readsAtOnceMax = READS_AT_ONCE_MAX / 2;
-  readonly #reader: Client;
+  readonly #reader: RemoteClient;
   /** A client of its own: a write never waits behind reads that get no answer. */
-  readonly #writer: Client;
+  readonly #writer: RemoteClient;
   readonly #writerId: string;
   readonly #scheduler: Scheduler;
   #lastNumber = 0;
 
-  constructor(reader: Client, durability: Durability, database: RemoteDatabase) {
+  constructor(reader: RemoteClient, durability: Durability, database: RemoteDatabase) {
     this.#reader = reader;
     this.#writer = clientOf(database, 1);
     this.durability = durability;

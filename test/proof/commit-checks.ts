@@ -21,8 +21,8 @@ interface GroupLog {
   /** The last that somebody owned it in. */
   lastGeneration: number;
   resets: number;
-  /** What was committed when the generation began, if a snapshot has seen it before its owner did. */
-  readonly startsByGeneration: Map<number, number | null>;
+  /** What may have been committed when the generation began, if a snapshot has seen it before its owner did. */
+  readonly startsByGeneration: Map<number, readonly (number | null)[]>;
 }
 
 /** A commit that is asked for, with what was known before. */
@@ -119,16 +119,24 @@ class Commits {
     const isThere = new Set(logs.map(logKey));
     for (const row of [...committed, ...owners]) this.#findOrMake(row.group, row);
     for (const [key, found] of this.#groupLogs) {
-      const [, log = ""] = key.split(" ");
-      if (isThere.has(log))
-        this.#compare(key, found, { offset: offsets.get(key), generation: generations.get(key) });
+      const [group = "", log = ""] = key.split(" ");
+      if (!isThere.has(log)) continue;
+      // Between two snapshots a generation may have begun and a policy have moved it on.
+      const places = resets.flatMap((row) =>
+        row.group === group && this.#keyOfReset(row) === key ? [row.previous, row.offset] : [],
+      );
+      this.#compare(key, found, { offset: offsets.get(key), generation: generations.get(key), places });
     }
   }
 
   #compare(
     key: string,
     found: GroupLog,
-    now: { offset: number | undefined; generation: number | undefined },
+    now: {
+      readonly offset: number | undefined;
+      readonly generation: number | undefined;
+      readonly places: readonly (number | null)[];
+    },
   ): void {
     if (found.atLeast !== null && (now.offset ?? -1) < found.atLeast)
       this.#tell("commit went back", `${key}: from ${found.atLeast} to ${now.offset}, without a reset`);
@@ -137,7 +145,7 @@ class Commits {
     found.lastGeneration = Math.max(found.lastGeneration, now.generation ?? -1);
     if (now.generation === undefined || found.startsByGeneration.has(now.generation)) return;
     if (!this.#begun.has(`${key} ${now.generation}`))
-      found.startsByGeneration.set(now.generation, now.offset ?? null);
+      found.startsByGeneration.set(now.generation, [now.offset ?? null, ...now.places]);
   }
 
   // ── where an ownership begins ──────────────────────────────────────────────────────────────────────────
@@ -147,11 +155,14 @@ class Commits {
     for (const each of partitions) {
       if (each.isSought) continue;
       const what = `${consumer} begins ${logKey(each)} in generation ${each.generation}`;
-      const policyPlace = placeOfPolicy(each);
-      if (policyPlace !== undefined && each.position !== policyPlace)
-        this.#tell(WRONG_PLACE, `${what} at ${each.position}, ${each.reset} is ${policyPlace}`);
+      // The bounds are those of a moment later: the log may have been trimmed since the policy was applied.
+      if (each.reset === "earliest" && (each.position ?? Number.POSITIVE_INFINITY) > each.logStartOffset)
+        this.#tell(WRONG_PLACE, `${what} at ${each.position}, the log starts at ${each.logStartOffset}`);
+      if ((each.position ?? 0) > each.logEndOffset)
+        this.#tell(WRONG_PLACE, `${what} at ${each.position}, the log ends at ${each.logEndOffset}`);
       if (group === undefined) continue;
-      if (each.position !== each.committedOffset)
+      // A policy may move a position that a seek has brought below the log start, and leave what is committed.
+      if (each.position !== each.committedOffset && each.reset === undefined)
         this.#tell(WRONG_PLACE, `${what} at ${each.position}, committed is ${each.committedOffset}`);
       // What it is sent first may be committed before it is told that it owns the partition.
       if (!this.#groupsAhead.has(group)) this.#judgeStart(keyOf(group, each), each, what);
@@ -161,9 +172,9 @@ class Commits {
   #judgeStart(key: string, each: EventOf<"assigned">["partitions"][number], what: string): void {
     const isFirst = !this.#begun.has(`${key} ${each.generation}`);
     this.#begun.add(`${key} ${each.generation}`);
-    const start = this.#groupLogs.get(key)?.startsByGeneration.get(each.generation);
-    if (isFirst && start !== undefined && each.reset === undefined && start !== each.committedOffset)
-      this.#tell(WRONG_PLACE, `${what} at ${each.committedOffset}, ${start} was committed when it began`);
+    const starts = this.#groupLogs.get(key)?.startsByGeneration.get(each.generation);
+    if (isFirst && starts && each.reset === undefined && !starts.includes(each.committedOffset))
+      this.#tell(WRONG_PLACE, `${what} at ${each.committedOffset}, ${starts} was committed when it began`);
   }
 
   // ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -173,6 +184,10 @@ class Commits {
     return topicId === undefined
       ? undefined
       : this.#groupLogs.get(keyOf(group, { topic, topicId, partition }));
+  }
+
+  #keyOfReset({ group, topic, partition }: EventOf<"snapshot">["resets"][number]): string {
+    return keyOf(group, { topic, partition, topicId: this.#topicIds.get(topic) ?? -1 });
   }
 
   #findOrMake(group: string, log: Pick<LogRef, "topic" | "partition"> & { topicId?: number }): GroupLog {
@@ -199,12 +214,6 @@ const WRONG_PLACE = "reset started at the wrong place";
 function isOver(found: GroupLog | undefined, generation: number): boolean {
   if (!found) return false;
   return found.generation === undefined ? generation <= found.lastGeneration : generation < found.generation;
-}
-
-/** Undefined where no policy chose it, or one whose place only the log itself could tell. */
-function placeOfPolicy(each: EventOf<"assigned">["partitions"][number]): number | undefined {
-  if (each.reset === "earliest") return each.logStartOffset;
-  return undefined;
 }
 
 function keyOf(group: string, log: LogRef): string {

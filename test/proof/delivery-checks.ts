@@ -67,13 +67,14 @@ class Deliveries {
     if (group !== null) this.#groupByConsumer.set(consumer, group);
   }
 
-  /** A seek passes over what is between. */
+  /** A seek passes over what is between, and so does a policy. */
   #seeAssigned({ consumer, partitions }: EventOf<"assigned">): void {
     const group = this.#groupByConsumer.get(consumer);
     if (group === undefined) return;
-    for (const { position, isSought, ...log } of partitions) {
+    for (const { position, isSought, reset, ...log } of partitions) {
       const before = this.#places.of({ consumer, ...log })?.next ?? 0;
-      if (isSought && position !== null) this.#coveredBy(group, log).add(before, position);
+      const isMoved = isSought || reset !== undefined;
+      if (isMoved && position !== null) this.#coveredBy(group, log).add(before, position);
     }
   }
 

@@ -66,7 +66,14 @@ export function gatherValues(history: History): SeenValues {
     places.see(event);
   }
   const steadyTopics = [...idsByTopic].filter(([, ids]) => ids.size === 1).map(([topic]) => topic);
-  return { sendsByValue, outcomes, ...seen.all(), finalLogs, finalValues, steadyTopics: new Set(steadyTopics) };
+  return {
+    sendsByValue,
+    outcomes,
+    ...seen.all(),
+    finalLogs,
+    finalValues,
+    steadyTopics: new Set(steadyTopics),
+  };
 }
 
 /** Where its producer was told that each of its values is. Values without a place are those of a forgotten answer. */

@@ -39,7 +39,7 @@ export interface TestDatabase {
 
 /** Migrated. Its `clock` is a table, as design 7a provides for; with `hasRealClock` it is the view that it was. */
 export async function openTestDatabase(options: { hasRealClock?: boolean } = {}): Promise<TestDatabase> {
-  const folder = temporaryFolder();
+  const folder = temporaryFolder({ isInMemory: true });
   const path = join(folder.path, "test.db");
   const db = await openEmbeddedDb(path);
   await migrate(db);

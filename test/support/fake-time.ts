@@ -46,6 +46,10 @@ export class FakeTime implements Scheduler {
     });
   }
 
+  sleep(delayMs: number): Promise<void> {
+    return new Promise((resolve) => this.after(delayMs, resolve));
+  }
+
   /** The delays of the timers that are set, in the order of their making. */
   get pendingDelaysMs(): readonly number[] {
     return [...this.#timers].map(({ delayMs }) => delayMs);

@@ -1,6 +1,6 @@
 // A real server: its own command, its own process, its own pid to signal.
 
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Subprocess } from "bun";
@@ -47,9 +47,14 @@ export interface Refusal {
   readonly stderr: string;
 }
 
-/** `using` removes it. */
-export function temporaryFolder(): { readonly path: string; remove(): void } & Disposable {
-  const path = mkdtempSync(join(tmpdir(), "tidemark-test-"));
+const MEMORY = "/dev/shm";
+
+/** `using` removes it. `isInMemory`: where the machine has such a place; what is in it costs no fsync. */
+export function temporaryFolder(
+  options: { isInMemory?: boolean } = {},
+): { readonly path: string; remove(): void } & Disposable {
+  const parent = options.isInMemory && existsSync(MEMORY) ? MEMORY : tmpdir();
+  const path = mkdtempSync(join(parent, "tidemark-test-"));
   const remove = () => rmSync(path, { recursive: true, force: true });
   return { path, remove, [Symbol.dispose]: remove };
 }

@@ -124,6 +124,11 @@ const serverFreeze: Scenario = {
     }),
 };
 
+/** Of a server's flush. */
+function isWrite(request: string): boolean {
+  return request.includes("INSERT INTO flushes");
+}
+
 const proxy: Scenario = {
   name: "proxy",
   faults: "answers lost or requests held between server and sqld, and connections cut in front of a server",
@@ -139,8 +144,9 @@ const proxy: Scenario = {
       return front;
     });
     await bout.begin(sightOfRemote(sqld.url));
-    between.isLost = (request) => request.includes("INSERT INTO flushes") && bout.dice.says(0.05);
-    between.isHeld = (request) => request.includes("INSERT INTO flushes") && bout.dice.says(0.005);
+    // Writes above all; a read is asked again.
+    between.isLost = (request) => bout.dice.says(isWrite(request) ? 0.06 : 0.01);
+    between.isHeld = (request) => isWrite(request) && bout.dice.says(0.02);
     let [held, cut] = [0, 0];
     while (bout.goesOn) {
       await bout.work(200, 1_500);
