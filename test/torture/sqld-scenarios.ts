@@ -169,4 +169,83 @@ const proxy: Scenario = {
   },
 };
 
-export const SQLD_SCENARIOS: readonly Scenario[] = [sqldKill, sqldFreeze, serverKill, serverFreeze, proxy];
+const mixed: Scenario = {
+  name: "mixed",
+  faults: "two at once of: a server or sqld killed or frozen, answers lost, requests held",
+  figure: 40,
+  skipped,
+  async run(bout) {
+    await using sqld = await startSqld();
+    using between = new CuttingProxy(sqld.port);
+    const servers: TestServer[] = [];
+    for (const url of [between.url, between.url, sqld.url]) servers.push(await bout.stage.start(url));
+    await bout.begin(sightOfRemote(sqld.url));
+    while (bout.goesOn) {
+      await bout.work(200, 1_500);
+      await bout.rush();
+      await Promise.all(pickTwo(bout, { sqld, between, servers }).map((harm) => harm()));
+      bout.endRush();
+      await bout.expectProgress("after two faults at once", OUTAGE_OVER_MS);
+      bout.noteFault();
+    }
+    const verdict = await bout.end();
+    await Promise.all(bout.stage.servers.map((server) => bout.stage.end(server, "SIGKILL")));
+    return verdict;
+  },
+};
+
+interface Victims {
+  readonly sqld: Sqld;
+  readonly between: CuttingProxy;
+  readonly servers: TestServer[];
+}
+
+/** Of different kinds: one process is not harmed twice at once. */
+function pickTwo(bout: Bout, { sqld, between, servers }: Victims): readonly (() => Promise<void>)[] {
+  const harmServer = bout.dice.pick([
+    () => replace(bout, servers),
+    () => freeze(bout, bout.dice.pick(servers)?.pid ?? 0),
+  ]);
+  const harmSqld = bout.dice.pick([
+    async () => {
+      await sqld.signal("SIGKILL");
+      await bout.work(0, 1_000);
+      await sqld.start();
+    },
+    () => freeze(bout, sqld.pid),
+  ]);
+  const harmAnswers = bout.dice.pick([() => loseAnswers(bout, between), () => holdRequests(bout, between)]);
+  const harms = [harmServer, harmSqld, harmAnswers].flatMap((harm) => harm ?? []);
+  harms.splice(bout.dice.between(0, 2), 1);
+  return harms;
+}
+
+async function freeze(bout: Bout, pid: number): Promise<void> {
+  process.kill(pid, "SIGSTOP");
+  await (bout.dice.says(0.15) ? bout.work(10_500, 12_000) : bout.work(100, 3_000));
+  process.kill(pid, "SIGCONT");
+}
+
+async function loseAnswers(bout: Bout, between: CuttingProxy): Promise<void> {
+  between.isLost = () => bout.dice.says(0.3);
+  await bout.work(200, 2_000);
+  between.isLost = () => false;
+}
+
+/** What is held goes through late: after its sender has sent it again, or is not there any more. */
+async function holdRequests(bout: Bout, between: CuttingProxy): Promise<void> {
+  between.isHeld = (request) => isWrite(request) && bout.dice.says(0.5);
+  await bout.work(200, 2_000);
+  between.isHeld = () => false;
+  await bout.work(0, 7_000);
+  await Promise.race([between.letThrough(), Bun.sleep(2_000)]); // sqld may not be there to answer
+}
+
+export const SQLD_SCENARIOS: readonly Scenario[] = [
+  sqldKill,
+  sqldFreeze,
+  serverKill,
+  serverFreeze,
+  proxy,
+  mixed,
+];

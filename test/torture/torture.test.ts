@@ -18,12 +18,13 @@ const LONG_FAULTS: Readonly<Record<string, number>> = {
   stop: 8,
   lock: 2,
   three: 8,
-  "disk-full": 8,
+  "disk-full": 5,
   "sqld-kill": 12,
   "sqld-freeze": 2,
   "server-kill": 4,
   "server-freeze": 1,
   proxy: 60,
+  mixed: 3,
 };
 
 async function torture(name: string, faultsMax: number) {
