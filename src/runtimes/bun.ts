@@ -3,11 +3,11 @@
 
 import type { ServerWebSocket } from "bun";
 import type { Scheduler } from "../core/ports.ts";
-import { Problem } from "../core/problem.ts";
+import type { Problem } from "../core/problem.ts";
 import { CLIENT_FRAME_BYTES_MAX, SOCKET_ANSWERS_BYTES_MAX } from "../protocol/limits.ts";
-import type { Db } from "../store/db.ts";
+import type { Db, DbError } from "../store/db.ts";
 import type { SocketHandlers, SocketPort } from "../stream/socket.ts";
-import { lockedFile, openFile, openRemote } from "./open-database.ts";
+import { beginErrorOfFile, beginErrorOfRemote, beginOn, openFile, openRemote } from "./open-database.ts";
 import { DatabaseError, ownFile } from "./owned-file.ts";
 import { createServer } from "./server.ts";
 import { type DatabaseSetting, readSettings, type Settings, SettingsError } from "./settings.ts";
@@ -54,7 +54,7 @@ function log(event: string, facts: Readonly<Record<string, unknown>> = {}): void
 
 async function main(): Promise<void> {
   const settings = readSettings(process.argv.slice(2), process.env);
-  const { db, release, whenLocked } = await open(settings.database);
+  const { db, release, errorOf } = await open(settings.database);
   const server = createServer({
     db,
     scheduler,
@@ -63,9 +63,7 @@ async function main(): Promise<void> {
     origins: { allowed: settings.allowedOrigins, allowsLoopback: settings.mode === "dev" },
     createsTopicsOnFirstUse: settings.createsTopicsOnFirstUse,
   });
-  await server.start().catch((error: unknown) => {
-    throw (error instanceof Problem && error.code === "unavailable" && whenLocked) || error;
-  });
+  await beginOn(() => server.start(), { scheduler, errorOf });
   const http = listen(settings, server.app.fetch);
   stopOnSignals(async () => {
     const answered = http.stop();
@@ -79,17 +77,17 @@ async function main(): Promise<void> {
 interface OpenDatabase {
   readonly db: Db;
   readonly release: () => void;
-  /** What to say where it cannot be written at the start. */
-  readonly whenLocked: DatabaseError | undefined;
+  /** What to say where it cannot be read or written at the start. */
+  readonly errorOf: (error: DbError | Problem) => DatabaseError;
 }
 
 async function open(database: DatabaseSetting): Promise<OpenDatabase> {
   if (database.kind === "remote") {
     const db = await openRemote({ ...database, writerId: chance.newId(), scheduler });
-    return { db, release: () => {}, whenLocked: undefined };
+    return { db, release: () => {}, errorOf: beginErrorOfRemote(database.url) };
   }
   const { path, release } = ownFile(database.path);
-  return { db: await openFile(path, scheduler), release, whenLocked: lockedFile(path) };
+  return { db: await openFile(path, scheduler), release, errorOf: beginErrorOfFile(path) };
 }
 
 function listen(settings: Settings, fetch: Fetch) {

@@ -1,6 +1,7 @@
-// Opens the database of a server, whole and migrated, or says why not and what to do.
+// Opens the database of a server, whole and migrated, and lets the server begin on it, or says why not and what to do.
 
 import type { Scheduler } from "../core/ports.ts";
+import { Problem } from "../core/problem.ts";
 import { type Db, DbError, type DbFailure } from "../store/db.ts";
 import { openEmbeddedDb } from "../store/embedded.ts";
 import { migrate } from "../store/migrations.ts";
@@ -30,11 +31,31 @@ export async function openRemote(database: RemoteDatabase): Promise<Db> {
   }
 }
 
-async function openMigrated(open: () => Promise<Db>, scheduler: Scheduler): Promise<Db> {
+/**
+ * What a server does on its database before its first request; it may be done again. `errorOf`: what to say where the
+ * database does not let it.
+ */
+export async function beginOn(
+  begin: () => Promise<void>,
+  { scheduler, errorOf }: { scheduler: Scheduler; errorOf: (error: DbError | Problem) => DatabaseError },
+): Promise<void> {
+  try {
+    await retried(begin, scheduler);
+  } catch (error) {
+    throw error instanceof DbError || error instanceof Problem ? errorOf(error) : error;
+  }
+}
+
+function openMigrated(open: () => Promise<Db>, scheduler: Scheduler): Promise<Db> {
+  return retried(async () => migrated(await open()), scheduler);
+}
+
+/** Until the deadline, as long as the failure may pass. */
+async function retried<T>(work: () => Promise<T>, scheduler: Scheduler): Promise<T> {
   const deadlineAtMs = scheduler.nowMs() + OPEN_DEADLINE_MS;
   for (;;) {
     try {
-      return await migrated(await open());
+      return await work();
     } catch (error) {
       const mayPass = error instanceof DbError && PASSING_FAILURES.has(error.failure);
       if (!mayPass || scheduler.nowMs() > deadlineAtMs) throw error;
@@ -53,14 +74,33 @@ async function migrated(db: Db): Promise<Db> {
   }
 }
 
-export function lockedFile(path: string): DatabaseError {
+/** Of a file that was opened, and then could not be written. */
+export function beginErrorOfFile(path: string): (error: DbError | Problem) => DatabaseError {
+  return (error) => {
+    if (error instanceof DbError) return fileErrorOf(error, path);
+    if (error.code === "storage_full") return fullDisk(path);
+    if (error.code === "unavailable") return lockedFile(path);
+    return new DatabaseError(`cannot use ${path}: ${error.message}`);
+  };
+}
+
+export function beginErrorOfRemote(url: string): (error: DbError | Problem) => DatabaseError {
+  return ({ message }) => new DatabaseError(`cannot use the database ${url}: ${message}`);
+}
+
+function lockedFile(path: string): DatabaseError {
   return new DatabaseError(
     `another program holds the write lock of ${path}: end its transaction, then start again`,
   );
 }
 
+function fullDisk(path: string): DatabaseError {
+  return new DatabaseError(`there is no room left on the disk of ${path}: make room, then start again`);
+}
+
 function fileErrorOf({ failure, message }: DbError, path: string): DatabaseError {
   if (failure === "busy") return lockedFile(path);
+  if (failure === "full") return fullDisk(path);
   if (message.includes("NOTADB")) {
     return new DatabaseError(`${path} is not a SQLite database: give another file with --db file:PATH`);
   }

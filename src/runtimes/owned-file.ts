@@ -65,8 +65,10 @@ function makeWritable(path: string): void {
     throw new DatabaseError(`cannot write in the folder of ${path}: ${String(error)}`);
   }
   if (!existsSync(path)) return;
+  const stats = statSync(path);
+  if (stats.isFile() && stats.nlink > 1) throw hardLinked(path, stats.nlink);
   // Root may write whatever the mode says; a file that nobody is meant to write is not opened all the same.
-  const isMarkedReadOnly = (statSync(path).mode & ANY_WRITE_BIT) === 0;
+  const isMarkedReadOnly = (stats.mode & ANY_WRITE_BIT) === 0;
   try {
     accessSync(path, constants.W_OK);
   } catch {
@@ -99,6 +101,17 @@ function syncFolder(folder: string): void {
   } finally {
     if (opened !== undefined) closeSync(opened);
   }
+}
+
+/**
+ * The lock and the WAL stand beside the name. Under another name of the same file they would be others, and two servers
+ * would write over each other.
+ */
+function hardLinked(path: string, names: number): DatabaseError {
+  return new DatabaseError(
+    `${path} has ${names} names (hard links), and what is written last stands beside one of them: ` +
+      "remove the other names, or start on a copy",
+  );
 }
 
 function readOnly(path: string): DatabaseError {

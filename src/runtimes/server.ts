@@ -121,7 +121,7 @@ export function createServer(deps: ServerDeps) {
   return {
     app: createApp({ ...transactDeps, fetches, memberships, log, origins, connect }),
 
-    /** Before the first request. */
+    /** Before the first request. Where it rejects it may be called again. */
     async start(): Promise<void> {
       if (db.isShared) await changePoll.begin();
       await memberships.begin();
@@ -135,7 +135,8 @@ export function createServer(deps: ServerDeps) {
       await memberships.close();
       await purges.stop();
       await queue.close();
-      await db.close();
+      // On a full disk the WAL stays beside the file. All that was acknowledged is on disk either way.
+      await db.close().catch((error: unknown) => log("database not tidied up", { message: String(error) }));
     },
   };
 }

@@ -91,12 +91,20 @@ class EmbeddedDb implements Db {
     );
   }
 
-  /** Leaves everything in the one file, so that a copy of it is a backup. */
+  /**
+   * Leaves everything in the one file, so that a copy of it is a backup. Rejects where there is no room for that: then
+   * it is closed all the same, and what is missing in the file is in its WAL.
+   */
   async close(): Promise<void> {
     this.#isClosed = true;
     this.#retireReader();
-    this.#writer.pragma("wal_checkpoint(TRUNCATE)");
-    this.#writer.close();
+    try {
+      this.#writer.pragma("wal_checkpoint(TRUNCATE)");
+    } catch (error) {
+      throw dbErrorOf(error, "rejected");
+    } finally {
+      this.#writer.close();
+    }
   }
 
   #withReader<T>(use: (reader: SqliteConnection) => T): T {

@@ -6,8 +6,10 @@ import {
   chmodSync,
   copyFileSync,
   existsSync,
+  linkSync,
   mkdirSync,
   readFileSync,
+  rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
@@ -204,6 +206,25 @@ describe("a server refuses to start", () => {
       expect(messageOf(await refusedServer(join(folder.path, alias)))).toContain(
         "another tidemark server has",
       );
+  });
+
+  test("on a file that has another name, whether or not a server has it open under that", async () => {
+    using folder = temporaryFolder();
+    const path = join(folder.path, "t.db");
+    const linked = join(folder.path, "linked.db");
+    const first = await startServer(path);
+    await produceValues(first, "orders", 1);
+    linkSync(path, linked);
+    const message = messageOf(await refusedServer(linked));
+    expect(message).toContain(`${linked} has 2 names (hard links)`);
+    expect(message).toContain("remove the other names, or start on a copy");
+    await produceValues(first, "orders", 1);
+    await first.kill("SIGKILL");
+    expect(messageOf(await refusedServer(path))).toContain(`${path} has 2 names`);
+    rmSync(linked);
+    await using second = await startServer(path);
+    await produceValues(second, "orders", 1);
+    expect(stockSqlite(path, "SELECT log_end_offset FROM partition_stats")).toBe("3");
   });
 
   test("on a schema that is newer than it knows", async () => {

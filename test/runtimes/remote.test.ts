@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 import type { Scheduler } from "../../src/core/ports.ts";
 import { openRemote } from "../../src/runtimes/open-database.ts";
 import { DatabaseError } from "../../src/runtimes/owned-file.ts";
+import { CuttingProxy } from "../support/cutting-proxy.ts";
 import { HttpClient } from "../support/http-client.ts";
 import { refusedServer, startServer, type TestServer } from "../support/server.ts";
 import { HAS_SQLD, openRemoteTestDb, realTime, SQLD_SKIPPED, type Sqld, startSqld } from "../support/sqld.ts";
@@ -66,6 +67,15 @@ describe.skipIf(!HAS_SQLD)("a server on a remote database", () => {
       await client.close();
     },
   );
+
+  test("that goes away when it is open and comes back before the first request has a server all the same", async () => {
+    await openRemoteTestDb(sqld.url).then((db) => db.close());
+    using proxy = new CuttingProxy(sqld.port);
+    proxy.isLost = (request) => request.includes("FROM catalog") && proxy.lost === 0;
+    await using server = await startServer(proxy.url);
+    expect(proxy.lost).toBe(1);
+    expect(await readyz(server)).toMatchObject({ status: "ready" });
+  });
 
   test("finds what was written before it, and ends when it is told to", async () => {
     const first = await startServer(sqld.url);

@@ -1274,6 +1274,15 @@ describe("a connection", () => {
 });
 
 describe("a server that stops", () => {
+  test("on a full disk, where the database cannot be tidied up, ends all the same and says so", async () => {
+    const { stop, watched, log } = startServer();
+    watched.onClose = () => {
+      throw new DbError("full", "SQLITE_FULL: database or disk is full");
+    };
+    await stop();
+    expect(log).toEqual(["database not tidied up"]);
+  });
+
   test("tells its clients when to come back, writes what it has taken, and ends their memberships", async () => {
     const { join, produce, time, stop, watched } = startServer();
     await produce([0]);

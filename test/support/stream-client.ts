@@ -127,6 +127,11 @@ export class StreamClient {
     await this.closed();
   }
 
+  /** Without a word, as a network does it. */
+  cut(): void {
+    this.#socket.terminate();
+  }
+
   async #until(isMet: () => boolean): Promise<void> {
     while (!isMet() && this.#closeEvent === undefined) {
       const { promise, resolve, reject } = Promise.withResolvers<void>();

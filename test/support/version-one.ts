@@ -21,10 +21,11 @@ export function versionOneSql({
   const rows = timestamps.map(
     (timestamp, offset) => `(${partitionId}, ${offset}, ${timestamp}, '${offset}')`,
   );
+  const bytes = timestamps.reduce((sum, _, offset) => sum + String(offset).length, 0);
   return `
     ${partition === 0 ? `${VERSION}\n${SCHEMA}\nINSERT INTO topics VALUES (1, 'orders', 1, 0);` : ""}
     INSERT INTO partitions (partition_id, topic_id, partition, log_end_offset, records, bytes, frame_bytes_max)
-    VALUES (${partitionId}, 1, ${partition}, ${rows.length}, ${rows.length}, ${4 * rows.length}, 200);
+    VALUES (${partitionId}, 1, ${partition}, ${rows.length}, ${rows.length}, ${bytes}, 200);
     INSERT INTO records (partition_id, offset, timestamp, value) VALUES ${rows.join(",")};
     UPDATE topics SET partition_count = ${partition + 1};`;
 }

@@ -1,0 +1,93 @@
+// The servers of one run and the database that they share.
+
+import { type ServerOptions, startServer, type TestServer, temporaryFolder } from "../support/server.ts";
+import type { Dice } from "./dice.ts";
+
+/** Whose servers are tormented, in turn. src/runtimes/deno.ts joins here when it exists. */
+export const RUNTIMES = [{ name: "bun", startServer }] as const;
+
+/** Where clients turn to: a server, or a proxy in front of it. */
+export interface Endpoint {
+  readonly url: string;
+  readonly streamUrl: string;
+}
+
+const DEFECT = /event="defect"/;
+
+/** `await using` kills what is left and removes the files. */
+export class Stage implements AsyncDisposable {
+  readonly folder = temporaryFolder();
+  readonly #dice: Dice;
+  readonly #runtime: (typeof RUNTIMES)[number];
+  /** Those that clients may ask, with where they are asked. */
+  readonly #up = new Map<TestServer, Endpoint>();
+  readonly #started: TestServer[] = [];
+  readonly #defects: string[] = [];
+  #onUp: (() => void)[] = [];
+
+  constructor(dice: Dice, runtime: (typeof RUNTIMES)[number] = RUNTIMES[0]) {
+    this.#dice = dice;
+    this.#runtime = runtime;
+  }
+
+  get runtime(): string {
+    return this.#runtime.name;
+  }
+
+  get servers(): readonly TestServer[] {
+    return [...this.#up.keys()];
+  }
+
+  async start(database: string, options: ServerOptions = {}): Promise<TestServer> {
+    const server = await this.#runtime.startServer(database, { mode: "serve", ...options });
+    this.welcome(server);
+    return server;
+  }
+
+  /** `endpoint`: where clients find it, if not at its own address. */
+  welcome(server: TestServer, endpoint: Endpoint = server): void {
+    this.#started.push(server);
+    this.#up.set(server, endpoint);
+    for (const resolve of this.#onUp.splice(0)) resolve();
+  }
+
+  /** Nobody new is sent to it from now on. */
+  dismiss(server: TestServer): void {
+    this.#up.delete(server);
+  }
+
+  /** Signals the server itself, and waits until it is gone. */
+  async end(server: TestServer, signal: "SIGKILL" | "SIGTERM"): Promise<number | null> {
+    this.dismiss(server);
+    const exitCode = await server.kill(signal);
+    this.#collect(server);
+    return exitCode;
+  }
+
+  /** One that is up; waits for one. */
+  async pick(): Promise<Endpoint> {
+    for (;;) {
+      const endpoint = this.#dice.pick([...this.#up.values()]);
+      if (endpoint) return endpoint;
+      await new Promise<void>((resolve) => this.#onUp.push(resolve));
+    }
+  }
+
+  /** What the servers called a defect of their own. */
+  get defects(): readonly string[] {
+    for (const server of this.#started.slice()) this.#collect(server);
+    return this.#defects;
+  }
+
+  #collect(server: TestServer): void {
+    const at = this.#started.indexOf(server);
+    if (at === -1) return;
+    this.#started.splice(at, 1);
+    this.#defects.push(...server.logged.split("\n").filter((line) => DEFECT.test(line)));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.servers.map((server) => server[Symbol.asyncDispose]()));
+    this.folder.remove();
+  }
+}
