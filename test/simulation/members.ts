@@ -201,7 +201,8 @@ export class SimulatedMember {
   }
 
   /** It finishes what it holds, lets go at once, or does neither. */
-  #receiveRevoked({ partitions }: FrameOf<"revoked">): void {
+  #receiveRevoked({ partitions, reason }: FrameOf<"revoked">): void {
+    if (reason === "stalled") this.#world.stalledGroups.add(this.#options.group ?? "");
     this.#world.record({ type: "revoked", consumer: this.#consumer, partitions });
     const lets = this.#dice.pick(["finish", "release", "nothing"] as const);
     for (const each of partitions) {

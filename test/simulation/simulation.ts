@@ -168,15 +168,23 @@ class Simulation {
     return (
       this.#isMended &&
       this.#producing === 0 &&
-      MUST_SETTLE.every(({ group, topics }) => this.#watcher.lag(group, topics) === 0)
+      MUST_SETTLE.every(({ group, topics }) => this.#watcher.lag(group, topics) === 0) &&
+      MUST_SETTLE.every(({ group }) => this.#isAtRest(group))
     );
   }
 
+  /** What a member has stalled on it does not get back for the balance alone. */
+  #isAtRest(group: string): boolean {
+    const spreadMax = this.#world.stalledGroups.has(group) ? Number.POSITIVE_INFINITY : 1;
+    return this.#watcher.isAtRest({ group, topic: SUBJECTS.topic, spreadMax });
+  }
+
   get #leftOver(): string {
-    const lags = MUST_SETTLE.map(
-      ({ group, topics }) => `lag of ${group} ${this.#watcher.lag(group, topics)}`,
-    );
-    return [`${this.#producing} producers`, ...lags].join(", ");
+    const groups = MUST_SETTLE.map(({ group, topics }) => {
+      const rest = this.#isAtRest(group) ? "at rest" : "not at rest";
+      return `${group} ${rest}, lag ${this.#watcher.lag(group, topics)}`;
+    });
+    return [`${this.#producing} producers`, ...groups].join(", ");
   }
 
   /** False where the time is over first. */

@@ -27,6 +27,15 @@ const RECORDS = `
   FROM records AS r JOIN partitions AS p USING (partition_id)
   WHERE p.topic_id = :topic_id AND p.partition = :partition ORDER BY r.offset`;
 
+const SHARES = `
+  SELECT (SELECT count(*) FROM assignments AS a JOIN partitions AS p USING (partition_id)
+          JOIN topics AS t ON t.topic_id = p.topic_id
+          WHERE a.group_id = m.group_id AND a.member_id = m.member_id AND t.topic = :topic) AS share
+  FROM members AS m
+  WHERE m.group_id = :group_id AND EXISTS (SELECT 1 FROM json_each(m.topics) WHERE value = :topic)`;
+
+const REVOKING = "SELECT 1 FROM assignments WHERE group_id = :group_id AND revoke_deadline IS NOT NULL";
+
 export class Watcher {
   readonly #database: SimulatedDatabase;
   #lastHistoryId = 0;
@@ -69,6 +78,18 @@ export class Watcher {
     ).filter(({ topic }) => topics.includes(topic));
     if (lags.length === 0 || lags.some(({ lag }) => lag === null)) return null;
     return lags.reduce((sum, { lag }) => sum + (lag ?? 0), 0);
+  }
+
+  /** All partitions have owners that keep them, and no member has more than `spreadMax` of them more than another. */
+  isAtRest({ group, topic, spreadMax }: { group: string; topic: string; spreadMax: number }): boolean {
+    const args = { group_id: group };
+    if (this.#read(REVOKING, args).length > 0) return false;
+    const shares = this.#read<{ share: number }>(SHARES, { ...args, topic }).map(({ share }) => share);
+    const partitions = this.#read<{ topic: string }>(LOGS).filter((log) => log.topic === topic).length;
+    return (
+      shares.reduce((sum, share) => sum + share, 0) === partitions &&
+      Math.max(...shares) - Math.min(...shares) <= spreadMax
+    );
   }
 
   #read<T>(sql: string, args: Record<string, string | number> = {}): readonly T[] {

@@ -38,6 +38,8 @@ export class World {
   /** What servers and nemesis did, for whoever looks for the reason of an anomaly. */
   readonly log: string[] = [];
   readonly servers: SimulatedServer[] = [];
+  /** In which a member was too slow for its `ackTimeoutMs`. */
+  readonly stalledGroups = new Set<string>();
   /** What no fault excuses. */
   readonly failures: string[] = [];
   readonly #chaos = Promise.withResolvers<void>();
