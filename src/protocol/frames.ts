@@ -252,7 +252,7 @@ export interface AckedEntry {
   readonly partition: number;
   /** The durable committed offset after the ack; null where nothing is committed. */
   readonly offset: number | null;
-  /** Why the entry had no effect. */
+  /** Why the entry had no effect; with `outcome_unknown` it may have had one. */
   readonly code?: ErrorCode | undefined;
 }
 

@@ -44,7 +44,8 @@ export function commitOffsets(group: string, acks: readonly AckRequest[]): Opera
     ],
     bytes: args.acks.length,
     afterLostAnswer: "repeat",
-    settle: ([, answers]) => acks.map((ack, index) => resultOf(ack, answers?.[index] ?? {})),
+    settle: ([, answers], isRepeated) =>
+      acks.map((ack, index) => resultOf(ack, answers?.[index] ?? {}, isRepeated)),
   };
 }
 
@@ -182,10 +183,12 @@ export function commitPolicy({
 
 // ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-function resultOf(ack: AckRequest, row: Row): AckOutcome {
+/** Whose answer was lost may have been committed before the partition changed hands. */
+function resultOf(ack: AckRequest, row: Row, isRepeated: boolean): AckOutcome {
+  const code = codeOf(ack, row);
   return {
     committedOffset: typeof row.committed_offset === "number" ? row.committed_offset : null,
-    code: codeOf(ack, row),
+    code: code === "fenced_generation" && isRepeated ? "outcome_unknown" : code,
   };
 }
 

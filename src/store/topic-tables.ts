@@ -205,8 +205,8 @@ export function versioned<T>({
     bytes,
     isAlone,
     ...(afterLostAnswer === "repeat" ? { afterLostAnswer } : {}),
-    settle: (results) => ({
-      outcome: settle(results.slice(0, -1)),
+    settle: (results, isRepeated) => ({
+      outcome: settle(results.slice(0, -1), isRepeated),
       version: versionOf(results.at(-1) ?? []),
     }),
   };

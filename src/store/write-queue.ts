@@ -41,8 +41,11 @@ export interface Operation<T> {
    * Without it, `outcome_unknown`. Where its condition did not hold nothing was written, and it is `unavailable`.
    */
   readonly afterLostAnswer?: "repeat" | ((logEnds: ReadonlyMap<number, number>) => T);
-  /** Reads the rows of its statements once they are durable. Throws a Problem where its conditions did not hold. */
-  settle(results: readonly Rows[]): T;
+  /**
+   * Reads the rows of its statements once they are durable. Throws a Problem where its conditions did not hold.
+   * `isRepeated`: the same was written before, and what it finds now may be what has come of that since.
+   */
+  settle(results: readonly Rows[], isRepeated: boolean): T;
 }
 
 export interface Append {
@@ -238,10 +241,10 @@ export class WriteQueue {
 function settleAll(flush: readonly Pending[], results: readonly Rows[]): void {
   let first = 0;
   for (const pending of flush) {
-    const { operation } = pending;
+    const { operation, isWritten } = pending;
     const end = first + operation.statements.length;
     const rows = results.slice(first, end);
-    settle(pending, () => operation.settle(rows));
+    settle(pending, () => operation.settle(rows, isWritten));
     first = end;
   }
 }

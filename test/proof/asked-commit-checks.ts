@@ -36,11 +36,15 @@ function acknowledged(history: History): readonly Asking[] {
   return history.flatMap((event) => {
     const group = event.type === "acking" ? groupByConsumer.get(event.consumer) : undefined;
     if (event.type !== "acking" || group === undefined) return [];
-    const refused = answers.get(event.ack)?.offsets.filter(({ code }) => code !== undefined) ?? [];
+    const refused = answers.get(event.ack)?.offsets.filter(({ code }) => isRefusal(code)) ?? [];
     return event.offsets
       .filter(({ topic, partition }) => !refused.some((each) => isSame(each, { topic, partition })))
       .map((entry) => ({ ...entry, group }));
   });
+}
+
+function isRefusal(code: string | undefined): boolean {
+  return code !== undefined && code !== "outcome_unknown";
 }
 
 /** Transactions that were not refused, resets, commits from outside. */

@@ -8,8 +8,10 @@ import { drawFaults, type Faults } from "./faults.ts";
 import { type MemberOptions, SimulatedMember } from "./members.ts";
 import { mend, unleash } from "./nemesis.ts";
 import { operate, type Subjects } from "./operators.ts";
-import { produceBySql, produceInSequence, producePlainly, SocketProducer } from "./producers.ts";
+import { poll } from "./poller.ts";
+import { produceBySql, produceInSequence, produceOnCondition, producePlainly } from "./producers.ts";
 import { LOST } from "./server.ts";
+import { SocketProducer } from "./socket-producer.ts";
 import { Watcher } from "./watcher.ts";
 import { World } from "./world.ts";
 
@@ -118,6 +120,7 @@ class Simulation {
         }),
       );
     }
+    if (dice.isLucky(0.5)) world.spawn(poll(world, { name: "poller", topic: SUBJECTS.topic }));
     world.spawn(unleash(world));
     this.#operating = operate(world, SUBJECTS);
     world.spawn(this.#operating);
@@ -139,6 +142,7 @@ class Simulation {
       () => producePlainly(world, { name: "plain", topic }),
       () => produceInSequence(world, { name: "sequenced", topic }),
       () => new SocketProducer(world, { name: "socket", topic }).run(),
+      () => produceOnCondition(world, { name: "careful", topic }),
       () => produceBySql(world, { name: "sql", topic }),
       () => producePlainly(world, { name: "gambler", topic: SUBJECTS.doomedTopic }),
     ];
