@@ -2,6 +2,7 @@
 
 import type { AnomalyName } from "../checker.ts";
 import { type ConsumerPlace, ConsumerPlaces } from "../consumer-places.ts";
+import { groupsAhead } from "../delivery-checks.ts";
 import type { EventOf, History, HistoryEvent, LogRef } from "../history.ts";
 import { gatherValues, logKey, type SeenValues } from "../seen-values.ts";
 
@@ -22,6 +23,7 @@ export interface At<T extends HistoryEvent["type"]> {
 export class Facts {
   readonly history: History;
   readonly seen: SeenValues;
+  readonly groupsAhead: ReadonlySet<string>;
   readonly consumers = new Map<string, EventOf<"subscribed">>();
   /** Where each consumer of a frame, an assignment or a revocation was before it, by the index of the event. */
   readonly #placesBefore: readonly (ConsumerPlace | undefined)[][];
@@ -29,6 +31,7 @@ export class Facts {
   constructor(history: History) {
     this.history = history;
     this.seen = gatherValues(history);
+    this.groupsAhead = groupsAhead(history);
     for (const event of history) if (event.type === "subscribed") this.consumers.set(event.consumer, event);
     const places = new ConsumerPlaces();
     this.#placesBefore = history.map((event) => {

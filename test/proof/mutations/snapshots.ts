@@ -60,7 +60,8 @@ export const SNAPSHOT_MUTATIONS: readonly Mutation[] = [
         const log = at.event.logs.find((each) => logKey(each) === logKey(row));
         const until = sentUntil(facts, at.index, row);
         const isKept = log && until >= log.logStartOffset && until < log.logEndOffset;
-        if (!isKept || row.group === "ahead" || !facts.isUntouched(row.group, row)) return undefined;
+        if (!isKept || facts.groupsAhead.has(row.group) || !facts.isUntouched(row.group, row))
+          return undefined;
         return withCommitted(facts, at, at.event.committed.with(nth, { ...row, offset: until + 1 }));
       }),
   },
@@ -153,8 +154,8 @@ export const SNAPSHOT_MUTATIONS: readonly Mutation[] = [
       const last = [...facts.all("snapshot")].at(-1);
       for (const [nth, row] of last?.event.committed.entries() ?? []) {
         const log = last?.event.logs.find((each) => logKey(each) === logKey(row));
-        const isKept = log && row.offset > log.logStartOffset;
-        if (last && isKept && row.group !== "outside")
+        const isKept = log && row.offset > log.logStartOffset && isSettled(facts, row);
+        if (last && isKept)
           yield withCommitted(
             facts,
             last,
@@ -226,7 +227,8 @@ function* withoutRecords(facts: Facts, { isLastKept = false } = {}): Iterable<Hi
   const groups = [...facts.all("settled")].flatMap(({ event }) => event.groups);
   for (const { group, topics } of groups)
     for (const { event: log } of facts.all("log")) {
-      if (group === "ahead" || !topics.includes(log.topic) || !facts.isUntouched(group, log)) continue;
+      if (facts.groupsAhead.has(group) || !topics.includes(log.topic) || !facts.isUntouched(group, log))
+        continue;
       for (const { offset } of isLastKept ? log.records.slice(0, -1) : log.records)
         yield facts.map((event) => {
           if (!isOf(event, "polled") || facts.groupOf(event.consumer) !== group || !isSame(event, log))
@@ -246,6 +248,11 @@ function withCommitted(
 
 function withOwners(facts: Facts, { index, event }: At<"snapshot">, owners: readonly Owner[]): History {
   return facts.replace(index, { ...event, owners });
+}
+
+function isSettled(facts: Facts, { group, topic }: Committed): boolean {
+  const settled = [...facts.all("settled")].flatMap(({ event }) => event.groups);
+  return settled.some((each) => each.group === group && each.topics.includes(topic));
 }
 
 function isSameRow(one: Committed | Owner, other: Committed | Owner): boolean {
