@@ -32,7 +32,7 @@ function gatherMakers(history: History, seen: SeenValues): ReadonlyMap<string, M
     const maker = makers.get(event.commits.group) ?? { made: [], isPure: true };
     makers.set(event.commits.group, maker);
     const made = [...madeBy(event, event.commits.offsets)];
-    if (made.length === 0 || !event.appends.every(({ topic }) => isWhole(seen, topic))) maker.isPure = false;
+    if (!event.appends.every(({ topic, sources }) => sources && isWhole(seen, topic))) maker.isPure = false;
     maker.made.push(...made.filter(({ value }) => seen.finalValues.has(value)));
   }
   for (const group of groupsThatAck(history)) {

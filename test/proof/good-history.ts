@@ -95,8 +95,8 @@ class Story {
       [5, () => this.#fillOwners()],
       [1, () => this.#leave(this.#any(this.#clients))],
       [1, () => this.#takeOver(this.#any(this.#clients))],
-      [2, () => this.#moveOwner()],
-      [1, () => this.#operate()],
+      [4, () => this.#moveOwner()],
+      [5, () => this.#operate()],
       [5, () => this.#look()],
     ];
     let left = this.#dice.below(acts.reduce((sum, [weight]) => sum + weight, 0));
@@ -190,8 +190,8 @@ class Story {
       client.held.set(nameOf(event), { entry, offsets: [...before, ...records.map(({ offset }) => offset)] });
     }
     if (event.type === "assigned") for (const each of event.partitions) client.held.delete(nameOf(each));
-    // Some finish what they hold.
-    if (event.type === "revoked" && this.#dice.isLucky(0.5))
+    // Most finish what they hold, in vain.
+    if (event.type === "revoked" && this.#dice.isLucky(0.2))
       for (const each of event.partitions) client.held.delete(nameOf(each));
     if (event.type === "sent" || event.type === "not-sent") client.isAnswerAwaited = false;
     if (event.type === "ended") this.#clients = this.#clients.filter((each) => each !== client);
@@ -428,8 +428,13 @@ class Story {
   #reset(group: ModelGroup): void {
     const [partition, committed] = this.#any([...group.committed]) ?? [];
     if (!partition || committed === undefined) return;
-    const offset = this.#dice.between(partition.logStartOffset, partition.values.length);
+    const { logStartOffset, values } = partition;
+    const isBack = this.#dice.isLucky(0.5) && committed > logStartOffset;
+    const offset = this.#dice.between(logStartOffset, isBack ? committed - 1 : values.length);
+    const isWatched = this.#dice.isLucky(0.5);
+    if (isWatched) this.#look();
     this.#resetTo(group, partition, offset);
+    if (isWatched) this.#look();
   }
 
   #resetTo(group: ModelGroup, partition: ModelPartition, offset: number): void {
