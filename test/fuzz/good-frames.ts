@@ -10,6 +10,7 @@ export interface Facts {
   readonly groups: readonly string[];
   readonly subscriptions: readonly string[];
   readonly memberIds: readonly string[];
+  readonly producers: readonly string[];
   /** As in the last frames of records. */
   readonly acks: readonly AckEntry[];
 }
@@ -20,6 +21,7 @@ export const NO_FACTS: Facts = {
   groups: ["billing", "audit"],
   subscriptions: ["default", "s1", "s2"],
   memberIds: ["m-1", "b2c7e0a4-9d6f-4f7e-8a51-0c9d7f1e2a33"],
+  producers: ["p1", "p2"],
   acks: [{ topic: "orders", partition: 0, generation: 3, offset: 543 }],
 };
 
@@ -173,7 +175,11 @@ class Maker {
   }
 
   #producer() {
-    return { id: this.#dice.pick(["p1", "p2"]), epoch: this.#dice.below(3), sequence: this.#dice.below(8) };
+    return {
+      id: this.#dice.pick(this.#facts.producers),
+      epoch: this.#dice.below(3),
+      sequence: this.#dice.below(8),
+    };
   }
 
   #policy(): unknown {
