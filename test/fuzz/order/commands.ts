@@ -16,6 +16,8 @@ export type Command = fc.AsyncCommand<Model, Real>;
 export interface Speaker {
   readonly socket: number;
   readonly name: string;
+  /** Whether it speaks where there is no such subscription. */
+  readonly isLost: boolean;
 }
 
 interface Asked {
@@ -34,8 +36,8 @@ export abstract class FrameCommand implements Command {
   abstract ask(model: Model): Asked;
   abstract toString(): string;
 
-  check(_: Readonly<Model>): boolean {
-    return true;
+  check(model: Readonly<Model>): boolean {
+    return this.speaker.isLost || model.view(this.speaker.socket, this.speaker.name) !== undefined;
   }
 
   async run(model: Model, real: Real): Promise<void> {
@@ -93,6 +95,10 @@ export class Subscribe extends FrameCommand {
       ...(kind === "takeover" && { memberId: this.#victimOf(model) }),
     };
     return { frame, expected: this.#expect(model, frame) };
+  }
+
+  override check(): boolean {
+    return true;
   }
 
   /** Alone: a takeover gives exactly what was taken over, and moves nobody else. */
@@ -448,6 +454,10 @@ export class Transact extends FrameCommand {
     const appends = [{ topic: TOPIC, records: model.records(target, count) }];
     const frame: ClientFrame = { type: "transact", appends, commits: { group: GROUP, offsets: [entry] } };
     return { frame, expected: this.#expect(model, entry) };
+  }
+
+  override check(): boolean {
+    return true;
   }
 
   /** Whoever owns the partition, whichever socket it is. */
