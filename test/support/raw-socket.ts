@@ -2,8 +2,14 @@
 
 import { connect, type Socket } from "node:net";
 
-const TEXT = 0x1;
-const CLOSE = 0x8;
+export const OPCODE = {
+  continuation: 0x0,
+  text: 0x1,
+  binary: 0x2,
+  close: 0x8,
+  ping: 0x9,
+  pong: 0xa,
+} as const;
 
 export class RawSocket {
   readonly #socket: Socket;
@@ -37,8 +43,17 @@ export class RawSocket {
 
   /** Each as a text frame, whatever the bytes are. Resolves when they have left this process. */
   send(payloads: readonly (string | Uint8Array)[]): Promise<void> {
-    const bytes = Buffer.concat(payloads.map((payload) => frameBytes(TEXT, Buffer.from(payload))));
+    return this.write(Buffer.concat(payloads.map((payload) => frameBytes(OPCODE.text, payload))));
+  }
+
+  /** Whatever these bytes are: no frames need be among them. */
+  write(bytes: Uint8Array): Promise<void> {
     return new Promise((resolve) => this.#socket.write(bytes, () => resolve())); // also when it is closed
+  }
+
+  /** Says that nothing more will come, and goes on listening. */
+  end(): void {
+    this.#socket.end();
   }
 
   /** All texts that came, and the code of the close frame, if one did. */
@@ -54,19 +69,36 @@ export class RawSocket {
   }
 }
 
-/** A masked client frame; a mask of zeros leaves the payload as it is. */
-function frameBytes(opcode: number, payload: Buffer): Buffer {
-  const header = Buffer.alloc(14);
-  header[0] = 0x80 | opcode;
-  header[1] = 0x80 | 127;
-  header.writeBigUInt64BE(BigInt(payload.length), 2);
-  return Buffer.concat([shortHeader(opcode, payload.length) ?? header, payload]);
+interface FrameOptions {
+  /** Of all parts of a message only the last is. */
+  readonly isFinal?: boolean;
+  readonly isMasked?: boolean;
+  /** The three bits that are to be 0. */
+  readonly reserved?: number;
+  /** What the header says where that is not true. */
+  readonly declaredLength?: bigint;
 }
 
-function shortHeader(opcode: number, length: number): Buffer | undefined {
-  if (length < 126) return Buffer.from([0x80 | opcode, 0x80 | length, 0, 0, 0, 0]);
-  if (length > 0xffff) return undefined;
-  return Buffer.from([0x80 | opcode, 0x80 | 126, length >> 8, length & 0xff, 0, 0, 0, 0]);
+/** One frame as a client sends it, or as it must not; a mask of zeros leaves the payload as it is. */
+export function frameBytes(
+  opcode: number,
+  content: string | Uint8Array,
+  { isFinal = true, isMasked = true, reserved = 0, declaredLength }: FrameOptions = {},
+): Buffer {
+  const payload = Buffer.from(content);
+  const first = (isFinal ? 0x80 : 0) | (reserved << 4) | opcode;
+  const length = lengthBytes(declaredLength ?? BigInt(payload.length), isMasked ? 0x80 : 0);
+  return Buffer.concat([Buffer.from([first]), length, Buffer.alloc(isMasked ? 4 : 0), payload]);
+}
+
+function lengthBytes(length: bigint, maskBit: number): Buffer {
+  if (length < 126n) return Buffer.from([maskBit | Number(length)]);
+  const isShort = length <= 0xffffn;
+  const bytes = Buffer.alloc(isShort ? 3 : 9);
+  bytes[0] = maskBit | (isShort ? 126 : 127);
+  if (isShort) bytes.writeUInt16BE(Number(length), 1);
+  else bytes.writeBigUInt64BE(length, 1);
+  return bytes;
 }
 
 function readFrames(bytes: Buffer): { texts: readonly string[]; code: number | undefined } {
@@ -85,8 +117,8 @@ function readFrames(bytes: Buffer): { texts: readonly string[]; code: number | u
           : short;
     const payload = bytes.subarray(start, start + length);
     if (payload.length < length) break; // cut off by the end of the connection
-    if (opcode === TEXT) texts.push(payload.toString("utf8"));
-    if (opcode === CLOSE && length >= 2) code = payload.readUInt16BE(0);
+    if (opcode === OPCODE.text) texts.push(payload.toString("utf8"));
+    if (opcode === OPCODE.close && length >= 2) code = payload.readUInt16BE(0);
     at = start + length;
   }
   return { texts, code };

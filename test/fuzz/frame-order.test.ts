@@ -1,0 +1,152 @@
+// Frames in any order, said by several sockets of one group, alone and at once: what each must be answered, who has what
+// afterwards, what is committed and what is sent. The shortest sequence that breaks it is what a failure shows.
+
+import { afterAll, test } from "bun:test";
+import fc from "fast-check";
+import { openTestDatabase } from "../support/database.ts";
+import { isLongRun } from "../support/long.ts";
+import { seedOfRun } from "./dice.ts";
+import {
+  ACK_KINDS,
+  Ack,
+  Burst,
+  type Command,
+  type FrameCommand,
+  HangUp,
+  Pass,
+  Produce,
+  Reset,
+  SeekTo,
+  type Speaker,
+  Steer,
+  Subscribe,
+  Transact,
+  Unsubscribe,
+} from "./order/commands.ts";
+import { Model, PARTITIONS, SOCKETS, tally } from "./order/model.ts";
+import { Real } from "./order/real.ts";
+
+const RUNS = isLongRun ? 1_500 : 40;
+const COMMANDS_MAX = 60;
+const LONG_MS = 600_000;
+
+const database = await openTestDatabase();
+afterAll(() => database.close());
+
+const speaker: fc.Arbitrary<Speaker> = fc.record({
+  socket: fc.nat(SOCKETS - 1),
+  name: fc.constantFrom("s1", "s1", "s2"),
+  isLost: fc.nat(9).map((number) => number === 9),
+});
+const partition = fc.nat(PARTITIONS - 1);
+const count = fc.integer({ min: 1, max: 6 });
+const shift = fc.integer({ min: -8, max: 8 });
+
+/** Said by somebody. */
+function by<Options>(
+  weight: number,
+  options: fc.Arbitrary<Options>,
+  make: (speaker: Speaker, options: Options) => FrameCommand,
+) {
+  const arbitrary = fc.tuple(speaker, options).map(([who, given]) => make(who, given));
+  return { weight, arbitrary };
+}
+
+const subscribeOptions = fc.record({
+  kind: fc.constantFrom(
+    "member" as const,
+    "member" as const,
+    "instance" as const,
+    "takeover" as const,
+    "reader" as const,
+  ),
+  ack: fc.constantFrom("manual" as const, "manual" as const, "none" as const),
+  records: fc.constantFrom(1, 3, 10),
+  reset: fc.constantFrom("earliest" as const, "latest" as const),
+  which: fc.nat(3),
+});
+const steerOptions = fc.record({
+  type: fc.constantFrom("pause" as const, "resume" as const, "release" as const),
+  partitions: fc.uniqueArray(partition, { minLength: 1, maxLength: 2 }),
+});
+const seekOptions = fc.record({
+  partition,
+  to: fc.oneof(
+    fc.constantFrom("earliest" as const, "latest" as const, "current" as const),
+    fc.record({ offset: fc.nat(15) }),
+    fc.record({ shift }),
+  ),
+});
+const produceOptions = fc.record({
+  partition,
+  count,
+  condition: fc.constantFrom(
+    "none" as const,
+    "none" as const,
+    "expect" as const,
+    "unexpected" as const,
+    "next" as const,
+    "repeat" as const,
+    "gap" as const,
+    "fenced" as const,
+    "partition" as const,
+  ),
+});
+const transactOptions = fc.record({
+  partition,
+  count,
+  target: partition,
+  commit: fc.constantFrom(
+    "right" as const,
+    "right" as const,
+    "old" as const,
+    "back" as const,
+    "beyond" as const,
+  ),
+});
+
+const frameCommand: fc.Arbitrary<FrameCommand> = fc.oneof(
+  by(6, subscribeOptions, (who, given) => new Subscribe(who, given)),
+  by(2, fc.constant(0), (who) => new Unsubscribe(who)),
+  by(
+    8,
+    fc.record({ kind: fc.constantFrom("right" as const, "right" as const, ...ACK_KINDS), partition }),
+    (who, given) => new Ack(who, given),
+  ),
+  by(4, steerOptions, (who, given) => new Steer(who, given)),
+  by(3, seekOptions, (who, given) => new SeekTo(who, given)),
+  by(7, produceOptions, (who, given) => new Produce(who, given)),
+  by(4, transactOptions, (who, given) => new Transact(who, given)),
+);
+
+const command: fc.Arbitrary<Command> = fc.oneof(
+  { weight: 30, arbitrary: frameCommand },
+  {
+    weight: 4,
+    arbitrary: fc.array(frameCommand, { minLength: 2, maxLength: 4 }).map((several) => new Burst(several)),
+  },
+  { weight: 2, arbitrary: fc.nat(SOCKETS - 1).map((socket) => new HangUp(socket)) },
+  { weight: 2, arbitrary: fc.constantFrom(200, 1_000, 1_000, 5_100, 13_000).map((ms) => new Pass(ms)) },
+  {
+    weight: 1,
+    arbitrary: fc
+      .oneof(fc.constantFrom("earliest" as const, "latest" as const), fc.record({ shift }))
+      .map((to) => new Reset(to)),
+  },
+);
+
+test(
+  "frames in any order are answered once, and as foretold; owners, committed offsets and records are as the model has them",
+  async () => {
+    const commands = fc.commands([command], { maxCommands: COMMANDS_MAX, size: "max" });
+    const property = fc.asyncProperty(commands, async (sequence) => {
+      const real = await Real.start(database);
+      await fc.asyncModelRun(() => ({ model: new Model(), real }), sequence);
+      await real.end();
+    });
+    const seed = seedOfRun();
+    await fc.assert(property, { numRuns: RUNS, seed });
+    console.log(`${RUNS} orders of frames, SEED=${seed}: ${JSON.stringify(Object.fromEntries(tally))}`);
+  },
+  LONG_MS,
+);
