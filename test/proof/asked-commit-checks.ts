@@ -14,7 +14,8 @@ interface Asking {
 
 export function findUnaskedCommits(history: History): readonly Anomaly[] {
   const ahead = groupsAhead(history);
-  const asked = new Set([...acknowledged(history), ...otherwiseCommitted(history)].map(textOf));
+  const before = history.find((event) => event.type === "snapshot")?.committed ?? [];
+  const asked = new Set([...before, ...acknowledged(history), ...otherwiseCommitted(history)].map(textOf));
   const unasked = new Map<string, Asking>();
   for (const event of history)
     for (const row of event.type === "snapshot" ? event.committed : [])
