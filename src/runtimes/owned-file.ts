@@ -4,8 +4,18 @@
 // Only the entry of a runtime asks for this. The store underneath stays correct with several writers; but two servers
 // on one file would not see each other's appends at once, and each would end the other's memberships at its start.
 
-import { accessSync, constants, existsSync, mkdirSync, realpathSync, statSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
+import {
+  accessSync,
+  closeSync,
+  constants,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  realpathSync,
+  statSync,
+} from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
 import { dbErrorOf, SqliteConnection } from "../store/sqlite-connection.ts";
 
 /** Its message says what to do. */
@@ -14,6 +24,8 @@ export class DatabaseError extends Error {
 }
 
 const ANY_WRITE_BIT = 0o222;
+/** What says that here a folder cannot be opened, or not be fsynced: there is no more that could be done. */
+const NO_FOLDER_SYNC: ReadonlySet<unknown> = new Set(["EACCES", "EISDIR", "EPERM", "EINVAL"]);
 
 export interface FileOwnership {
   /** The file itself, whatever links the path that was given goes through. */
@@ -53,7 +65,7 @@ function takenMessage(path: string): string {
 function makeWritable(path: string): void {
   const folder = dirname(path);
   try {
-    mkdirSync(folder, { recursive: true });
+    makeFolder(folder);
     accessSync(folder, constants.W_OK);
   } catch (error) {
     throw new DatabaseError(`cannot write in the folder of ${path}: ${String(error)}`);
@@ -69,6 +81,32 @@ function makeWritable(path: string): void {
     throw readOnly(path);
   }
   if (isMarkedReadOnly) throw readOnly(path);
+}
+
+/**
+ * SQLite fsyncs the folder of a new file, so that after a power cut the file has its name. A folder that is made here
+ * needs the same from the one above it, or all that was acknowledged may be in a folder without a name.
+ */
+function makeFolder(folder: string): void {
+  const firstMade = mkdirSync(folder, { recursive: true });
+  if (firstMade === undefined) return;
+  const root = dirname(resolve(firstMade));
+  for (let above = dirname(resolve(folder)); ; above = dirname(above)) {
+    syncFolder(above);
+    if (above === root || above === dirname(above)) return;
+  }
+}
+
+function syncFolder(folder: string): void {
+  let opened: number | undefined;
+  try {
+    opened = openSync(folder, "r");
+    fsyncSync(opened);
+  } catch (error) {
+    if (!NO_FOLDER_SYNC.has(Object(error).code)) throw error;
+  } finally {
+    if (opened !== undefined) closeSync(opened);
+  }
 }
 
 /**

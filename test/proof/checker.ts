@@ -1,14 +1,18 @@
 // Judges a history. Pure: what it is given is all that it knows. The first names are those of Jepsen's workload for
 // Kafka, the others are this log's own.
 
+import { findAnswerAnomalies } from "./answer-checks.ts";
+import { findUnaskedCommits } from "./asked-commit-checks.ts";
 import { findCommitAnomalies } from "./commit-checks.ts";
 import { findDeliveryAnomalies } from "./delivery-checks.ts";
+import { findExactlyOnceAnomalies } from "./exactly-once-checks.ts";
 import type { History } from "./history.ts";
 import { findLogAnomalies } from "./log-checks.ts";
 import { findOwnershipAnomalies } from "./ownership-checks.ts";
 import { findPollAnomalies } from "./poll-checks.ts";
 import { gatherValues } from "./seen-values.ts";
 import { findSendAnomalies } from "./send-checks.ts";
+import { findStartAnomalies } from "./start-checks.ts";
 
 export const ANOMALY_NAMES = [
   /** One offset has two values. */
@@ -49,6 +53,10 @@ export const ANOMALY_NAMES = [
   "value changed",
   /** A group that had time to finish has not acknowledged everything. */
   "unacknowledged at the end",
+  /** A group that commits in transactions has made two values of one record, and nobody has sent it back. */
+  "processed twice",
+  /** A group that commits in transactions has committed a record and made nothing of it. */
+  "never processed",
 ] as const;
 
 export type AnomalyName = (typeof ANOMALY_NAMES)[number];
@@ -64,10 +72,14 @@ export function findAnomalies(history: History): readonly Anomaly[] {
   const seen = gatherValues(history);
   return [
     ...findLogAnomalies(history, seen),
+    ...findAnswerAnomalies(seen),
     ...findSendAnomalies(history, seen),
     ...findPollAnomalies(history),
+    ...findUnaskedCommits(history),
     ...findCommitAnomalies(history),
+    ...findStartAnomalies(history),
     ...findDeliveryAnomalies(history),
     ...findOwnershipAnomalies(history),
+    ...findExactlyOnceAnomalies(history, seen),
   ];
 }

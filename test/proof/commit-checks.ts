@@ -1,9 +1,10 @@
-// What holds of committed offsets: they go forward but for a reset, what was acknowledged stays, only the present
-// generation moves them, and an ownership begins where they are.
+// What holds of committed offsets: they go forward but for a reset, what was acknowledged stays, and only the present
+// generation moves them, not further than it was sent.
 
 import type { Anomaly, AnomalyName } from "./checker.ts";
 import { groupsAhead } from "./delivery-checks.ts";
-import type { EventOf, History, HistoryEvent, LogRef, OffsetEntry } from "./history.ts";
+import type { EventOf, History, HistoryEvent, LogRef, OffsetEntry, Value } from "./history.ts";
+import { type OwnedGeneration, OwnedGenerations } from "./owned-generations.ts";
 import { logKey } from "./seen-values.ts";
 
 export function findCommitAnomalies(history: History): readonly Anomaly[] {
@@ -21,27 +22,27 @@ interface GroupLog {
   /** The last that somebody owned it in. */
   lastGeneration: number;
   resets: number;
-  /** What may have been committed when the generation began, if a snapshot has seen it before its owner did. */
-  readonly startsByGeneration: Map<number, readonly (number | null)[]>;
 }
 
 /** A commit that is asked for, with what was known before. */
 interface Asked {
   readonly group: string;
   readonly entry: OffsetEntry;
+  /** Undefined where nobody knows which of several topics of that name it is for. */
+  readonly found: GroupLog | undefined;
   readonly resetsBefore: number;
-  /** As a snapshot has said before. */
   readonly isOver: boolean;
 }
 
 class Commits {
   readonly anomalies: Anomaly[] = [];
   readonly #groupByConsumer = new Map<string, string>();
+  readonly #generations = new OwnedGenerations();
   readonly #groupLogs = new Map<string, GroupLog>();
   readonly #topicIds = new Map<string, number>();
   readonly #asked = new Map<string, readonly Asked[]>();
-  /** Generations whose owner has begun. */
-  readonly #begun = new Set<string>();
+  /** Sends with commits, by what they append. */
+  readonly #sendsByValue = new Map<Value, string>();
   readonly #groupsAhead: ReadonlySet<string>;
 
   constructor(ahead: ReadonlySet<string>) {
@@ -49,12 +50,13 @@ class Commits {
   }
 
   see(event: HistoryEvent): void {
+    this.#generations.see(event);
     switch (event.type) {
       case "subscribed":
         if (event.group !== null) this.#groupByConsumer.set(event.consumer, event.group);
         return;
-      case "assigned":
-        return this.#seeAssigned(event);
+      case "polled":
+        return this.#seePolled(event);
       case "acking": {
         const group = this.#groupByConsumer.get(event.consumer);
         if (group !== undefined) this.#ask(`ack ${event.ack}`, group, event.offsets);
@@ -63,11 +65,11 @@ class Commits {
       case "acked":
         return this.#seeAcked(event);
       case "send":
-        if (event.commits) this.#ask(`send ${event.send}`, event.commits.group, event.commits.offsets);
-        return;
+        return this.#seeSend(event);
       case "sent":
-        for (const asked of this.#asked.get(`send ${event.send}`) ?? []) this.#accept(asked, undefined);
-        return;
+        return this.#acceptSend(event.send);
+      case "log":
+        return this.#seeRecords(event.records);
       case "snapshot":
         return this.#seeSnapshot(event);
       default:
@@ -78,13 +80,19 @@ class Commits {
   // ── asking and answering ───────────────────────────────────────────────────────────────────────────────
 
   #ask(what: string, group: string, offsets: readonly OffsetEntry[]): void {
-    this.#asked.set(
-      what,
-      offsets.map((entry) => {
-        const found = this.#find(group, entry);
-        return { group, entry, resetsBefore: found?.resets ?? 0, isOver: isOver(found, entry.generation) };
-      }),
-    );
+    const asked = offsets.map((entry) => {
+      const owned = this.#generations.of(group, entry);
+      const found = this.#find(group, owned?.log ?? entry);
+      const isBefore = entry.generation < this.#generations.newest(group, entry);
+      return {
+        group,
+        entry,
+        found,
+        resetsBefore: found?.resets ?? 0,
+        isOver: isBefore || isOver(found, entry.generation),
+      };
+    });
+    this.#asked.set(what, asked);
   }
 
   #seeAcked({ ack, offsets }: EventOf<"acked">): void {
@@ -95,113 +103,107 @@ class Commits {
     }
   }
 
-  #accept({ group, entry, resetsBefore, isOver }: Asked, answered: number | null | undefined): void {
+  #seeSend({ send, commits, appends }: EventOf<"send">): void {
+    if (!commits) return;
+    this.#ask(`send ${send}`, commits.group, commits.offsets);
+    for (const value of appends.flatMap(({ values }) => values)) this.#sendsByValue.set(value, send);
+  }
+
+  #acceptSend(send: string): void {
+    for (const asked of this.#asked.get(`send ${send}`) ?? []) this.#accept(asked, undefined);
+    this.#asked.delete(`send ${send}`);
+  }
+
+  /** Whoever sees a record of a transaction knows that its commit is done, whatever its producer was told. */
+  #seeRecords(records: EventOf<"polled">["records"]): void {
+    if (this.#sendsByValue.size === 0) return;
+    for (const { value } of records) {
+      const send = this.#sendsByValue.get(value);
+      if (send !== undefined) this.#acceptSend(send);
+    }
+  }
+
+  #seePolled(event: EventOf<"polled">): void {
+    this.#seeRecords(event.records);
+    const group = this.#groupByConsumer.get(event.consumer);
+    if (group === undefined || !this.#generations.isAhead(event.consumer)) return;
+    // It was committed before it was sent. But for a policy, which moves forward, a reset brings a new generation.
+    const owned = this.#generations.of(group, event);
+    const found = owned && this.#find(group, owned.log);
+    if (found && found.generation === event.generation)
+      found.atLeast = Math.max(found.atLeast ?? 0, event.next);
+  }
+
+  #accept(asked: Asked, answered: number | null | undefined): void {
+    const { group, entry, found, resetsBefore } = asked;
     const what = `${group}: ${entry.offset} of ${entry.topic}/${entry.partition} in generation ${entry.generation}`;
-    if (isOver) this.#tell("stale commit accepted", `${what} was over`);
+    if (asked.isOver) this.#tell("stale commit accepted", `${what} was over`);
     if (answered !== undefined && (answered ?? -1) < entry.offset)
       this.#tell("commit went back", `${what} was accepted and answered with ${answered}`);
-    const found = this.#find(group, entry);
+    this.#judgeFurthest(
+      what,
+      entry,
+      this.#groupsAhead.has(group) ? undefined : this.#generations.of(group, entry),
+    );
     if (found && found.resets === resetsBefore)
       found.atLeast = Math.max(found.atLeast ?? 0, entry.offset, answered ?? 0);
+  }
+
+  #judgeFurthest(what: string, { offset }: OffsetEntry, owned: OwnedGeneration | undefined): void {
+    if (owned && offset > (owned.furthest ?? -1))
+      this.#tell("commit past delivered", `${what} was accepted, it was sent up to ${owned.furthest}`);
   }
 
   // ── what the database has ──────────────────────────────────────────────────────────────────────────────
 
   #seeSnapshot({ logs, committed, owners, resets }: EventOf<"snapshot">): void {
+    const idsBefore = new Map(this.#topicIds);
     for (const { topic, topicId } of logs) this.#topicIds.set(topic, topicId);
-    for (const { group, topic, partition, offset } of resets) {
-      const found = this.#findOrMake(group, { topic, partition });
+    for (const { group, ...reset } of resets) {
+      const topicId = this.#topicIds.get(reset.topic);
+      if (topicId === undefined) continue;
+      const found = this.#findOrMake(group, { ...reset, topicId });
       found.resets += 1;
-      found.atLeast = offset;
+      // It may be of the topic that had this name before.
+      found.atLeast = idsBefore.get(reset.topic) === topicId ? reset.offset : null;
     }
     const offsets = new Map(committed.map((row) => [keyOf(row.group, row), row.offset]));
     const generations = new Map(owners.map((row) => [keyOf(row.group, row), row.generation]));
     const isThere = new Set(logs.map(logKey));
     for (const row of [...committed, ...owners]) this.#findOrMake(row.group, row);
     for (const [key, found] of this.#groupLogs) {
-      const [group = "", log = ""] = key.split(" ");
-      if (!isThere.has(log)) continue;
-      // Between two snapshots a generation may have begun and a policy have moved it on.
-      const places = resets.flatMap((row) =>
-        row.group === group && this.#keyOfReset(row) === key ? [row.previous, row.offset] : [],
-      );
-      this.#compare(key, found, { offset: offsets.get(key), generation: generations.get(key), places });
+      const [, log = ""] = key.split(" ");
+      if (isThere.has(log)) this.#compare(key, found, [offsets.get(key), generations.get(key)]);
     }
   }
 
   #compare(
     key: string,
     found: GroupLog,
-    now: {
-      readonly offset: number | undefined;
-      readonly generation: number | undefined;
-      readonly places: readonly (number | null)[];
-    },
+    now: readonly [offset: number | undefined, generation: number | undefined],
   ): void {
-    if (found.atLeast !== null && (now.offset ?? -1) < found.atLeast)
-      this.#tell("commit went back", `${key}: from ${found.atLeast} to ${now.offset}, without a reset`);
-    found.atLeast = now.offset ?? null;
-    found.generation = now.generation;
-    found.lastGeneration = Math.max(found.lastGeneration, now.generation ?? -1);
-    if (now.generation === undefined || found.startsByGeneration.has(now.generation)) return;
-    if (!this.#begun.has(`${key} ${now.generation}`))
-      found.startsByGeneration.set(now.generation, [now.offset ?? null, ...now.places]);
-  }
-
-  // ── where an ownership begins ──────────────────────────────────────────────────────────────────────────
-
-  #seeAssigned({ consumer, partitions }: EventOf<"assigned">): void {
-    const group = this.#groupByConsumer.get(consumer);
-    for (const each of partitions) {
-      if (each.isSought) continue;
-      const what = `${consumer} begins ${logKey(each)} in generation ${each.generation}`;
-      // The bounds are those of a moment later: the log may have been trimmed since the policy was applied.
-      if (each.reset === "earliest" && (each.position ?? Number.POSITIVE_INFINITY) > each.logStartOffset)
-        this.#tell(WRONG_PLACE, `${what} at ${each.position}, the log starts at ${each.logStartOffset}`);
-      if ((each.position ?? 0) > each.logEndOffset)
-        this.#tell(WRONG_PLACE, `${what} at ${each.position}, the log ends at ${each.logEndOffset}`);
-      if (group === undefined) continue;
-      // A policy may move a position that a seek has brought below the log start, and leave what is committed.
-      if (each.position !== each.committedOffset && each.reset === undefined)
-        this.#tell(WRONG_PLACE, `${what} at ${each.position}, committed is ${each.committedOffset}`);
-      // What it is sent first may be committed before it is told that it owns the partition.
-      if (!this.#groupsAhead.has(group)) this.#judgeStart(keyOf(group, each), each, what);
-    }
-  }
-
-  #judgeStart(key: string, each: EventOf<"assigned">["partitions"][number], what: string): void {
-    const isFirst = !this.#begun.has(`${key} ${each.generation}`);
-    this.#begun.add(`${key} ${each.generation}`);
-    const starts = this.#groupLogs.get(key)?.startsByGeneration.get(each.generation);
-    if (isFirst && starts && each.reset === undefined && !starts.includes(each.committedOffset))
-      this.#tell(WRONG_PLACE, `${what} at ${each.committedOffset}, ${starts} was committed when it began`);
+    const [offset, generation] = now;
+    if (found.atLeast !== null && (offset ?? -1) < found.atLeast)
+      this.#tell("commit went back", `${key}: from ${found.atLeast} to ${offset}, without a reset`);
+    found.atLeast = offset ?? null;
+    found.generation = generation;
+    found.lastGeneration = Math.max(found.lastGeneration, generation ?? -1);
   }
 
   // ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #find(group: string, { topic, partition }: Pick<LogRef, "topic" | "partition">): GroupLog | undefined {
-    const topicId = this.#topicIds.get(topic);
-    return topicId === undefined
-      ? undefined
-      : this.#groupLogs.get(keyOf(group, { topic, topicId, partition }));
+  #find(group: string, log: Pick<LogRef, "topic" | "partition"> & Partial<LogRef>): GroupLog | undefined {
+    const topicId = log.topicId ?? this.#topicIds.get(log.topic);
+    return topicId === undefined ? undefined : this.#findOrMake(group, { ...log, topicId });
   }
 
-  #keyOfReset({ group, topic, partition }: EventOf<"snapshot">["resets"][number]): string {
-    return keyOf(group, { topic, partition, topicId: this.#topicIds.get(topic) ?? -1 });
-  }
-
-  #findOrMake(group: string, log: Pick<LogRef, "topic" | "partition"> & { topicId?: number }): GroupLog {
-    const topicId = log.topicId ?? this.#topicIds.get(log.topic) ?? -1;
-    const key = keyOf(group, { ...log, topicId });
-    const found = this.#groupLogs.get(key) ?? {
-      atLeast: null,
-      generation: undefined,
-      lastGeneration: -1,
-      resets: 0,
-      startsByGeneration: new Map(),
-    };
-    this.#groupLogs.set(key, found);
-    return found;
+  #findOrMake(group: string, log: LogRef): GroupLog {
+    const key = keyOf(group, log);
+    const found = this.#groupLogs.get(key);
+    if (found) return found;
+    const made = { atLeast: null, generation: undefined, lastGeneration: -1, resets: 0 };
+    this.#groupLogs.set(key, made);
+    return made;
   }
 
   #tell(name: AnomalyName, says: string): void {
@@ -209,8 +211,7 @@ class Commits {
   }
 }
 
-const WRONG_PLACE = "reset started at the wrong place";
-
+/** As the last snapshot tells. */
 function isOver(found: GroupLog | undefined, generation: number): boolean {
   if (!found) return false;
   return found.generation === undefined ? generation <= found.lastGeneration : generation < found.generation;

@@ -2,14 +2,13 @@
 
 import type { Anomaly } from "./checker.ts";
 import type { EventOf, History } from "./history.ts";
-import { logKey, type SeenValues, toldPlaces } from "./seen-values.ts";
+import { logKey, type SeenValues } from "./seen-values.ts";
 
 export function findLogAnomalies(history: History, seen: SeenValues): readonly Anomaly[] {
   return [
     ...findTwoValues(seen),
     ...findTwoPlaces(seen),
     ...findUnsent(seen),
-    ...findUntrueAnswers(seen),
     ...findGaps(seen),
     ...findBoundsThatWentBack(history),
   ];
@@ -40,47 +39,6 @@ function findUnsent({ sightings, sendsByValue }: SeenValues): readonly Anomaly[]
       name: "value changed",
       says: `${by} saw ${value} at ${logKey(log)}@${offset}, which nobody has sent`,
     }));
-}
-
-/** Lost, or elsewhere than the answer said. */
-function findUntrueAnswers(seen: SeenValues): readonly Anomaly[] {
-  return [...new Set(seen.sendsByValue.values())].flatMap((send) => {
-    const outcome = seen.outcomes.get(send.send);
-    if (outcome?.type !== "sent") return [];
-    const told = toldPlaces(send, outcome);
-    return send.appends
-      .filter(({ topic }) => seen.steadyTopics.has(topic))
-      .flatMap(({ topic, values }) =>
-        values.flatMap((value) => judgeAnswer(seen, { value, topic, told: told.get(value) })),
-      );
-  });
-}
-
-interface AnsweredValue {
-  readonly value: string;
-  readonly topic: string;
-  readonly told: { readonly partition: number; readonly offset: number } | undefined;
-}
-
-function judgeAnswer(seen: SeenValues, { value, topic, told }: AnsweredValue): readonly Anomaly[] {
-  const logs = [...seen.finalLogs.values()].filter((log) => log.topic === topic);
-  const sightings = [...(seen.placesByValue.get(value)?.values() ?? [])];
-  const elsewhere = sightings.find(
-    ({ log, offset }) => told && (log.partition !== told.partition || offset !== told.offset),
-  );
-  if (told && elsewhere)
-    return [
-      {
-        name: "value changed",
-        says: `${value} is at ${logKey(elsewhere.log)}@${elsewhere.offset}, its producer was told ${told.partition}@${told.offset}`,
-      },
-    ];
-  const isTrimmed = told
-    ? logs.some((log) => log.partition === told.partition && told.offset < log.logStartOffset)
-    : logs.some((log) => log.logStartOffset > 0);
-  if (seen.finalValues.has(value) || isTrimmed || logs.length === 0) return [];
-  const place = told ? ` at ${told.partition}@${told.offset}` : "";
-  return [{ name: "lost write", says: `${value} was acknowledged${place} and is not in ${topic}` }];
 }
 
 function findGaps({ finalLogs }: SeenValues): readonly Anomaly[] {

