@@ -90,6 +90,8 @@ export class GroupConsumer extends Subscriber {
       this.load.recorder.write({ type: "acked", ack, offsets });
       return;
     }
+    // An unsubscribe that could not be written has ended it all the same.
+    if (frame.type === "error" && frame.code === "unknown_subscription") return this.client?.cut();
     // The database failed: once more.
     for (const entry of entries) {
       const owned = this.owned.get(keyOf(entry));
