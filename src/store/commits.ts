@@ -7,7 +7,7 @@ import type { ErrorCode } from "../protocol/codes.ts";
 import type { GroupCommits } from "../protocol/frames.ts";
 import { numberColumn, type Row, type Statement } from "./db.ts";
 import { IS_OK, IS_OK_OR_FREE } from "./guard.ts";
-import type { Operation } from "./write-queue.ts";
+import { answerIsLost, type Operation } from "./write-queue.ts";
 
 // The generation is judged in the write itself: an owner that has lost the partition, whatever it believes, has no
 // effect. Forward only. Where a partition is named twice the highest accepted offset counts.
@@ -44,7 +44,13 @@ export function commitOffsets(group: string, acks: readonly AckRequest[]): Opera
     ],
     bytes: args.acks.length,
     afterLostAnswer: "repeat",
-    settle: ([, answers]) => acks.map((ack, index) => resultOf(ack, answers?.[index] ?? {})),
+    settle: ([, answers], isRepeat) => {
+      const outcomes = acks.map((ack, index) => resultOf(ack, answers?.[index] ?? {}));
+      // The partition may have changed hands since the first time: what is refused now may have been committed then.
+      const isUnsure = outcomes.some(({ code }, index) => code !== acks[index]?.refusal);
+      if (isRepeat && isUnsure) throw answerIsLost();
+      return outcomes;
+    },
   };
 }
 

@@ -205,8 +205,8 @@ export function versioned<T>({
     bytes,
     isAlone,
     ...(afterLostAnswer === "repeat" ? { afterLostAnswer } : {}),
-    settle: (results) => ({
-      outcome: settle(results.slice(0, -1)),
+    settle: (results, isRepeat) => ({
+      outcome: settle(results.slice(0, -1), isRepeat),
       version: versionOf(results.at(-1) ?? []),
     }),
   };

@@ -37,12 +37,15 @@ export interface Operation<T> {
   readonly isAlone?: boolean;
   /**
    * What to do where it was written and its rows are lost, which happens on a remote database only: `repeat` it, where
-   * that gives the same answer, or settle by the log end after its append in each partition that it has appended to.
+   * that gives the same answer or `settle` knows when it does not, or settle by the log end after its append in each partition that it has appended to.
    * Without it, `outcome_unknown`. Where its condition did not hold nothing was written, and it is `unavailable`.
    */
   readonly afterLostAnswer?: "repeat" | ((logEnds: ReadonlyMap<number, number>) => T);
-  /** Reads the rows of its statements once they are durable. Throws a Problem where its conditions did not hold. */
-  settle(results: readonly Rows[]): T;
+  /**
+   * Reads the rows of its statements once they are durable. Throws a Problem where its conditions did not hold.
+   * `isRepeat`: it was written before, and the rows of that were lost.
+   */
+  settle(results: readonly Rows[], isRepeat: boolean): T;
 }
 
 export interface Append {
@@ -241,7 +244,7 @@ function settleAll(flush: readonly Pending[], results: readonly Rows[]): void {
     const { operation } = pending;
     const end = first + operation.statements.length;
     const rows = results.slice(first, end);
-    settle(pending, () => operation.settle(rows));
+    settle(pending, () => operation.settle(rows, pending.isWritten));
     first = end;
   }
 }
@@ -284,7 +287,8 @@ function partitionIdOf({ partitionId }: Append): number {
   return partitionId;
 }
 
-function answerIsLost(): Problem {
+/** It was written: what of it has counted nobody knows any more. */
+export function answerIsLost(): Problem {
   return problemOfDbError(new DbError("unanswered", "the answer of a write was lost"));
 }
 

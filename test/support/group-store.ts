@@ -82,8 +82,8 @@ export class GroupStore {
     return {
       ...operation,
       ...(afterLostAnswer === "repeat" && { afterLostAnswer }),
-      settle: (results) => {
-        const [{ version, isLate } = { version: undefined, isLate: false }] = settle(results);
+      settle: (results, isRepeat) => {
+        const [{ version, isLate } = { version: undefined, isLate: false }] = settle(results, isRepeat);
         return { version, isLate };
       },
     };
