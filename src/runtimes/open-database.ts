@@ -6,7 +6,7 @@ import { type Db, DbError, type DbFailure } from "../store/db.ts";
 import { openEmbeddedDb } from "../store/embedded.ts";
 import { migrate } from "../store/migrations.ts";
 import { openRemoteDb, type RemoteDatabase } from "../store/remote.ts";
-import { DatabaseError } from "./owned-file.ts";
+import { DatabaseError, fullDisk } from "./owned-file.ts";
 
 /** Somebody may hold the lock for a moment, and a remote database may start at the same time. */
 const OPEN_DEADLINE_MS = 15_000;
@@ -92,10 +92,6 @@ function lockedFile(path: string): DatabaseError {
   return new DatabaseError(
     `another program holds the write lock of ${path}: end its transaction, then start again`,
   );
-}
-
-function fullDisk(path: string): DatabaseError {
-  return new DatabaseError(`there is no room left on the disk of ${path}: make room, then start again`);
 }
 
 function fileErrorOf({ failure, message }: DbError, path: string): DatabaseError {

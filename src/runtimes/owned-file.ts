@@ -46,10 +46,16 @@ export function ownFile(givenPath: string): FileOwnership {
     lock.exec("BEGIN; CREATE TABLE IF NOT EXISTS owner (pid INTEGER); UPDATE owner SET pid = pid WHERE 0;");
   } catch (error) {
     lock?.close();
-    const isTaken = dbErrorOf(error, "rejected").failure === "busy";
+    const { failure } = dbErrorOf(error, "rejected");
+    if (failure === "full") throw fullDisk(givenPath);
+    const isTaken = failure === "busy";
     throw new DatabaseError(isTaken ? takenMessage(givenPath) : `cannot lock ${lockPath}: ${String(error)}`);
   }
   return { path: databasePath, release: () => lock.close() };
+}
+
+export function fullDisk(path: string): DatabaseError {
+  return new DatabaseError(`there is no room left on the disk of ${path}: make room, then start again`);
 }
 
 function takenMessage(path: string): string {

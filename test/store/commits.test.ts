@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
 import type { AckRequest } from "../../src/core/session/events.ts";
 import { commitOffsets, commitPolicy, type PolicyCommit } from "../../src/store/commits.ts";
+import { DbError } from "../../src/store/db.ts";
 import { appendRecords } from "../../src/store/records.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { openQueue, openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";
@@ -89,6 +90,32 @@ describe("commitOffsets()", () => {
     }
     expect(await commit([ackOf(joined, 0, 6)])).toEqual([accepted(6)]);
     expect(committed()).toEqual([{ p: 1, o: 6, m: null, at: START_MS + 100 }]);
+  });
+
+  test("whose answer was lost, and whose partition changed hands before it was repeated, is not called refused", async () => {
+    await topics.put("orders", 2);
+    const joined = await join();
+    const watched = new WatchedDb(db);
+    let isLost = true;
+    watched.onWrite = async (statements) => {
+      if (!isLost) return;
+      isLost = false;
+      await db.write(statements);
+      await database.run("UPDATE assignments SET generation = generation + 100 WHERE partition_id = 1");
+      throw new DbError("unanswered", "the answer of a write was lost");
+    };
+    const own = openQueue(watched);
+    const acks = [ackOf(joined, 0, 3), ackOf(joined, 1, 4)];
+    expect(await own.submit(commitOffsets("billing", acks))).toEqual([
+      { committedOffset: 3, code: "outcome_unknown" },
+      accepted(4),
+    ]);
+    expect(committed()).toMatchObject([{ o: 3 }, { o: 4 }]);
+    // Asked once more it is told what there is.
+    expect(await own.submit(commitOffsets("billing", acks))).toEqual([
+      { committedOffset: 3, code: "fenced_generation" },
+      accepted(4),
+    ]);
   });
 
   test("with a stale generation has no effect and does not spoil its neighbours", async () => {

@@ -300,34 +300,6 @@ describe.skipIf(!HAS_SQLD)("in a flush whose answer is lost,", () => {
     expect(await valuesIn(direct.db, topic)).toEqual(["0", "1", "2", "3", "4", "5"]);
   });
 
-  test("an ack that was committed is not called fenced when the partition has changed hands since", async () => {
-    const topic = await newTopic();
-    await append(direct, topic, recordsOf("0", "1"));
-    const group = `group-of-${topic.topic}`;
-    const groups = new GroupStore(direct);
-    const member = await groups.join({ group, topics: [topic.topic] });
-    const generation = member.partitions[0]?.generation ?? -1;
-    const ack = { topic: topic.topic, partition: 0, metadata: null, refusal: undefined };
-    using side = await behind(async () => {
-      await groups.change([{ kind: "leave", member }], { group });
-    });
-    const { proxy, store } = side;
-    proxy.isLost = first(1, "INSERT INTO committed_offsets");
-    const acks = [
-      { ...ack, generation, offset: 1 },
-      { ...ack, partition: 9, generation, offset: 1 },
-    ];
-    expect(await store.queue.submit(commitOffsets(group, acks))).toEqual([
-      { committedOffset: 1, code: "outcome_unknown" },
-      { committedOffset: null, code: "unknown_partition" },
-    ]);
-    expect(proxy.lost).toBe(1);
-    const again = [{ ...ack, generation, offset: 1 }];
-    expect(await store.queue.submit(commitOffsets(group, again))).toEqual([
-      { committedOffset: 1, code: "fenced_generation" },
-    ]);
-  });
-
   test("512 transactions of one flush have each their offsets, and each repeat has them when it is answered", async () => {
     const topic = await newTopic();
     using side = await behind();

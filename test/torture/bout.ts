@@ -12,6 +12,7 @@ import { pollPartition } from "./poller.ts";
 import { produceOverHttp, produceOverSocket } from "./producers.ts";
 import { Recorder } from "./recorder.ts";
 import { countUnfinished, findBrokenRules, readLogs, type Sight, takeSnapshot } from "./sight.ts";
+import { produceBySql } from "./sql-producer.ts";
 import { RUNTIMES, Stage } from "./stage.ts";
 import { SEPARATOR, Worker } from "./worker.ts";
 
@@ -106,6 +107,7 @@ export class Bout implements AsyncDisposable {
       produceOverSocket(load, "pipe", { isIdempotent: true, topics: BOTH, padding }),
       produceOverSocket(load, "tap", { isIdempotent: false, topics: BOTH, padding }),
       churnTopics(load, "churn"),
+      ...(sight.path === undefined ? [] : [produceBySql(load, "sql", { path: sight.path, topics: BOTH })]),
       operate(load, { group: "billing", memberless: "outside", trimmed: EVENTS, growing: ALERTS }),
     ]);
     const workers = { group: "workers", topics: [ORDERS.topic], into: ALERTS.topic };

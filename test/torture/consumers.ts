@@ -9,6 +9,8 @@ import { entryOf, keyOf, type Owned, Subscriber } from "./subscriber.ts";
 /** As whom a member comes back when its socket is gone. */
 export type ComesBack = "as a stranger" | "by memberId" | "by instanceId";
 
+const STALLED_AFTER_MS = 1_000;
+
 export interface GroupPlace {
   readonly group: string;
   readonly topics: readonly string[];
@@ -37,6 +39,8 @@ export class GroupConsumer extends Subscriber {
       topics,
       window: { records: this.load.dice.between(20, 200) },
       ...(isKnown && { memberId: this.#memberId }),
+      // Who holds what it has loses it, and gets it again.
+      ...(this.#comesBack === "as a stranger" && { ackTimeoutMs: STALLED_AFTER_MS }),
       ...(this.#comesBack === "by instanceId" && { instanceId: this.name }),
     };
   }
@@ -86,6 +90,8 @@ export class GroupConsumer extends Subscriber {
       this.load.recorder.write({ type: "acked", ack, offsets });
       return;
     }
+    // An unsubscribe that could not be written has ended it all the same.
+    if (frame.type === "error" && frame.code === "unknown_subscription") return this.client?.cut();
     // The database failed: once more.
     for (const entry of entries) {
       const owned = this.owned.get(keyOf(entry));

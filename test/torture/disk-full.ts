@@ -6,6 +6,7 @@ import { join } from "node:path";
 import type { TestServer } from "../support/server.ts";
 import type { Bout } from "./bout.ts";
 import { WEDGED_MS } from "./file-scenarios.ts";
+import { onBrokenOff } from "./last-rites.ts";
 import type { Scenario } from "./scenario.ts";
 import { sightOfFile } from "./sight.ts";
 
@@ -108,6 +109,7 @@ class OldSnapshot implements Disposable {
 class SmallDisk implements Disposable {
   readonly path: string;
   readonly #ballast: string;
+  readonly #isDone: () => void;
 
   constructor(path: string) {
     this.path = path;
@@ -122,6 +124,7 @@ class SmallDisk implements Disposable {
       "tmpfs",
       path,
     ]);
+    this.#isDone = onBrokenOff(() => this.#unmount());
     if (exitCode !== 0) throw new Error(`mount: ${stderr.toString()}`);
   }
 
@@ -142,6 +145,11 @@ class SmallDisk implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#unmount();
+    this.#isDone();
+  }
+
+  #unmount(): void {
     Bun.spawnSync(["umount", "--lazy", this.path]); // a server that was not ended in time still has it open
   }
 }

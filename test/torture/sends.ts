@@ -9,7 +9,7 @@ export interface Send {
   readonly producer: string;
   /** Undefined: it is never sent again. */
   readonly sequence: number | undefined;
-  readonly appends: readonly { readonly topic: string; readonly values: readonly string[] }[];
+  readonly appends: SendEvent["appends"];
   readonly commits?: { readonly group: string; readonly offsets: readonly AckEntry[] } | undefined;
 }
 

@@ -10,6 +10,8 @@ type SqlRow = Readonly<Record<string, unknown>>;
 export interface Sight {
   /** Whether it is done before anybody else in this process does anything. */
   readonly isInstant: boolean;
+  /** Of the file; undefined of a remote database. */
+  readonly path: string | undefined;
   /** All in one snapshot. Rejects where the database cannot be read now. */
   rows(...statements: readonly string[]): Promise<readonly (readonly SqlRow[])[]>;
 }
@@ -21,6 +23,7 @@ const REMOTE_PATIENCE_MS = 500;
 export function sightOfFile(path: string): Sight {
   return {
     isInstant: true,
+    path,
     rows: async (...statements) => {
       const database = new Database(path, { readonly: true });
       try {
@@ -40,6 +43,7 @@ export function sightOfRemote(url: string): Sight {
   });
   return {
     isInstant: false,
+    path: undefined,
     rows: async (...statements) => {
       const results = await client.batch([...statements], "read");
       return results.map(({ rows, columns }) =>

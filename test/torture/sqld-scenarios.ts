@@ -4,6 +4,7 @@ import { CuttingProxy } from "../support/cutting-proxy.ts";
 import type { TestServer } from "../support/server.ts";
 import { HAS_SQLD, SQLD_SKIPPED, type Sqld, startSqld } from "../support/sqld.ts";
 import type { Bout, Verdict } from "./bout.ts";
+import { killNow, onBrokenOff } from "./last-rites.ts";
 import type { Scenario } from "./scenario.ts";
 import { sightOfRemote } from "./sight.ts";
 import { TcpProxy } from "./tcp-proxy.ts";
@@ -19,6 +20,7 @@ async function onSqld(
   body: (sqld: Sqld, servers: TestServer[]) => Promise<void>,
 ): Promise<Verdict> {
   await using sqld = await startSqld();
+  using _ = mourned(sqld);
   const started: TestServer[] = [];
   for (let n = 0; n < servers; n += 1) started.push(await bout.stage.start(sqld.url));
   await bout.begin(sightOfRemote(sqld.url));
@@ -26,6 +28,11 @@ async function onSqld(
   const verdict = await bout.end();
   await Promise.all(bout.stage.servers.map((server) => bout.stage.end(server, "SIGKILL")));
   return verdict;
+}
+
+/** Until `using` lets it go it ends with the runner. */
+function mourned(sqld: Sqld): Disposable {
+  return { [Symbol.dispose]: onBrokenOff(() => killNow(sqld.pid)) };
 }
 
 const sqldKill: Scenario = {
@@ -136,6 +143,7 @@ const proxy: Scenario = {
   skipped,
   async run(bout) {
     await using sqld = await startSqld();
+    using _ = mourned(sqld);
     using between = new CuttingProxy(sqld.port);
     const servers = [await bout.stage.start(between.url), await bout.stage.start(sqld.url)];
     const fronts = servers.map((server) => {
@@ -176,6 +184,7 @@ const mixed: Scenario = {
   skipped,
   async run(bout) {
     await using sqld = await startSqld();
+    using _ = mourned(sqld);
     using between = new CuttingProxy(sqld.port);
     const servers: TestServer[] = [];
     for (const url of [between.url, between.url, sqld.url]) servers.push(await bout.stage.start(url));

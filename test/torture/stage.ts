@@ -2,6 +2,7 @@
 
 import { type ServerOptions, startServer, type TestServer, temporaryFolder } from "../support/server.ts";
 import type { Dice } from "./dice.ts";
+import { killNow, onBrokenOff } from "./last-rites.ts";
 
 /** Whose servers are tormented, in turn. src/runtimes/deno.ts joins here when it exists. */
 export const RUNTIMES = [{ name: "bun", startServer }] as const;
@@ -23,11 +24,16 @@ export class Stage implements AsyncDisposable {
   readonly #up = new Map<TestServer, Endpoint>();
   readonly #started: TestServer[] = [];
   readonly #defects: string[] = [];
+  readonly #isDone: () => void;
   #onUp: (() => void)[] = [];
 
   constructor(dice: Dice, runtime: (typeof RUNTIMES)[number] = RUNTIMES[0]) {
     this.#dice = dice;
     this.#runtime = runtime;
+    this.#isDone = onBrokenOff(() => {
+      for (const { pid } of this.servers) killNow(pid);
+      this.folder.remove();
+    });
   }
 
   get runtime(): string {
@@ -89,5 +95,6 @@ export class Stage implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.servers.map((server) => server[Symbol.asyncDispose]()));
     this.folder.remove();
+    this.#isDone();
   }
 }

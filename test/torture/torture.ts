@@ -4,6 +4,7 @@
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { FlagError, type Flags, readFlags } from "./flags.ts";
+import { stopOnSignals } from "./last-rites.ts";
 import { type Judged, runScenario } from "./run-scenario.ts";
 import type { Scenario } from "./scenario.ts";
 import { SCENARIOS } from "./scenarios.ts";
@@ -13,6 +14,7 @@ const SLICE_MS = 60_000;
 const WRONG_SHOWN = 20;
 
 async function main(): Promise<number> {
+  stopOnSignals();
   const flags = readFlags(process.argv.slice(2));
   const scenarios = SCENARIOS.filter(({ name }) => flags.scenarios.includes(name)).filter(isPossible);
   const endsAtMs = flags.isFigures ? Number.POSITIVE_INFINITY : Date.now() + flags.minutes * 60_000;

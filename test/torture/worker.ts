@@ -19,6 +19,8 @@ export interface WorkerPlace extends GroupPlace {
 interface Batch {
   readonly entry: AckEntry;
   readonly values: readonly string[];
+  /** Where each of them is. */
+  readonly places: readonly string[];
 }
 
 export class Worker extends Subscriber {
@@ -42,6 +44,7 @@ export class Worker extends Subscriber {
     this.#batches.push({
       entry: { topic, partition, generation, offset: next },
       values: records.map((record) => ("value" in record ? String(record.value) : "bytes")),
+      places: records.map(({ offset }) => `${topic}/${partition}@${offset}`),
     });
     this.#goOn();
   }
@@ -90,7 +93,7 @@ export class Worker extends Subscriber {
       name,
       producer: this.name,
       sequence: isIdempotent ? this.#sequence : undefined,
-      appends: [{ topic: into, values }],
+      appends: [{ topic: into, values, sources: batch.places }],
       commits: { group, offsets: [batch.entry] },
     };
     this.#open = { send, batch };
