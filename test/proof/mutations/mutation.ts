@@ -115,7 +115,9 @@ export class Facts {
       !this.history.some((event) => {
         if (event.type === "passing") return event.group === group && isSame(event, log);
         if (event.type === "snapshot")
-          return event.resets.some((row) => row.group === group && isSame(row, log) && row.offset > 0);
+          return event.resets.some(
+            (row) => row.group === group && isSame(row, log) && (row.offset > 0 || row.previous !== null),
+          );
         if (event.type !== "assigned" || this.groupOf(event.consumer) !== group) return false;
         return event.partitions.some((each) => isSame(each, log) && (each.isSought || each.reset));
       })

@@ -240,7 +240,8 @@ function logsOf(facts: Facts, { appends }: SendEvent): ReadonlySet<string> {
 }
 
 function sendOf(facts: Facts, send: string): SendEvent | undefined {
-  return facts.history.find((event) => isOf(event, "send") && event.send === send) as SendEvent | undefined; // isOf() says so
+  const found = facts.history.find((event) => isOf(event, "send") && event.send === send);
+  return found?.type === "send" ? found : undefined;
 }
 
 /** A consumer was sent it, or its producer was told where it is. */
@@ -261,13 +262,8 @@ function isMissable(facts: Facts, value: string): boolean {
   return (
     send !== undefined &&
     outcome?.type === "sent" &&
-    send.appends.every(({ topic }) => isUntrimmed(facts, topic) && isLong(facts, topic))
+    send.appends.every(({ topic }) => isUntrimmed(facts, topic))
   );
-}
-
-/** Without its last partition a topic may have been deleted. */
-function isLong(facts: Facts, topic: string): boolean {
-  return facts.seen.finalLogsByTopic.has(topic);
 }
 
 function isUntrimmed(facts: Facts, topic: string): boolean {
