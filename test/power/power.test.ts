@@ -1,4 +1,4 @@
-// A few power cuts; `bun test/power/power.ts` makes fifty.
+// A few power cuts; `bun run torture --power` makes fifty.
 
 import { expect, test } from "bun:test";
 import { describeLong } from "../support/long.ts";

@@ -1,4 +1,4 @@
-// Power cuts under load: `bun test/power/power.ts [--cuts N] [--seed N] [--place file|sqld] [--control]`. Linux, root.
+// Power cuts under load: bun run torture --power [--cuts N] [--seed N] [--place file|sqld] [--control]. Linux, root.
 //
 // The table goes to standard output, progress to standard error. Exit 0: nothing was lost and nothing is wrong; with
 // --control: what must lose has lost. 1: otherwise. 2: it could not be tried.
@@ -72,9 +72,10 @@ function sumsOf(rows: readonly CutRow[]): { readonly records: number; readonly l
   return { records: sum(rows.map(({ records }) => records)), lost: sum(rows.map(({ lost }) => lost)) };
 }
 
-class UsageError extends Error {}
+/** Its message says how it is used. */
+export class UsageError extends Error {}
 
-function readArguments(argv: readonly string[]): PowerArguments {
+export function readPowerArguments(argv: readonly string[]): PowerArguments {
   try {
     const { values } = parseArgs({
       args: [...argv],
@@ -105,13 +106,4 @@ function wholeNumber(flag: string, text: string | undefined): number | undefined
   if (text === undefined) return undefined;
   if (!/^[1-9]\d{0,8}$/.test(text)) throw new UsageError(`${flag} is a whole number from 1, not ${text}`);
   return Number(text);
-}
-
-if (import.meta.main) {
-  try {
-    process.exit(await powerMain(readArguments(process.argv.slice(2))));
-  } catch (error) {
-    console.error(error instanceof UsageError ? error.message : error);
-    process.exit(2);
-  }
 }

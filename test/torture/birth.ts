@@ -22,7 +22,7 @@ export const birth: Scenario = {
     while (bout.goesOn) {
       using folder = temporaryFolder();
       const path = join(folder.path, "made", "t.db");
-      const isOld = bout.dice.says(0.4);
+      const isOld = bout.dice.isLucky(0.4);
       if (isOld) makeOldFile(path);
       for (let starts = bout.dice.between(1, 3); starts > 0; starts -= 1) await killStart(bout, path);
       wrong.push(...(await findWrongAfterBirth(path, isOld)));

@@ -2,10 +2,10 @@
 
 import { join } from "node:path";
 import { findAnomalies } from "../proof/checker.ts";
+import { Dice } from "../support/dice.ts";
 import { HttpClient } from "../support/http-client.ts";
 import { churnTopics } from "./churn.ts";
 import { AheadConsumer, GroupConsumer, Reader } from "./consumers.ts";
-import { Dice } from "./dice.ts";
 import { Load } from "./load.ts";
 import { operate } from "./operator.ts";
 import { pollPartition } from "./poller.ts";

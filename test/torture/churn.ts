@@ -24,7 +24,7 @@ export async function churnTopics(load: Load, name: string): Promise<void> {
     const trim = `${path}/partitions/0/records?before=${before}`;
     await askUntilDone(load, { method: "DELETE", path: trim, wanted: [200] });
     // Some stay, for the end to look at.
-    if (load.dice.says(0.9)) await askUntilDone(load, { method: "DELETE", path, wanted: [204, 404] });
+    if (load.dice.isLucky(0.9)) await askUntilDone(load, { method: "DELETE", path, wanted: [204, 404] });
     await load.pace();
   }
 }

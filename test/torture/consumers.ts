@@ -50,7 +50,7 @@ export class GroupConsumer extends Subscriber {
   }
 
   protected override onAssigned(): void {
-    if (this.#stale.length > 0 && this.load.dice.says(0.5)) this.#ask(this.#stale);
+    if (this.#stale.length > 0 && this.load.dice.isLucky(0.5)) this.#ask(this.#stale);
     this.#stale = [];
   }
 
@@ -62,15 +62,15 @@ export class GroupConsumer extends Subscriber {
     else if (fate === 2) this.client?.send({ type: "unsubscribe" });
     else if (fate === 3) this.#seekBack();
     // Some hold what they have: for longer than a frame, not for ever.
-    else this.#askLater(dice.says(0.02) ? dice.between(500, 2_000) : dice.between(0, 60));
+    else this.#askLater(dice.isLucky(0.02) ? dice.between(500, 2_000) : dice.between(0, 60));
   }
 
   protected override onRevoked({ partitions, deadlineMs }: FrameOf<"revoked">): void {
     if (deadlineMs === 0) return;
     const mine = partitions.filter((partition) => this.owned.get(keyOf(partition)) !== undefined);
-    if (this.load.isSettling || this.load.dice.says(0.6))
+    if (this.load.isSettling || this.load.dice.isLucky(0.6))
       this.#ask(mine.map((partition) => this.owned.get(keyOf(partition))).flatMap(wholeOf));
-    else if (this.load.dice.says(0.8))
+    else if (this.load.dice.isLucky(0.8))
       this.client?.send({
         type: "release",
         partitions: mine.map(({ topic, partition }) => ({ topic, partition })),
@@ -107,9 +107,8 @@ export class GroupConsumer extends Subscriber {
   }
 
   #seekBack(): void {
-    const owned = this.load.dice.pick([...this.owned.values()]);
-    if (!owned) return;
-    const { topic, partition } = owned;
+    if (this.owned.size === 0) return;
+    const { topic, partition } = this.load.dice.pick([...this.owned.values()]);
     const to = { shift: -this.load.dice.between(0, 10) };
     this.client?.send({ type: "seek", id: "seek", topic, partition, to });
   }
@@ -126,7 +125,7 @@ export class GroupConsumer extends Subscriber {
     const entries = [...this.owned.values()].flatMap((owned) => {
       const { asked, next } = owned;
       if (next <= asked) return [];
-      owned.asked = isSettling || asked < 0 || dice.says(0.7) ? next : dice.between(asked, next);
+      owned.asked = isSettling || asked < 0 || dice.isLucky(0.7) ? next : dice.between(asked, next);
       return [entryOf(owned, owned.asked)];
     });
     this.#ask(entries);

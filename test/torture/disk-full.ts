@@ -30,7 +30,7 @@ export const diskFull: Scenario = {
     while (bout.goesOn) {
       await bout.work(100, 500);
       // While somebody reads an old snapshot the WAL grows, with its index, instead of the file.
-      using _ = bout.dice.says(0.4) ? new OldSnapshot(path) : undefined;
+      using _ = bout.dice.isLucky(0.4) ? new OldSnapshot(path) : undefined;
       const isFull = await fillUnderLoad(bout, disk);
       await expectReads(bout, server);
       // The same process has to come through most of them; then it is killed and stopped in the middle of one too.
@@ -52,7 +52,9 @@ async function fillUnderLoad(bout: Bout, disk: SmallDisk): Promise<boolean> {
   const told = () => codes.get("storage_full") ?? 0;
   const toldBefore = told();
   bout.load.isRushing = true;
-  disk.fill((bout.dice.says(0.3) ? bout.dice.between(300, 6_000) : bout.dice.between(0, 300)) * PAGE_BYTES);
+  disk.fill(
+    (bout.dice.isLucky(0.3) ? bout.dice.between(300, 6_000) : bout.dice.between(0, 300)) * PAGE_BYTES,
+  );
   for (const lateAtMs = Date.now() + FULL_MS; told() === toldBefore && Date.now() < lateAtMs; )
     await Bun.sleep(5);
   bout.load.isRushing = false;
@@ -72,7 +74,7 @@ async function replace(
   bout: Bout,
   { server, path, disk }: { server: TestServer; path: string; disk: SmallDisk },
 ): Promise<TestServer> {
-  const signal = bout.dice.says(0.5) ? "SIGKILL" : "SIGTERM";
+  const signal = bout.dice.isLucky(0.5) ? "SIGKILL" : "SIGTERM";
   const exitCode = await bout.stage.end(server, signal);
   if (signal === "SIGTERM" && exitCode !== 0)
     bout.load.problems.push(

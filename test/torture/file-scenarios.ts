@@ -53,7 +53,7 @@ const stop: Scenario = {
     while (bout.goesOn) {
       await bout.work(50, 400);
       await bout.rush();
-      if (bout.dice.says(0.5)) await standStill(bout, server);
+      if (bout.dice.isLucky(0.5)) await standStill(bout, server);
       else server = await restart(bout, server);
       bout.noteFault();
       bout.endRush();
@@ -65,14 +65,14 @@ const stop: Scenario = {
 /** Now and then for longer than a session timeout. */
 async function standStill(bout: Bout, server: TestServer): Promise<void> {
   process.kill(server.pid, "SIGSTOP");
-  await (bout.dice.says(0.1) ? bout.work(6_500, 8_000) : bout.work(50, 1_500));
+  await (bout.dice.isLucky(0.1) ? bout.work(6_500, 8_000) : bout.work(50, 1_500));
   process.kill(server.pid, "SIGCONT");
   await bout.expectProgress("after a stand still", WEDGED_MS);
 }
 
 async function restart(bout: Bout, server: TestServer): Promise<TestServer> {
   const ended = bout.stage.end(server, "SIGTERM");
-  const isCut = bout.dice.says(0.4);
+  const isCut = bout.dice.isLucky(0.4);
   if (isCut) {
     await bout.work(0, 300);
     await server.kill("SIGKILL");

@@ -23,7 +23,8 @@ const USAGE = `bun run torture [--minutes N] [--figures] [--scenario NAME]… [-
   --scenario NAME  only this one, or these: ${SCENARIOS.map(({ name }) => name).join(", ")}
   --kills N        so many faults a scenario at the most
   --seed N         of what is done, and when; without it another one each time
-  --history FILE   keeps every history there, with the number of the run in front of its ending`;
+  --history FILE   keeps every history there, with the number of the run in front of its ending
+  --power          instead: the power goes, again and again (its flags: --cuts N, --seed N, --place file|sqld, --control)`;
 
 export function readFlags(args: readonly string[]): Flags {
   const given = new Map<string, string[]>();

@@ -1,7 +1,7 @@
 // What all clients of one run share.
 
+import type { Dice } from "../support/dice.ts";
 import { StreamClient } from "../support/stream-client.ts";
-import type { Dice } from "./dice.ts";
 import type { Recorder } from "./recorder.ts";
 import type { Stage } from "./stage.ts";
 import { Tally } from "./tally.ts";

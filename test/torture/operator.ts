@@ -38,7 +38,7 @@ export async function operate(
 
 /** Once: to ask again would move it twice. Whether it was done stands in the history of offsets. */
 async function reset(load: Load, group: string, topic: string): Promise<void> {
-  const to = load.dice.says(0.8) ? { shift: -load.dice.between(1, 60) } : "earliest";
+  const to = load.dice.isLucky(0.8) ? { shift: -load.dice.between(1, 60) } : "earliest";
   const body = { topics: [{ topic }], to, reason: "torture" };
   const status = await ask(load, { method: "POST", path: `/v1/groups/${group}/reset`, body, wanted: [] });
   // Before its first member there is no group, and no committed offset.

@@ -36,8 +36,8 @@ class Sends {
     const { dice, recorder } = this.#load;
     const { isIdempotent, topics, padding = 0 } = this.#options;
     const name = recorder.name(this.#name);
-    const isTransaction = topics.length > 1 && dice.says(0.3);
-    const chosen = isTransaction ? topics : [dice.pick(topics) ?? ""];
+    const isTransaction = topics.length > 1 && dice.isLucky(0.3);
+    const chosen = isTransaction ? topics : [dice.pick(topics)];
     let values = 0;
     const appends = chosen.map((topic) => ({
       topic,

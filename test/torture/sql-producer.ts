@@ -24,7 +24,7 @@ export async function produceBySql(
   while (load.isSending) {
     await load.recorder.opened();
     const send = load.recorder.name(name);
-    const topic = load.dice.pick(topics) ?? "";
+    const topic = load.dice.pick(topics);
     const values = Array.from({ length: load.dice.between(1, RECORDS_MAX) }, (_, n) => `${send}.${n}`);
     load.recorder.write(
       eventOf({ name: send, producer: name, sequence: undefined, appends: [{ topic, values }] }),

@@ -48,10 +48,10 @@ const sqldKill: Scenario = {
         const isAtWork = bout.load.tally.unanswered > 0;
         await sqld.signal("SIGKILL");
         // Now and then a server is started while its database is not there, or comes and goes.
-        const replaced = bout.dice.says(0.1) ? replace(bout, servers).catch(bout.problem) : undefined;
+        const replaced = bout.dice.isLucky(0.1) ? replace(bout, servers).catch(bout.problem) : undefined;
         await bout.work(0, 300);
         await sqld.start();
-        if (replaced && bout.dice.says(0.5)) {
+        if (replaced && bout.dice.isLucky(0.5)) {
           await bout.work(0, 100);
           await sqld.signal("SIGKILL");
           await sqld.start();
@@ -83,7 +83,7 @@ const sqldFreeze: Scenario = {
         await bout.work(300, 1_000);
         await bout.rush();
         await sqld.signal("SIGSTOP");
-        await (bout.dice.says(0.3) ? bout.work(6_000, 9_000) : bout.work(200, 3_000));
+        await (bout.dice.isLucky(0.3) ? bout.work(6_000, 9_000) : bout.work(200, 3_000));
         await sqld.signal("SIGCONT");
         bout.endRush();
         await bout.expectProgress("after sqld went on", OUTAGE_OVER_MS);
@@ -120,7 +120,7 @@ const serverFreeze: Scenario = {
       for (let turn = 0; bout.goesOn; turn += 1) {
         await bout.work(300, 1_500);
         await bout.rush();
-        const { pid } = bout.dice.pick(servers) ?? { pid: 0 };
+        const { pid } = bout.dice.pick(servers);
         process.kill(pid, "SIGSTOP");
         bout.endRush();
         await (turn % 3 === 0 ? bout.work(11_000, 14_000) : bout.work(300, 4_000));
@@ -153,13 +153,13 @@ const proxy: Scenario = {
     });
     await bout.begin(sightOfRemote(sqld.url));
     // Writes above all; a read is asked again.
-    between.isLost = (request) => bout.dice.says(isWrite(request) ? 0.06 : 0.01);
-    between.isHeld = (request) => isWrite(request) && bout.dice.says(0.02);
+    between.isLost = (request) => bout.dice.isLucky(isWrite(request) ? 0.06 : 0.01);
+    between.isHeld = (request) => isWrite(request) && bout.dice.isLucky(0.02);
     let [held, cut] = [0, 0];
     while (bout.goesOn) {
       await bout.work(200, 1_500);
       await bout.rush();
-      await bout.dice.pick(fronts)?.cut(bout.dice.between(0, 50));
+      await bout.dice.pick(fronts).cut(bout.dice.between(0, 50));
       bout.endRush();
       held += between.held;
       await between.letThrough(); // what was given up arrives late
@@ -213,7 +213,7 @@ interface Victims {
 function pickTwo(bout: Bout, { sqld, between, servers }: Victims): readonly (() => Promise<void>)[] {
   const harmServer = bout.dice.pick([
     () => replace(bout, servers),
-    () => freeze(bout, bout.dice.pick(servers)?.pid ?? 0),
+    () => freeze(bout, bout.dice.pick(servers).pid),
   ]);
   const harmSqld = bout.dice.pick([
     async () => {
@@ -231,19 +231,19 @@ function pickTwo(bout: Bout, { sqld, between, servers }: Victims): readonly (() 
 
 async function freeze(bout: Bout, pid: number): Promise<void> {
   process.kill(pid, "SIGSTOP");
-  await (bout.dice.says(0.15) ? bout.work(10_500, 12_000) : bout.work(100, 3_000));
+  await (bout.dice.isLucky(0.15) ? bout.work(10_500, 12_000) : bout.work(100, 3_000));
   process.kill(pid, "SIGCONT");
 }
 
 async function loseAnswers(bout: Bout, between: CuttingProxy): Promise<void> {
-  between.isLost = () => bout.dice.says(0.3);
+  between.isLost = () => bout.dice.isLucky(0.3);
   await bout.work(200, 2_000);
   between.isLost = () => false;
 }
 
 /** What is held goes through late: after its sender has sent it again, or is not there any more. */
 async function holdRequests(bout: Bout, between: CuttingProxy): Promise<void> {
-  between.isHeld = (request) => isWrite(request) && bout.dice.says(0.5);
+  between.isHeld = (request) => isWrite(request) && bout.dice.isLucky(0.5);
   await bout.work(200, 2_000);
   between.isHeld = () => false;
   await bout.work(0, 7_000);

@@ -1,7 +1,7 @@
 // The servers of one run and the database that they share.
 
+import type { Dice } from "../support/dice.ts";
 import { type ServerOptions, startServer, type TestServer, temporaryFolder } from "../support/server.ts";
-import type { Dice } from "./dice.ts";
 import { killNow, onBrokenOff } from "./last-rites.ts";
 
 /** Whose servers are tormented, in turn. src/runtimes/deno.ts joins here when it exists. */
@@ -73,8 +73,7 @@ export class Stage implements AsyncDisposable {
   /** One that is up; waits for one. */
   async pick(): Promise<Endpoint> {
     for (;;) {
-      const endpoint = this.#dice.pick([...this.#up.values()]);
-      if (endpoint) return endpoint;
+      if (this.#up.size > 0) return this.#dice.pick([...this.#up.values()]);
       await new Promise<void>((resolve) => this.#onUp.push(resolve));
     }
   }

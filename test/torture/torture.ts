@@ -3,6 +3,7 @@
 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { powerMain, readPowerArguments, UsageError } from "../power/power.ts";
 import { FlagError, type Flags, readFlags } from "./flags.ts";
 import { stopOnSignals } from "./last-rites.ts";
 import { type Judged, runScenario } from "./run-scenario.ts";
@@ -14,6 +15,8 @@ const SLICE_MS = 60_000;
 const WRONG_SHOWN = 20;
 
 async function main(): Promise<number> {
+  const [first, ...others] = process.argv.slice(2);
+  if (first === "--power") return powerMain(readPowerArguments(others));
   stopOnSignals();
   const flags = readFlags(process.argv.slice(2));
   const scenarios = SCENARIOS.filter(({ name }) => flags.scenarios.includes(name)).filter(isPossible);
@@ -101,7 +104,7 @@ function tableOf(judged: readonly Judged[]): string {
 main().then(
   (exitCode) => process.exit(exitCode),
   (error: unknown) => {
-    console.error(error instanceof FlagError ? error.message : error);
+    console.error(error instanceof FlagError || error instanceof UsageError ? error.message : error);
     process.exit(2);
   },
 );

@@ -40,7 +40,7 @@ export class Worker extends Subscriber {
   }
 
   protected override onRecords({ topic, partition, generation, next, records }: FrameOf<"records">): void {
-    if (!this.load.isSettling && this.load.dice.says(0.01)) this.client?.cut();
+    if (!this.load.isSettling && this.load.dice.isLucky(0.01)) this.client?.cut();
     this.#batches.push({
       entry: { topic, partition, generation, offset: next },
       values: records.map((record) => ("value" in record ? String(record.value) : "bytes")),
