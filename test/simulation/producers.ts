@@ -58,6 +58,8 @@ async function sendUntilAnswered(
   for (;;) {
     const answer = await world.call(dice, "POST", `/v1/topics/${topic}/records`, { records, producer });
     if (answer !== LOST && answer.status === 200) return answer;
+    // Of two askings for an epoch one came late: it has fenced who asked.
+    if (answer !== LOST && answer.body.code === "fenced_producer") return LOST;
     if (answer !== LOST && !answer.body.retriable)
       throw new Error(`${send} was refused: ${JSON.stringify(answer.body)}`);
     if (world.isChaos && dice.isLucky(DIES)) return LOST;
