@@ -16,6 +16,16 @@ test("ARCHITECTURE.md names only files that are there", () => {
   expect(missing).toEqual([]);
 });
 
+test("RELIABILITY.md gives commands that are there", () => {
+  const reliability = readFileSync(join(repository, "RELIABILITY.md"), "utf8");
+  const { scripts } = JSON.parse(readFileSync(join(repository, "package.json"), "utf8"));
+  const named = [...reliability.matchAll(/bun run ([a-z]+)/g)].map(([, script]) => script ?? "");
+  expect(named.length).toBeGreaterThan(5);
+  expect(named.filter((script) => !(script in scripts))).toEqual([]);
+  const folders = [...reliability.matchAll(/\btest\/[a-z/-]+/g)].map(([path]) => path);
+  expect(folders.filter((path) => !existsSync(join(repository, path)))).toEqual([]);
+});
+
 test("ARCHITECTURE.md names for each invariant tests that are there", () => {
   const rows = page.split("\n").filter((line) => /^\| I\d+ \|/.test(line));
   expect(rows).toHaveLength(10);

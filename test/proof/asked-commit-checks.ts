@@ -44,8 +44,9 @@ function acknowledged(history: History): readonly Asking[] {
   });
 }
 
+/** Where the topic is gone, what was committed before has gone with it. */
 function isRefusal(code: string | undefined): boolean {
-  return code !== undefined && code !== "outcome_unknown";
+  return code !== undefined && !["outcome_unknown", "unknown_topic", "unknown_partition"].includes(code);
 }
 
 /** Transactions that were not refused, resets, commits from outside. */
