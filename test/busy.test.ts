@@ -4,32 +4,17 @@
 // server's way of writing: the scenario can fail.
 
 import { expect, test } from "bun:test";
-import { cpSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createClient } from "@libsql/client/sqlite3";
 import { openEmbeddedDb } from "../src/store/embedded.ts";
+import { breakSources } from "./support/broken-sources.ts";
 import { runBusyScenario } from "./support/busy-scenario.ts";
 import { isLongRun } from "./support/long.ts";
-import { REPOSITORY, temporaryFolder } from "./support/server.ts";
+import { temporaryFolder } from "./support/server.ts";
 
 const EMBEDDED = "src/store/embedded.ts";
 const BEGINS = "writer.exec(BEGIN_WITH_LOCK);";
 const COMMITS = 'writer.exec("COMMIT");';
-
-/** The sources with lines of the embedded database replaced. */
-function copyWith(folder: string, replacements: Readonly<Record<string, string>>): string {
-  for (const name of ["src", "migrations", "package.json"])
-    cpSync(join(REPOSITORY, name), join(folder, name), { recursive: true });
-  symlinkSync(join(REPOSITORY, "node_modules"), join(folder, "node_modules"));
-  const path = join(folder, EMBEDDED);
-  let source = readFileSync(path, "utf8");
-  for (const [line, replacement] of Object.entries(replacements)) {
-    if (source.split(line).length !== 2) throw new Error(`${EMBEDDED} no longer has the one line ${line}`);
-    source = source.replace(line, () => replacement);
-  }
-  writeFileSync(path, source);
-  return folder;
-}
 
 test("while another process holds the write lock nothing acknowledged is lost and nothing wedges", async () => {
   using folder = temporaryFolder();
@@ -48,8 +33,11 @@ test.skipIf(!isLongRun)(
   "a server that writes by autocommit fails this: it loses what it acknowledged, or wedges",
   async () => {
     using folder = temporaryFolder();
-    const copy = copyWith(folder.path, { [BEGINS]: "", [COMMITS]: "" });
-    const { faults } = await runBusyScenario(join(folder.path, "t.db"), copy);
+    using copy = breakSources([
+      { file: EMBEDDED, from: BEGINS, to: "" },
+      { file: EMBEDDED, from: COMMITS, to: "" },
+    ]);
+    const { faults } = await runBusyScenario(join(folder.path, "t.db"), copy.repository);
     expect(faults.filter((fault) => /^(lost|wedged):/.test(fault))).not.toEqual([]);
   },
   30_000,
@@ -85,8 +73,8 @@ test("the writing connection is whole again as soon as the lock is free", async 
 
 test("without the lock through exec it is not, until the failed statement is collected", async () => {
   using folder = temporaryFolder();
-  const copy = copyWith(folder.path, { [BEGINS]: 'writer.exec("BEGIN");' });
-  const { openEmbeddedDb: openWithoutLock } = await import(join(copy, EMBEDDED));
+  using copy = breakSources([{ file: EMBEDDED, from: BEGINS, to: 'writer.exec("BEGIN");' }]);
+  const { openEmbeddedDb: openWithoutLock } = await import(join(copy.repository, EMBEDDED));
   expect(await writeAroundBusy(join(folder.path, "t.db"), openWithoutLock)).toEqual([
     expect.stringContaining("database is locked"),
     expect.stringContaining("cannot commit transaction - SQL statements in progress"),

@@ -1,21 +1,17 @@
 // What the simulation is worth: bugs are planted into a copy of the sources, one at a time, each of the kind that a
 // hurried change would make, and the simulation has to find each in a few hundred seeds, under the right name.
 
-import { afterAll, expect, test } from "bun:test";
-import { cpSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { expect, test } from "bun:test";
 import { join } from "node:path";
 import type { AnomalyName } from "../proof/checker.ts";
+import { breakSources, type Replacement } from "../support/broken-sources.ts";
 import { describeLong } from "../support/long.ts";
-import { REPOSITORY, temporaryFolder } from "../support/server.ts";
 
 const SEEDS = 200;
 const TEST_TIMEOUT_MS = 300_000;
 
-interface PlantedBug {
+interface PlantedBug extends Replacement {
   readonly name: string;
-  readonly file: string;
-  readonly from: string;
-  readonly to: string;
   /** Any of these. */
   readonly foundAs: readonly (AnomalyName | "not settled")[];
 }
@@ -100,17 +96,13 @@ const BUGS: readonly PlantedBug[] = [
   },
 ];
 
-const folder = temporaryFolder();
-afterAll(() => folder.remove());
-
 describeLong("the simulation", "runs some thousand seeds", () => {
-  for (const [index, bug] of BUGS.entries()) {
+  for (const bug of BUGS) {
     test(
       `finds that ${bug.name}`,
       () => {
-        const copy = copySources(String(index));
-        plant(copy, bug);
-        const report = simulate(copy);
+        using copy = breakSources([bug], { parts: ["test"] });
+        const report = simulate(copy.repository);
         console.log(`${bug.name}: ${report.split("\n").at(-2)}`);
         expect(bug.foundAs.filter((name) => report.includes(`  ${name}`))).not.toEqual([]);
       },
@@ -119,28 +111,9 @@ describeLong("the simulation", "runs some thousand seeds", () => {
   }
 });
 
-function copySources(name: string): string {
-  const copy = join(folder.path, name);
-  for (const part of ["src", "migrations", "test", "package.json", "sql.d.ts", "tsconfig.json"])
-    cpSync(join(REPOSITORY, part), join(copy, part), { recursive: true });
-  symlinkSync(join(REPOSITORY, "node_modules"), join(copy, "node_modules"));
-  return copy;
-}
-
-/** Throws where the sources are not any more what the bug was made for. */
-function plant(copy: string, { file, from, to }: PlantedBug): void {
-  const path = join(copy, file);
-  const text = readFileSync(path, "utf8");
-  if (text.split(from).length !== 2) throw new Error(`${file} does not have once: ${from}`);
-  writeFileSync(
-    path,
-    text.replace(from, () => to),
-  );
-}
-
 /** Until the first seed that fails. */
-function simulate(copy: string): string {
-  const path = join(copy, "test/simulation/simulate.ts");
+function simulate(repository: string): string {
+  const path = join(repository, "test/simulation/simulate.ts");
   const { stdout } = Bun.spawnSync(
     [process.execPath, path, "--seeds", String(SEEDS), "--jobs", "1", "--first"],
     {
