@@ -14,8 +14,8 @@ import { ACK_KINDS, Ack, SeekTo, Steer } from "./order/steering.ts";
 import { Subscribe, Unsubscribe } from "./order/subscribes.ts";
 import { Produce, Transact } from "./order/writes.ts";
 
-const RUNS = isLongRun ? 1_500 : 40;
-const COMMANDS_MAX = 60;
+const RUNS = isLongRun ? 1_500 : 30;
+const COMMANDS_MAX = 100;
 const LONG_MS = 600_000;
 
 const database = await openTestDatabase();
@@ -56,14 +56,20 @@ const subscribeOptions = fc.record({
   which: fc.nat(3),
 });
 const steerOptions = fc.record({
-  type: fc.constantFrom("pause" as const, "resume" as const, "release" as const),
+  type: fc.constantFrom(
+    "pause" as const,
+    "resume" as const,
+    "release" as const,
+    "release" as const,
+    "release" as const,
+  ),
   which: fc.array(which, { minLength: 1, maxLength: 2 }),
 });
 const seekOptions = fc.record({
   which,
   to: fc.oneof(
     fc.constantFrom("earliest" as const, "latest" as const, "current" as const),
-    fc.record({ offset: fc.nat(15) }),
+    fc.record({ offset: fc.nat(12) }),
     fc.record({ shift }),
   ),
 });
@@ -99,12 +105,15 @@ const frameCommand: fc.Arbitrary<FrameCommand> = fc.oneof(
   by(9, subscribeOptions, (who, given) => new Subscribe(who, given)),
   by(1, fc.constant(0), (who) => new Unsubscribe(who)),
   by(
-    8,
-    fc.record({ kind: fc.constantFrom("right" as const, "right" as const, ...ACK_KINDS), which }),
+    10,
+    fc.record({
+      kind: fc.constantFrom("right" as const, "right" as const, "furthest" as const, ...ACK_KINDS),
+      which,
+    }),
     (who, given) => new Ack(who, given),
   ),
-  by(4, steerOptions, (who, given) => new Steer(who, given)),
-  by(3, seekOptions, (who, given) => new SeekTo(who, given)),
+  by(7, steerOptions, (who, given) => new Steer(who, given)),
+  by(4, seekOptions, (who, given) => new SeekTo(who, given)),
   by(7, produceOptions, (who, given) => new Produce(who, given)),
   by(4, transactOptions, (who, given) => new Transact(who, given)),
 );
