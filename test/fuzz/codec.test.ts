@@ -139,6 +139,11 @@ describe("mutated query strings", () => {
         about(text, () => {
           const query = new URLSearchParams(text);
           const parsed = counts.note(() => parseSubscribeQuery(query));
+          const isAmbiguous = [...query.keys()].some(
+            (name) => name !== "topic" && query.getAll(name).length > 1,
+          );
+          require(!isAmbiguous ||
+            (parsed !== undefined && "problem" in parsed), "one parameter is there twice");
           require((parsed === undefined) === (query.size === 0), "only no parameters are no frame");
           if (!parsed) return;
           checkProblem(parsed);

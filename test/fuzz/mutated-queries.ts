@@ -48,7 +48,7 @@ const ODD_VALUES = [
 
 export function mutatedQuery(dice: Dice): string {
   const query = goodQuery(dice);
-  switch (dice.below(6)) {
+  switch (dice.below(8)) {
     case 0:
       query.append(dice.pick(ODD_NAMES), dice.pick(ODD_VALUES));
       return String(query);
@@ -56,6 +56,9 @@ export function mutatedQuery(dice: Dice): string {
       query.set(dice.pick([...query.keys()]), dice.pick(ODD_VALUES));
       return String(query);
     case 2:
+      query.append(dice.pick([...query.keys()]), dice.pick(["orders", "earliest", "6000"]));
+      return String(query);
+    case 3:
       return mutateText(dice, String(query));
     default:
       return String(query);

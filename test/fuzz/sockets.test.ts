@@ -224,6 +224,7 @@ test(
     expect(slowestMs.answer).toBeLessThan(SLOWEST_MS);
     expect(slowestMs.witness).toBeLessThan(SLOWEST_MS);
     expect(watched.state()).toEqual(before);
+    expect(watched.server.logged).toBe(""); // nothing was worth a line
     expect(rows(UNEVEN_PARTITIONS)).toEqual([]);
     expect(rows(COMMITTED_OUTSIDE)).toEqual([]);
     expect(rows("SELECT * FROM guard")).toEqual([]);

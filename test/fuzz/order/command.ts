@@ -44,7 +44,7 @@ export abstract class FrameCommand implements Command {
     await real.settle(model);
   }
 
-  view(model: Model): View | undefined {
+  view(model: Readonly<Model>): View | undefined {
     return model.view(this.speaker.socket, this.speaker.name);
   }
 

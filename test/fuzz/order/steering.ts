@@ -14,7 +14,18 @@ import {
 import { type Expected, type Model, PARTITIONS, TOPIC } from "./model.ts";
 import type { Held, View } from "./view.ts";
 
-const ACKS = ["right", "part", "repeated", "beyond", "old", "stolen", "partition", "topic"] as const;
+const ACKS = [
+  "right",
+  "part",
+  "repeated",
+  "below",
+  "furthest",
+  "beyond",
+  "old",
+  "stolen",
+  "partition",
+  "topic",
+] as const;
 export const ACK_KINDS: readonly AckKind[] = ACKS;
 export type AckKind = (typeof ACKS)[number];
 
@@ -30,7 +41,7 @@ export class Ack extends FrameCommand {
 
   ask(model: Model): Asked {
     const view = this.view(model);
-    const entry = this.#entry(model, pickPartition(view, this.which));
+    const entry = this.#entry(model, this.#soughtBack(view) ?? pickPartition(view, this.which));
     const frame: ClientFrame = { type: "ack", subscription: this.speaker.name, offsets: [entry] };
     return { frame, expected: view ? this.#expect(model, view, entry) : UNKNOWN_SUBSCRIPTION };
   }
@@ -43,6 +54,10 @@ export class Ack extends FrameCommand {
         return { ...right, offset: held?.unacked[1] ?? right.offset };
       case "repeated":
         return { ...right, offset: Math.min(right.offset, model.committed.get(partition) ?? 0) };
+      case "below":
+        return { ...right, offset: Math.max(0, (model.committed.get(partition) ?? 0) - 1) };
+      case "furthest":
+        return { ...right, offset: held?.furthest ?? 0 };
       case "beyond":
         return { ...right, offset: (held?.furthest ?? 0) + 1 };
       case "old":
@@ -56,6 +71,12 @@ export class Ack extends FrameCommand {
       default:
         return right;
     }
+  }
+
+  /** What was reached before a seek back may be acknowledged after it. */
+  #soughtBack(view: View | undefined): number | undefined {
+    const held = this.kind === "furthest" ? [...(view?.held ?? [])] : [];
+    return held.find(([, { next, furthest }]) => next < furthest)?.[0];
   }
 
   #otherOwner(model: Model, partition: number): Held | undefined {
@@ -99,13 +120,30 @@ export class Steer extends FrameCommand {
     this.which = about.which;
   }
 
+  /** Release mostly where something goes. */
+  override check(model: Readonly<Model>): boolean {
+    const { isLost } = this.speaker;
+    return isLost || (super.check(model) && (this.type !== "release" || this.#going(model).length > 0));
+  }
+
   ask(model: Model): Asked {
-    const numbers = new Set(this.which.map((which) => pickPartition(this.view(model), which)));
+    const numbers = this.#choose(model);
     const partitions = [...numbers].map((partition) => ({ topic: TOPIC, partition }));
     return {
       frame: { type: this.type, subscription: this.speaker.name, partitions },
       expected: this.#expect(model, [...numbers]),
     };
+  }
+
+  #going(model: Readonly<Model>): readonly number[] {
+    const held = this.view(model)?.held ?? [];
+    return [...held].flatMap(([partition, { isRevoked }]) => (isRevoked ? [partition] : []));
+  }
+
+  #choose(model: Model): ReadonlySet<number> {
+    const going = this.#going(model);
+    if (this.type === "release" && going.length > 0 && this.which[0] !== 0) return new Set(going);
+    return new Set(this.which.map((which) => pickPartition(this.view(model), which)));
   }
 
   #expect(model: Model, numbers: readonly number[]): Expected {
