@@ -4,13 +4,14 @@ import { describe, expect, test } from "bun:test";
 import { type ParsedFrame, parseClientFrame, parseSubscribeQuery } from "../../src/core/client-frame.ts";
 import { Problem } from "../../src/core/problem.ts";
 import { ERROR_CODES } from "../../src/protocol/codes.ts";
+import { Dice } from "../support/dice.ts";
 import { isLongRun } from "../support/long.ts";
-import { Dice, seedOfRun } from "./dice.ts";
 import { type FrameFacts, factsOf } from "./frame-shape.ts";
 import { MutatedFrames } from "./mutated-frames.ts";
 import { mutatedQuery } from "./mutated-queries.ts";
+import { seedOfRun } from "./seed.ts";
 
-const FRAMES = isLongRun ? 1_000_000 : 50_000;
+const FRAMES = isLongRun ? 1_000_000 : 20_000;
 const QUERIES = FRAMES / 10;
 /** Of a problem as it is told. */
 const PROBLEM_CHARACTERS_MAX = 600;

@@ -5,7 +5,6 @@ import { afterAll, expect, test } from "bun:test";
 import fc from "fast-check";
 import { openTestDatabase } from "../support/database.ts";
 import { isLongRun } from "../support/long.ts";
-import { seedOfRun } from "./dice.ts";
 import type { Command, FrameCommand, Speaker } from "./order/command.ts";
 import { Burst, HangUp, Pass, Reset } from "./order/events.ts";
 import { Model, PARTITIONS, SOCKETS, tally } from "./order/model.ts";
@@ -13,6 +12,7 @@ import { Real } from "./order/real.ts";
 import { ACK_KINDS, Ack, SeekTo, Steer } from "./order/steering.ts";
 import { Subscribe, Unsubscribe } from "./order/subscribes.ts";
 import { Produce, Transact } from "./order/writes.ts";
+import { seedOfRun } from "./seed.ts";
 
 const RUNS = isLongRun ? 1_500 : 25;
 const COMMANDS_MAX = 100;

@@ -1,7 +1,7 @@
 // Good frames of every type that a client sends, in all their variants: what the mutations begin with.
 
 import type { AckEntry } from "../../src/protocol/frames.ts";
-import type { Dice } from "./dice.ts";
+import type { Dice } from "../support/dice.ts";
 
 /** What a client of a server knows: the names that are there, and what it was told last. */
 export interface Facts {

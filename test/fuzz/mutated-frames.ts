@@ -4,7 +4,7 @@
 // those as JSON before. So at least 15 of 20 are valid JSON, and more than the 5 good ones pass the schema: much of what
 // is changed (numbers, names, the order of members, white space) is still allowed.
 
-import { Dice } from "./dice.ts";
+import { Dice } from "../support/dice.ts";
 import { type Facts, goodFrame, NO_FACTS } from "./good-frames.ts";
 import { textOf, treeOf } from "./json-tree.ts";
 import { mutateText } from "./text-mutations.ts";

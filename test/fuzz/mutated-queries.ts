@@ -1,7 +1,7 @@
 // Query strings of /v1/stream that stand for a subscribe frame: good ones, and good ones changed. At least half of them
 // are left as they are made.
 
-import type { Dice } from "./dice.ts";
+import type { Dice } from "../support/dice.ts";
 import { mutateText } from "./text-mutations.ts";
 
 const PARAMETERS: readonly (readonly [name: string, good: readonly string[]])[] = [

@@ -1,7 +1,7 @@
 // What stands below a frame's text: RFC 6455 frames as no client should send them, and as few do.
 
+import type { Dice } from "../support/dice.ts";
 import { frameBytes, OPCODE } from "../support/raw-socket.ts";
-import type { Dice } from "./dice.ts";
 
 export interface RawFrames {
   readonly what: string;

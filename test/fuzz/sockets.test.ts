@@ -5,15 +5,16 @@ import { Database } from "bun:sqlite";
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { parseClientFrame } from "../../src/core/client-frame.ts";
 import { CLIENT_FRAME_BYTES_MAX } from "../../src/protocol/limits.ts";
+import { Dice } from "../support/dice.ts";
 import { isLongRun } from "../support/long.ts";
 import { frameBytes, OPCODE, RawSocket } from "../support/raw-socket.ts";
 import { FREE, WatchedServer } from "../support/watched-server.ts";
-import { Dice, seedOfRun } from "./dice.ts";
 import { factsOf } from "./frame-shape.ts";
 import { FuzzSocket, HANG_MS } from "./fuzz-socket.ts";
 import { type Facts, NO_FACTS } from "./good-frames.ts";
 import { MutatedFrames } from "./mutated-frames.ts";
 import { RAW_KINDS, type RawFrames, rawFrames } from "./raw-frames.ts";
+import { seedOfRun } from "./seed.ts";
 
 const FRAMES = isLongRun ? 100_000 : 3_000;
 const TALKS_AT_ONCE = 4;

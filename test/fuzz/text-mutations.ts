@@ -1,6 +1,6 @@
 // Mutations of a frame as text: seldom valid JSON afterwards.
 
-import type { Dice } from "./dice.ts";
+import type { Dice } from "../support/dice.ts";
 
 export type TextMutation = (dice: Dice, text: string) => string;
 

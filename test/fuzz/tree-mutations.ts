@@ -1,6 +1,6 @@
 // Mutations of a frame as JSON: it stays valid JSON, and may stop being a frame.
 
-import type { Dice } from "./dice.ts";
+import type { Dice } from "../support/dice.ts";
 import {
   type JsonNode,
   nodeAt,

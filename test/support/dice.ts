@@ -42,9 +42,29 @@ export class Dice {
     return Math.round(min * (max / min) ** this.#random());
   }
 
+  /** True once in so many times. */
+  oneIn(times: number): boolean {
+    return this.below(times) === 0;
+  }
+
   pick<T>(items: readonly T[]): T {
     const picked = items[this.below(items.length)];
     if (picked === undefined) throw new RangeError("nothing to choose from");
     return picked;
+  }
+
+  /** Each is chosen as often as its weight says. */
+  weighted<T>(items: readonly (readonly [weight: number, item: T])[]): T {
+    let left = this.below(items.reduce((sum, [weight]) => sum + weight, 0));
+    for (const [weight, item] of items) {
+      if (left < weight) return item;
+      left -= weight;
+    }
+    throw new RangeError("nothing to choose from");
+  }
+
+  /** Some of the members of an object, none to all of them. */
+  some<T extends object>(members: T): Partial<T> {
+    return Object.fromEntries(Object.entries(members).filter(() => this.oneIn(2))) as Partial<T>; // entries of a T
   }
 }
