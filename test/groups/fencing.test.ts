@@ -1,9 +1,11 @@
 // Who is no owner any more changes nothing, whatever it still sends, and wherever it is connected.
 
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import type { AckEntry } from "../../src/protocol/frames.ts";
 import { describePlaces, type Place } from "../support/cluster.ts";
 import { keyOf, type Member, type Owned, WatchedGroup } from "./member.ts";
+
+setDefaultTimeout(30_000); // where the machine has much else to do
 
 describePlaces("fencing", (place) => {
   test("an instanceId on two connections belongs to the second, and nobody else is moved", async () => {

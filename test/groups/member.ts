@@ -5,8 +5,8 @@ import type { AckEntry, AssignedPartition, ServerFrame, SubscribeFrame } from ".
 import type { TestServer } from "../support/server.ts";
 import { type FrameOf, StreamClient } from "../support/stream-client.ts";
 
-/** A wait that takes longer fails, before the test's own timeout ends the servers. */
-const PATIENCE_MS = 4_000;
+/** A wait that takes longer fails, before the test's own timeout ends the servers. A machine may be busy. */
+const PATIENCE_MS = 20_000;
 
 export interface JoinOptions extends Partial<SubscribeFrame> {
   /** Whether it acknowledges what it is sent; it can be changed later. */

@@ -1,10 +1,12 @@
 // Who owns what while members, partitions and topics come and go, on several servers at once. What must hold at every
 // moment is judged by the ledger of the group with every frame that any member receives.
 
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import { describePlaces, type Place } from "../support/cluster.ts";
 import { StreamClient } from "../support/stream-client.ts";
 import { keyOf, type Member, WatchedGroup } from "./member.ts";
+
+setDefaultTimeout(30_000); // where the machine has much else to do
 
 describePlaces("a rebalance", (place) => {
   test("of members that come and go everywhere at once loses nothing and gives nothing to two", async () => {

@@ -1,11 +1,13 @@
 // An operator's reset of a group that is at work, asked of any server: what was acknowledged before it counts no more.
 
-import { expect, test } from "bun:test";
+import { expect, setDefaultTimeout, test } from "bun:test";
 import type { AckEntry } from "../../src/protocol/frames.ts";
 import { describePlaces, describeSqld, type Place } from "../support/cluster.ts";
 import { CuttingProxy } from "../support/cutting-proxy.ts";
 import { startServer } from "../support/server.ts";
 import { ackOf, keyOf, type Member, type Owned, WatchedGroup } from "./member.ts";
+
+setDefaultTimeout(30_000); // where the machine has much else to do
 
 const RESET_SEEN_MAX_MS = 1_000;
 
