@@ -14,7 +14,7 @@ import { ACK_KINDS, Ack, SeekTo, Steer } from "./order/steering.ts";
 import { Subscribe, Unsubscribe } from "./order/subscribes.ts";
 import { Produce, Transact } from "./order/writes.ts";
 
-const RUNS = isLongRun ? 1_000 : 25;
+const RUNS = isLongRun ? 500 : 25;
 const COMMANDS_MAX = 100;
 const LONG_MS = 600_000;
 
