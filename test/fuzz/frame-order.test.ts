@@ -14,7 +14,7 @@ import { Subscribe, Unsubscribe } from "./order/subscribes.ts";
 import { Produce, Transact } from "./order/writes.ts";
 import { seedOfRun } from "./seed.ts";
 
-const RUNS = isLongRun ? 1_000 : 25;
+const RUNS = isLongRun ? 500 : 25;
 const COMMANDS_MAX = 100;
 const LONG_MS = 600_000;
 
