@@ -48,6 +48,8 @@ export class SimulatedMember {
   #consumer = "";
   #isSubscribed = false;
   #incarnations = 0;
+  /** It has an `ackTimeoutMs`. */
+  #mayStall = false;
   #memberId: string | undefined;
   #ids = 0;
   #held: Held[] = [];
@@ -99,8 +101,10 @@ export class SimulatedMember {
     this.#worksUntilMs = 0;
     this.#socket = await server?.connect({
       onFrame: (frame) => this.#receive(frame),
-      onClose: () => this.#world.record({ type: "ended", consumer }),
+      onClose: () => this.#noteEnd(consumer),
     });
+    // What is committed ahead may be so before it hears that it has subscribed.
+    if (this.#options.ackMode === "none") this.#noteSubscribed("");
     this.#socket?.send(this.#subscription());
     this.#world.time.after(SUBSCRIBE_PATIENCE_MS, () => {
       if (this.#consumer === consumer && !this.#isSubscribed) this.#leave();
@@ -113,15 +117,17 @@ export class SimulatedMember {
     const records = this.#dice.spread(2, WINDOW_MAX);
     const common = { type: "subscribe", id: "subscribe", topics, window: { records, bytes: 65_536 } };
     if (group === null) return { ...common, from: "earliest", ack: this.#dice.pick(["none", "manual"]) };
+    const sessionTimeoutMs = this.#dice.between(SESSION_MIN_MS, SESSION_MAX_MS);
+    this.#mayStall = this.#dice.isLucky(0.2);
     const isBack = this.#memberId !== undefined && this.#comesBackAs === "memberId";
     const fields: Partial<SubscribeFrame> = {
       group,
       reset,
       ack: ackMode === "none" ? "none" : "manual",
-      sessionTimeoutMs: this.#dice.between(SESSION_MIN_MS, SESSION_MAX_MS),
+      sessionTimeoutMs,
       ...(isBack && { memberId: this.#memberId }),
       ...(this.#comesBackAs === "instanceId" && { instanceId: name }),
-      ...(this.#dice.isLucky(0.2) && { ackTimeoutMs: this.#dice.between(2_000, 20_000) }),
+      ...(this.#mayStall && { ackTimeoutMs: this.#dice.between(2_000, 20_000) }),
     };
     return { ...common, ...fields };
   }
@@ -129,7 +135,19 @@ export class SimulatedMember {
   #leave(): void {
     if (!this.#socket?.isOpen) return;
     this.#socket.hangUp();
-    this.#world.record({ type: "ended", consumer: this.#consumer });
+    this.#noteEnd(this.#consumer);
+  }
+
+  #noteSubscribed(memberId: string): void {
+    const { group, ackMode } = this.#options;
+    const isCommittedAhead = ackMode === "none";
+    this.#world.record({ type: "subscribed", consumer: this.#consumer, group, memberId, isCommittedAhead });
+  }
+
+  /** That it has stalled may have been said too late for it to hear. */
+  #noteEnd(consumer: string): void {
+    if (this.#mayStall) this.#world.stalledGroups.add(this.#options.group ?? "");
+    this.#world.record({ type: "ended", consumer });
   }
 
   // ── what comes ─────────────────────────────────────────────────────────────────────────────────────────
@@ -139,14 +157,10 @@ export class SimulatedMember {
     switch (frame.type) {
       case "ping":
         return this.#socket?.send({ type: "pong" });
-      case "subscribed": {
+      case "subscribed":
         this.#isSubscribed = true;
         this.#memberId = frame.memberId;
-        const { group, ackMode } = this.#options;
-        const isCommittedAhead = ackMode === "none";
-        const memberId = frame.memberId ?? "";
-        return this.#world.record({ type: "subscribed", consumer, group, memberId, isCommittedAhead });
-      }
+        return this.#noteSubscribed(frame.memberId ?? "");
       case "assigned":
         return this.#receiveAssigned(frame);
       case "records":
