@@ -22,7 +22,7 @@ test("RELIABILITY.md gives commands that are there", () => {
   const named = [...reliability.matchAll(/bun run ([a-z]+)/g)].map(([, script]) => script ?? "");
   expect(new Set(named)).toEqual(new Set(["torture", "simulate", "test"]));
   expect(named.filter((script) => !(script in scripts))).toEqual([]);
-  const paths = [...reliability.matchAll(/\btest\/[a-z/-]+(?:\.test\.ts)?/g)].map(([path]) => path);
+  const paths = [...reliability.matchAll(/\btest\/[a-z/-]+(?:\.test)?(?:\.ts)?/g)].map(([path]) => path);
   expect(paths.filter((path) => !existsSync(join(repository, path)))).toEqual([]);
 });
 
