@@ -94,9 +94,16 @@ async function runRounds(
       await trial.prepare?.(round);
       const measured = await trial.run(round);
       if (round > 0) figures.push(measured);
-      console.error(`round ${round} of ${rounds}: ${trial.workload}, ${system}, ${trial.path}: ${said(measured)}`);
+      console.error(
+        `round ${round} of ${rounds}: ${trial.workload}, ${system}, ${trial.path}: ${said(measured)}`,
+      );
     }
-  return trials.map(({ system, trial: { workload, path }, figures }) => ({ system, workload, path, figures }));
+  return trials.map(({ system, trial: { workload, path }, figures }) => ({
+    system,
+    workload,
+    path,
+    figures,
+  }));
 }
 
 function said(figures: Figures): string {

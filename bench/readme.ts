@@ -7,7 +7,10 @@ const README = join(import.meta.dir, "../README.md");
 export async function writeReadme(marker: string, text: string): Promise<void> {
   const readme = await Bun.file(README).text();
   const found = between(readme, marker);
-  await Bun.write(README, readme.replace(found, () => `\n${text}\n`));
+  await Bun.write(
+    README,
+    readme.replace(found, () => `\n${text}\n`),
+  );
 }
 
 export async function readReadme(marker: string): Promise<string> {

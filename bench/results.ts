@@ -41,7 +41,10 @@ const TITLES: Readonly<Record<WorkloadName, string>> = {
 };
 
 /** At least that rate, at least that many times the other system's rate, or at most that long. */
-type Goal = { readonly rate: number } | { readonly times: number } | { readonly p50Ms: number; readonly p99Ms: number };
+type Goal =
+  | { readonly rate: number }
+  | { readonly times: number }
+  | { readonly p50Ms: number; readonly p99Ms: number };
 
 interface GoalOf {
   readonly workload: WorkloadName;
@@ -90,7 +93,9 @@ function rowOf(trial: TrialResult, subject: TrialResult | undefined): string {
     `${trial.system}: ${trial.path}`,
     figuresText(trial.figures),
     ratio === undefined ? "" : `${ratio.toFixed(2)} ×`,
-    goal === undefined ? "" : `${goalText(goal)}: ${isReached(goal, trial, ratio) ? "reached" : "**not reached**"}`,
+    goal === undefined
+      ? ""
+      : `${goalText(goal)}: ${isReached(goal, trial, ratio) ? "reached" : "**not reached**"}`,
   ];
   return `| ${cells.join(" | ")} |`;
 }
@@ -98,7 +103,8 @@ function rowOf(trial: TrialResult, subject: TrialResult | undefined): string {
 // ── goals ────────────────────────────────────────────────────────────────────────────────────────────────
 
 function goalOf({ workload, system, path }: TrialResult): Goal | undefined {
-  return GOALS.find((of) => of.workload === workload && of.system === system && path.includes(of.path ?? ""))?.goal;
+  return GOALS.find((of) => of.workload === workload && of.system === system && path.includes(of.path ?? ""))
+    ?.goal;
 }
 
 function hasGoal(workload: WorkloadName, system: string): boolean {
@@ -130,7 +136,9 @@ function figuresText(figures: readonly Figures[]): string {
     const rates = figures.map(rateIn);
     return `${rateText(median(rates))} (${rateText(Math.min(...rates))}–${rateText(Math.max(...rates))})`;
   }
-  const [p50, p99, max] = (["p50Ms", "p99Ms", "maxMs"] as const).map((name) => medianOf(figures, name).toFixed(1));
+  const [p50, p99, max] = (["p50Ms", "p99Ms", "maxMs"] as const).map((name) =>
+    medianOf(figures, name).toFixed(1),
+  );
   return `p50 ${p50}, p99 ${p99}, max ${max} ms`;
 }
 
@@ -154,7 +162,9 @@ function rateText(rate: number): string {
 // ── what it was measured on ──────────────────────────────────────────────────────────────────────────────
 
 function lineOfSystem({ name, version, durability, missing }: System): string {
-  return missing === undefined ? `- ${name}: ${version}; acknowledged when ${durability}` : `- ${name}: ${missing}`;
+  return missing === undefined
+    ? `- ${name}: ${version}; acknowledged when ${durability}`
+    : `- ${name}: ${missing}`;
 }
 
 function lineOfMachine({ machine, rounds, recordsARound }: Results): string {

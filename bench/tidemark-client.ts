@@ -27,6 +27,9 @@ export function bodyOf(values: readonly string[]): string {
   return `{"records":[${values.map((value) => `{"value":${value}}`).join(",")}]}`;
 }
 
+/** What an ack takes from a records frame. */
+type Acknowledged = Pick<RecordsFrame, "topic" | "partition" | "generation" | "next">;
+
 export class BenchSocket {
   /** Whatever comes but pings, unparsed. */
   onText: (text: string) => void = (text) => this.onFrame(JSON.parse(text));
@@ -61,7 +64,7 @@ export class BenchSocket {
     this.#socket.send(text);
   }
 
-  ack({ topic, partition, generation, next: offset }: QuakesFrame): void {
+  ack({ topic, partition, generation, next: offset }: Acknowledged): void {
     this.send({ type: "ack", offsets: [{ topic, partition, generation, offset }] });
   }
 

@@ -41,7 +41,7 @@ async function versions(): Promise<string> {
   return `${version} on Bun ${Bun.version}, ${await packageVersion("libsql")}`;
 }
 
-function trialsOf(input: Input, server: TestServer, loopSocket: string): readonly Trial[] {
+export function trialsOf(input: Input, server: TestServer, loopSocket: string): readonly Trial[] {
   const topics = roundStreams({
     create: (round) => createTopic(server, topicOf(round), 1),
     fill: (round) => produceBatches(input, server, topicOf(round)),
@@ -96,7 +96,8 @@ function spreadTrial({ values, batches }: Input, server: TestServer): Trial {
     prepare: (round) => createTopic(server, topic(round), PARTITIONS),
     run: async (round) => {
       const url = `${server.url}/v1/topics/${topic(round)}/records?key=/network`;
-      const post = (batch: readonly string[]) => call(url, { method: "POST", headers, body: batch.join("\n") });
+      const post = (batch: readonly string[]) =>
+        call(url, { method: "POST", headers, body: batch.join("\n") });
       return rateOf(values.length, () => inLanes(LANES, batches, post));
     },
   };

@@ -19,3 +19,8 @@ export function appendRowsJson(records: readonly NewRecord[]): string {
     ),
   );
 }
+
+/** The rows of records that have nothing but a value of JSON: `["value", …]`. */
+export function appendValuesJson(records: readonly NewRecord[]): string {
+  return JSON.stringify(records.map(({ value }) => value));
+}

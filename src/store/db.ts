@@ -57,9 +57,14 @@ export type DbFailure = "busy" | "full" | "io" | "rejected" | "unknown" | "unans
 /** What a write left whose answer is lost. */
 export interface FlushTrace {
   /** Of those that it may have appended to and that are there, by id. */
-  readonly partitions: ReadonlyMap<number, { readonly logEndOffset: number; readonly schemaVersion: number }>;
+  readonly partitions: ReadonlyMap<number, PartitionTrace>;
   /** Those whose condition, left in `guard`, did not hold. */
   readonly refusedOps: ReadonlySet<number>;
+}
+
+export interface PartitionTrace {
+  readonly logEndOffset: number;
+  readonly schemaVersion: number;
 }
 
 export const NO_TRACE: FlushTrace = { partitions: new Map(), refusedOps: new Set() };

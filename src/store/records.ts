@@ -1,207 +1,8 @@
-// Owns `records` and the counters of `partitions`: appends, and reads of one chunk.
+// Owns `records` and the counters of `partitions` together with appends.ts: this is how records get out, chunk by chunk.
 
-import { appendRowsJson } from "../core/append-rows.ts";
 import { utf8Length } from "../core/json-text.ts";
-import type { PartitionOffset } from "../core/partitioner.ts";
-import type { NewRecord } from "../core/produce-request.ts";
 import type { ChunkExtent, ReadRequest } from "../core/session/window.ts";
-import { type Db, numberColumn, type Row, type Rows, type SqlValue, type Statement } from "./db.ts";
-import { IS_OK_OR_FREE } from "./guard.ts";
-import { indexTimes, type TimeIndexCadence } from "./time-index.ts";
-import type { Topic } from "./topic-tables.ts";
-import type { Append, Operation } from "./write-queue.ts";
-
-// ── append ───────────────────────────────────────────────────────────────────────────────────────────────
-
-// A partition is appended to while it is there, its topic has the schema that the records were checked against, and the
-// operation's condition holds.
-const IS_APPENDABLE = `
-  partition_id = :partition_id
-  AND (SELECT schema_version FROM topics AS t WHERE t.topic_id = partitions.topic_id) = :schema_version
-  AND ${IS_OK_OR_FREE}`;
-
-// The log end comes from the row, in the transaction: no server trusts its memory of it. Where the partition cannot be
-// appended to neither statement finds a row, and nothing is written.
-const APPEND_RECORDS = `
-  INSERT INTO records (partition_id, offset, timestamp, key, value, headers)
-  SELECT partition_id, log_end_offset + r.key, coalesce(r.value ->> 1, (SELECT now_ms FROM clock)),
-         r.value ->> 0, r.value ->> 3, r.value ->> 2
-  FROM partitions CROSS JOIN json_each(:rows) AS r
-  WHERE ${IS_APPENDABLE}`;
-
-/** The same where some of the rows are of bytes: only those have a fifth element, and then the fourth is null. */
-const APPEND_RECORDS_WITH_BYTES = `
-  INSERT INTO records (partition_id, offset, timestamp, key, value, headers)
-  SELECT partition_id, log_end_offset + r.key, coalesce(r.value ->> 1, (SELECT now_ms FROM clock)),
-         r.value ->> 0, coalesce(r.value ->> 3, unhex(r.value ->> 4)), r.value ->> 2
-  FROM partitions CROSS JOIN json_each(:rows) AS r
-  WHERE ${IS_APPENDABLE}`;
-
-const ADVANCE_LOG_END = `
-  UPDATE partitions
-  SET log_end_offset = log_end_offset + :count,
-      records = records + :count,
-      bytes = bytes + :bytes,
-      frame_bytes_max = max(frame_bytes_max, :frame_bytes_max)
-  WHERE ${IS_APPENDABLE}
-  RETURNING log_end_offset`;
-
-/** sqld refuses arguments above about 4.1 MB. */
-const ROWS_BYTES_MAX = 4_000_000;
-/** Punctuation and a timestamp around a row's key, headers and value. */
-const ROW_OVERHEAD_BYTES = 32;
-
-export interface PartitionAppend {
-  readonly partition: number;
-  readonly records: readonly NewRecord[];
-}
-
-export interface AppendedPartition extends PartitionOffset {
-  readonly partitionId: number;
-  readonly logEndOffset: number;
-}
-
-/**
- * Appends to partitions of one topic, all or nothing. Settles to undefined, nothing written, where the topic is gone or
- * has another schema. `cadence`: says which appends look after the time index too; without it each does.
- */
-export function appendRecords(
-  topic: Topic,
-  appends: readonly PartitionAppend[],
-  cadence?: TimeIndexCadence,
-): Operation<readonly AppendedPartition[] | undefined> {
-  const targets = appends.map((append) => appendTarget(topic, append));
-  return {
-    statements: targets.flatMap((target) => appendStatements(target, { op: null, cadence })),
-    bytes: bytesOfTargets(targets),
-    appends: targets,
-    settle: (results) => appendedTo(targets, logEndsOf(targets, results)),
-    afterLostAnswer: (logEnds) => appendedTo(targets, logEnds),
-  };
-}
-
-/** A partition of a topic as it was when the records for it were checked. */
-export interface AppendTarget extends Append {
-  readonly topic: string;
-  readonly partition: number;
-  /** A database takes no larger argument; most appends are one piece. */
-  readonly pieces: readonly (readonly NewRecord[])[];
-}
-
-export function appendTarget(topic: Topic, { partition, records }: PartitionAppend): AppendTarget {
-  return {
-    topic: topic.topic,
-    partition,
-    partitionId: partitionIdOf(topic, partition),
-    schemaVersion: topic.schemaVersion,
-    count: records.length,
-    pieces: piecesOf(records),
-  };
-}
-
-/** By partition id, from the results of all `appendStatements`: only ADVANCE_LOG_END gives rows, one a piece. */
-export function logEndsOf(
-  targets: readonly AppendTarget[],
-  results: readonly Rows[],
-): ReadonlyMap<number, number> {
-  const advanced = results.flat();
-  const logEnds = new Map<number, number>();
-  for (const { partitionId, pieces } of targets) {
-    const last = advanced.splice(0, pieces.length).at(-1);
-    if (last) logEnds.set(partitionId, numberColumn(last, "log_end_offset"));
-  }
-  return logEnds;
-}
-
-/** Undefined where one of them was not appended to. */
-export function appendedTo(
-  targets: readonly AppendTarget[],
-  logEnds: ReadonlyMap<number, number>,
-): readonly AppendedPartition[] | undefined {
-  const appended: AppendedPartition[] = [];
-  for (const { topic, partition, partitionId, count } of targets) {
-    const logEndOffset = logEnds.get(partitionId);
-    if (logEndOffset === undefined) return undefined;
-    appended.push({ topic, partition, partitionId, offset: logEndOffset - count, logEndOffset });
-  }
-  return appended;
-}
-
-/** `op`: of the condition in `guard`, null without one. */
-export function appendStatements(
-  target: AppendTarget,
-  { op, cadence }: { readonly op: number | null; readonly cadence: TimeIndexCadence | undefined },
-): readonly Statement[] {
-  const { partitionId, schemaVersion, count, pieces } = target;
-  const isIndexDue = cadence?.isDue(partitionId, count) ?? true;
-  const where = { partition_id: partitionId, schema_version: schemaVersion, op };
-  return [
-    ...pieces.flatMap((piece) => pieceStatements(piece, where)),
-    ...(isIndexDue ? [indexTimes(partitionId)] : []),
-  ];
-}
-
-export function bytesOfTargets(targets: readonly AppendTarget[]): number {
-  return targets.reduce((sum, { pieces }) => pieces.reduce((more, piece) => more + bytesOf(piece), sum), 0);
-}
-
-function pieceStatements(
-  records: readonly NewRecord[],
-  where: Readonly<Record<string, SqlValue>>,
-): readonly Statement[] {
-  const counters = {
-    count: records.length,
-    bytes: bytesOf(records),
-    frame_bytes_max: records.reduce((max, record) => Math.max(max, record.frameBytesMax), 0),
-  };
-  const hasBytes = records.some(({ value }) => typeof value !== "string");
-  return [
-    {
-      sql: hasBytes ? APPEND_RECORDS_WITH_BYTES : APPEND_RECORDS,
-      args: { ...where, rows: appendRowsJson(records) },
-    },
-    { sql: ADVANCE_LOG_END, args: { ...where, ...counters } },
-  ];
-}
-
-function piecesOf(records: readonly NewRecord[]): readonly (readonly NewRecord[])[] {
-  if (rowBytesMax(records) <= ROWS_BYTES_MAX) return [records];
-  const pieces: NewRecord[][] = [];
-  let bytesLeft = 0;
-  for (const record of records) {
-    const bytes = rowBytesMax([record]);
-    if (bytes > bytesLeft) {
-      pieces.push([]);
-      bytesLeft = ROWS_BYTES_MAX;
-    }
-    bytesLeft -= bytes;
-    pieces.at(-1)?.push(record);
-  }
-  return pieces;
-}
-
-/**
- * As appendRowsJson() writes them: quotes and backslashes take two bytes each, and so does a byte in hex. A key may
- * have control characters as they are, which take six.
- */
-function rowBytesMax(records: readonly NewRecord[]): number {
-  return records.reduce(
-    (sum, { bytes, key }) => sum + 2 * bytes + 4 * (key?.length ?? 0) + ROW_OVERHEAD_BYTES,
-    0,
-  );
-}
-
-function partitionIdOf({ topic, partitionIds }: Topic, partition: number): number {
-  const partitionId = partitionIds[partition];
-  if (partitionId === undefined) throw new RangeError(`topic ${topic} has no partition ${partition}`);
-  return partitionId;
-}
-
-function bytesOf(records: readonly NewRecord[]): number {
-  return records.reduce((sum, record) => sum + record.bytes, 0);
-}
-
-// ── read ─────────────────────────────────────────────────────────────────────────────────────────────────
+import { type Db, numberColumn, type Row } from "./db.ts";
 
 /** What a record looks like on the wire, up to its value: arguments of concat(), which takes NULL for nothing. */
 const RECORD_HEAD = `'{"offset":', offset, ',"timestamp":', timestamp,
@@ -212,22 +13,22 @@ const RECORD_HEAD = `'{"offset":', offset, ',"timestamp":', timestamp,
 const RECORD_JSON = `CASE WHEN typeof(value) <> 'blob' THEN concat(${RECORD_HEAD}, ',"value":', value, '}') END`;
 
 // While the largest records of the partition would fit, counting is enough; else nothing is taken and
-// MEASURE_RECORDS says how many fit.
+// MEASURE_RECORDS says how many fit. One aggregate over the run and nothing around it: as a subquery that is joined to
+// the partition SQLite would write the text to a table of its own and read it from there, which takes as long again.
 const READ_CHUNK = `
-  SELECT p.log_start_offset, p.log_end_offset, c.records, octet_length(c.records) AS bytes, c.count, c.texts, c.next
-  FROM partitions AS p
-  LEFT JOIN (
-    SELECT group_concat(record) AS records, count(*) AS count, count(record) AS texts, max(offset) + 1 AS next
-    FROM (
-      SELECT offset, ${RECORD_JSON} AS record
-      FROM records
-      WHERE partition_id = :partition_id AND offset >= :from
-      ORDER BY offset
-      LIMIT (SELECT CASE WHEN :is_measured OR frame_bytes_max * :records_max <= :bytes_max THEN :records_max ELSE 0 END
-             FROM partitions WHERE partition_id = :partition_id)
-    )
-  ) AS c
-  WHERE p.partition_id = :partition_id`;
+  SELECT (SELECT log_start_offset FROM partitions WHERE partition_id = :partition_id) AS log_start_offset,
+         (SELECT log_end_offset FROM partitions WHERE partition_id = :partition_id) AS log_end_offset,
+         group_concat(record) AS records, octet_length(group_concat(record)) AS bytes,
+         count(*) AS count, count(record) AS texts, max(offset) + 1 AS next
+  FROM (
+    SELECT offset, ${RECORD_JSON} AS record
+    FROM records
+    WHERE partition_id = :partition_id AND offset >= :from
+    ORDER BY offset
+    LIMIT coalesce((SELECT CASE WHEN :is_measured OR frame_bytes_max * :records_max <= :bytes_max
+                                THEN :records_max ELSE 0 END
+                    FROM partitions WHERE partition_id = :partition_id), 0)
+  )`;
 
 // A run in which READ_CHUNK found records with bytes. By its end and not by a count: the run fits the chunk, and what
 // was deleted since must not let others in.
@@ -276,9 +77,10 @@ export async function readChunk(db: Db, request: ReadRequest): Promise<Chunk | u
 async function readCounted(db: Db, request: ReadRequest, isMeasured: boolean): Promise<Chunk | undefined> {
   const args = { ...chunkArgs(request), bytes_max: request.bytesMax, is_measured: isMeasured ? 1 : 0 };
   const [row] = await db.read({ sql: READ_CHUNK, args });
-  if (row && numberColumn(row, "texts") < numberColumn(row, "count"))
+  if (!row || row.log_end_offset === null) return undefined;
+  if (numberColumn(row, "texts") < numberColumn(row, "count"))
     return readRows(db, request, numberColumn(row, "next"));
-  return row && chunkOf(row, request.from);
+  return chunkOf(row, request.from);
 }
 
 /** The chunk that ends before `until`, whatever its records hold. */

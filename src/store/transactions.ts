@@ -9,6 +9,16 @@ import { Problem } from "../core/problem.ts";
 import { answerRuns, repeatedAnswer, sequenceProblem } from "../core/producers.ts";
 import type { Transaction, Written } from "../core/transaction.ts";
 import type { TopicExpectation } from "../protocol/frames.ts";
+import {
+  type AppendedPartition,
+  type AppendTarget,
+  appendedTo,
+  appendStatements,
+  appendTarget,
+  byPartitionId,
+  bytesOfTargets,
+  logEndsOf,
+} from "./appends.ts";
 import { ALL_COMMITS_ADVANCE, commitArgs, commitStatements, refusedCommit } from "./commits.ts";
 import { numberColumn, type Row, type Rows, type SqlValue, type Statement } from "./db.ts";
 import { IS_OK } from "./guard.ts";
@@ -19,15 +29,6 @@ import {
   noteSequence,
   producerState,
 } from "./producers.ts";
-import {
-  type AppendedPartition,
-  type AppendTarget,
-  appendedTo,
-  appendStatements,
-  appendTarget,
-  bytesOfTargets,
-  logEndsOf,
-} from "./records.ts";
 import type { TimeIndexCadence } from "./time-index.ts";
 import type { Topic } from "./topic-tables.ts";
 import type { Operation } from "./write-queue.ts";
@@ -89,22 +90,24 @@ export function writeTransaction(write: TransactionWrite): Operation<Transaction
     settle: (results) => {
       const rows = rowsOf(sections, results);
       const isWritten = rows.check[0]?.[0]?.ok === 1;
-      return isWritten ? outcomeOf(logEndsOf(targets, rows.appends)) : refusedOutcome(write, rows);
+      return isWritten
+        ? outcomeOf(byPartitionId(targets, logEndsOf(targets, rows.appends)))
+        : refusedOutcome(write, rows);
     },
     afterLostAnswer: outcomeOf,
   };
 }
 
-function targetsOf({ partitions, topics }: TransactionWrite): readonly AppendTarget[] {
+function targetsOf({ partitions, topics, cadence }: TransactionWrite): readonly AppendTarget[] {
   return partitions.map(({ topic: name, partition, records }) => {
     const topic = topics.get(name);
     if (!topic) throw new RangeError(`topic ${name} of a transaction was not looked up`);
-    return appendTarget(topic, { partition, records });
+    return appendTarget(topic, { partition, records }, cadence);
   });
 }
 
 /** In the order in which they run. */
-function sectionsOf({ op, runs, conditions, cadence }: TransactionWrite, targets: readonly AppendTarget[]) {
+function sectionsOf({ op, runs, conditions }: TransactionWrite, targets: readonly AppendTarget[]) {
   const { producer, commits, expect } = conditions;
   const commit = commits && commitStatements(op, commits);
   return {
@@ -112,7 +115,7 @@ function sectionsOf({ op, runs, conditions, cadence }: TransactionWrite, targets
     producer: producer ? [findProducer(op, producer)] : [],
     refusedCommit: commit ? [commit.find] : [],
     unmetExpectation: expect ? [findUnmet(op, expect)] : [],
-    appends: targets.flatMap((target) => appendStatements(target, { op, cadence })),
+    appends: targets.flatMap((target) => appendStatements(target, op)),
     commit: commit ? [commit.commit] : [],
     sequence: producer ? noteSequence({ op, producer, appended: targets, runs: answerRuns(runs) }) : [],
   } satisfies Record<string, readonly Statement[]>;

@@ -10,9 +10,19 @@ import type { Chance, Log, Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
 import { PENDING_WRITE_BYTES_MAX, WRITE_DEADLINE_MS } from "../protocol/limits.ts";
 import {
+  type Append,
+  type AppendOperation,
+  type AppendTarget,
+  appendStatements,
+  joinAppends,
+  logEndsOf,
+} from "./appends.ts";
+import {
   type Db,
   DbError,
   type FlushTrace,
+  NO_TRACE,
+  type PartitionTrace,
   problemOfDbError,
   type Rows,
   type Statement,
@@ -48,14 +58,10 @@ export interface Operation<T> {
   settle(results: readonly Rows[], isRepeated: boolean): T;
 }
 
-export interface Append {
-  readonly partitionId: number;
-  readonly schemaVersion: number;
-  readonly count: number;
-}
+type AnyOperation<T> = Operation<T> | AppendOperation<T>;
 
 interface Pending {
-  readonly operation: Operation<unknown>;
+  readonly operation: AnyOperation<unknown>;
   readonly deadlineAtMs: number;
   /** It was done, and is repeated for the answer that was lost: whatever comes of that, nobody may say it was not. */
   readonly isWritten: boolean;
@@ -85,7 +91,7 @@ export class WriteQueue {
   }
 
   /** Resolves when the operation is durable. Rejects with a Problem; only `outcome_unknown` may have been written. */
-  submit<T>(operation: Operation<T>): Promise<T> {
+  submit<T>(operation: AnyOperation<T>): Promise<T> {
     if (this.#isClosed) return Promise.reject(new Problem("unavailable", "The server is stopping"));
     if (this.#pendingBytes + operation.bytes > PENDING_WRITE_BYTES_MAX)
       return Promise.reject(this.#tooMuchPending());
@@ -133,10 +139,11 @@ export class WriteQueue {
   /** Returns how long to wait before the next flush. */
   async #write(flush: readonly Pending[]): Promise<number> {
     try {
-      const statements = flush.flatMap(({ operation }) => operation.statements);
+      const parts = partsOf(flush);
+      const statements = parts.flatMap((part) => part.statements);
       const results = await this.#db.write(statements, this.#optionsFor(flush));
       this.#take(flush.length);
-      settleAll(flush, results);
+      settleAll(parts, results);
       return 0;
     } catch (error) {
       return this.#recover(flush, error);
@@ -183,14 +190,16 @@ export class WriteQueue {
     const logEnds = logEndsAfterEach(taken, failure.left);
     const repeated: Pending[] = [];
     for (const [index, pending] of taken.entries()) {
-      const { afterLostAnswer } = pending.operation;
+      const { operation } = pending;
       // Not repeated: what came behind it is written, and it may hold after that.
       if (isRefused(pending.operation, failure.left)) pending.reject(refusalIsLost());
-      else if (afterLostAnswer === "repeat") repeated.push({ ...pending, isWritten: true });
+      else if (operation.statements && operation.afterLostAnswer === "repeat")
+        repeated.push({ ...pending, isWritten: true });
       else
         settle(pending, () => {
-          if (!afterLostAnswer) throw problemOfDbError(failure);
-          return afterLostAnswer(logEnds[index] ?? new Map());
+          const byLogEnds = operation.statements ? operation.afterLostAnswer : operation.settle;
+          if (typeof byLogEnds !== "function") throw problemOfDbError(failure);
+          return byLogEnds(logEnds[index] ?? new Map());
         });
     }
     this.#pending.unshift(...repeated);
@@ -238,13 +247,69 @@ export class WriteQueue {
   }
 }
 
-function settleAll(flush: readonly Pending[], results: readonly Rows[]): void {
-  let first = 0;
+/** What is written by statements of its own: one operation, or appends that follow each other. */
+interface Part {
+  readonly statements: readonly Statement[];
+  settle(results: readonly Rows[]): void;
+}
+
+function partsOf(flush: readonly Pending[]): readonly Part[] {
+  const parts: Part[] = [];
+  let appends: Pending[] = [];
   for (const pending of flush) {
-    const { operation, isWritten } = pending;
-    const end = first + operation.statements.length;
-    const rows = results.slice(first, end);
-    settle(pending, () => operation.settle(rows, isWritten));
+    const { operation } = pending;
+    if (!operation.statements) {
+      appends.push(pending);
+      continue;
+    }
+    parts.push(...partOfAppends(appends), partOf(pending, operation));
+    appends = [];
+  }
+  return [...parts, ...partOfAppends(appends)];
+}
+
+function partOf(pending: Pending, operation: Operation<unknown>): Part {
+  const { statements } = operation;
+  const settleBy = (results: readonly Rows[]) => operation.settle(results, pending.isWritten);
+  return { statements, settle: (results) => settle(pending, () => settleBy(results)) };
+}
+
+function partOfAppends(flush: readonly Pending[]): readonly Part[] {
+  if (flush.length === 0) return [];
+  const targets = joinAppends(
+    flush.flatMap(({ operation }) => (operation.statements ? [] : operation.appends)),
+  );
+  return [
+    {
+      statements: targets.flatMap((target) => appendStatements(target, null)),
+      settle: (results) => settleByLogEnds(flush, targets, logEndsOf(targets, results)),
+    },
+  ];
+}
+
+/** `ends`: what each of the joined appends has left. */
+function settleByLogEnds(
+  flush: readonly Pending[],
+  targets: readonly AppendTarget[],
+  ends: readonly (number | undefined)[],
+): void {
+  const partitions = new Map<number, PartitionTrace>();
+  for (const [index, { partitionId, schemaVersion }] of targets.entries()) {
+    const logEndOffset = ends[index];
+    if (logEndOffset !== undefined) partitions.set(partitionId, { logEndOffset, schemaVersion });
+  }
+  const logEnds = logEndsAfterEach(flush, { ...NO_TRACE, partitions });
+  for (const [index, pending] of flush.entries()) {
+    const { operation } = pending;
+    if (!operation.statements) settle(pending, () => operation.settle(logEnds[index] ?? new Map()));
+  }
+}
+
+function settleAll(parts: readonly Part[], results: readonly Rows[]): void {
+  let first = 0;
+  for (const part of parts) {
+    const end = first + part.statements.length;
+    part.settle(results.slice(first, end));
     first = end;
   }
 }
@@ -279,7 +344,7 @@ function logEndsAfterEach(
 }
 
 /** Its condition did not hold: it has written nothing. */
-function isRefused({ op }: Operation<unknown>, { refusedOps }: FlushTrace): boolean {
+function isRefused({ op }: AnyOperation<unknown>, { refusedOps }: FlushTrace): boolean {
   return op !== undefined && refusedOps.has(op);
 }
 

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, setDefaultTimeout, t
 import fc from "fast-check";
 import { partitionOfKey } from "../../src/core/partitioner.ts";
 import type { NewRecord } from "../../src/core/produce-request.ts";
-import { appendRecords } from "../../src/store/records.ts";
+import { appendRecords } from "../../src/store/appends.ts";
 import type { Topic } from "../../src/store/topic-tables.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { openQueue, openTestDatabase } from "../support/database.ts";

@@ -1,11 +1,11 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
+import { appendRecords } from "../../src/store/appends.ts";
 import { readChanges, readSeen } from "../../src/store/changes.ts";
 import { commitOffsets } from "../../src/store/commits.ts";
 import { commitFromOutside, deleteGroup, forgetTopic } from "../../src/store/group-changes.ts";
 import { endMembershipsWithoutInstance, renewLease } from "../../src/store/leases.ts";
 import { keepProcess } from "../../src/store/processes.ts";
-import { appendRecords } from "../../src/store/records.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { trimStep } from "../../src/store/trims.ts";
 import { openQueue, openTestDatabase, WatchedDb } from "../support/database.ts";

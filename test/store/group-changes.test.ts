@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { Problem } from "../../src/core/problem.ts";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
 import { PROCESS_LEASE_MS } from "../../src/protocol/limits.ts";
+import { appendRecords } from "../../src/store/appends.ts";
 import { commitOffsets } from "../../src/store/commits.ts";
 import {
   commitFromOutside,
@@ -11,7 +12,6 @@ import {
   type OutsideCommit,
 } from "../../src/store/group-changes.ts";
 import { renewLease } from "../../src/store/leases.ts";
-import { appendRecords } from "../../src/store/records.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { openQueue, openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";
 import { FakeTime } from "../support/fake-time.ts";

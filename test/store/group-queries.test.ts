@@ -1,9 +1,9 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
 import { PROCESS_LEASE_MS, REVOKE_DEADLINE_MS } from "../../src/protocol/limits.ts";
+import { appendRecords } from "../../src/store/appends.ts";
 import { commitFromOutside } from "../../src/store/group-changes.ts";
 import { describeGroup, listGroups } from "../../src/store/group-queries.ts";
-import { appendRecords } from "../../src/store/records.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { openQueue, openTestDatabase, START_MS, WatchedDb } from "../support/database.ts";
 import { FakeTime } from "../support/fake-time.ts";

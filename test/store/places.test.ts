@@ -1,7 +1,7 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
+import { appendRecords } from "../../src/store/appends.ts";
 import { findOffsetsAt, readPlaceFacts } from "../../src/store/places.ts";
-import { appendRecords } from "../../src/store/records.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { openQueue, openTestDatabase, START_MS, WatchedDb } from "../support/database.ts";
 import { FakeTime } from "../support/fake-time.ts";

@@ -1,8 +1,8 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
+import { appendRecords } from "../../src/store/appends.ts";
 import { DbError } from "../../src/store/db.ts";
 import { Purges } from "../../src/store/purges.ts";
-import { appendRecords } from "../../src/store/records.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { STEP_BYTES_MAX, STEP_RECORDS_MAX } from "../../src/store/trims.ts";
 import { WriteQueue } from "../../src/store/write-queue.ts";

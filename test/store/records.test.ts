@@ -3,17 +3,20 @@ import fc from "fast-check";
 import { type NewRecord, parseJsonProduce } from "../../src/core/produce-request.ts";
 import type { ReadRequest } from "../../src/core/session/window.ts";
 import { CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX, RECORD_BYTES_MAX } from "../../src/protocol/limits.ts";
+import { appendRecords, type PartitionAppend } from "../../src/store/appends.ts";
 import { type Db, DbError } from "../../src/store/db.ts";
-import {
-  appendRecords,
-  type Chunk,
-  type PartitionAppend,
-  readChunk,
-  readLogEnds,
-} from "../../src/store/records.ts";
+import { type Chunk, readChunk, readLogEnds } from "../../src/store/records.ts";
 import type { Topic } from "../../src/store/topic-tables.ts";
 import { Topics } from "../../src/store/topics.ts";
-import { openQueue, openTestDatabase, START_MS, stockRows, traceOf, WatchedDb } from "../support/database.ts";
+import {
+  openQueue,
+  openTestDatabase,
+  START_MS,
+  statementsOf,
+  stockRows,
+  traceOf,
+  WatchedDb,
+} from "../support/database.ts";
 import { FakeTime } from "../support/fake-time.ts";
 import { jsonText } from "../support/json-text-arbitrary.ts";
 
@@ -189,7 +192,7 @@ describe("appendRecords()", () => {
   test("asks for hex only where a batch has bytes", async () => {
     const topic = await createTopic();
     const sqlOf = (list: readonly NewRecord[]) =>
-      appendRecords(topic, [{ partition: 0, records: list }]).statements[0]?.sql;
+      statementsOf(appendRecords(topic, [{ partition: 0, records: list }]))[0]?.sql;
     expect(sqlOf(values("1", "2"))).not.toContain("unhex");
     expect(sqlOf(records('{"value":1}', '{"bytes":"AA=="}'))).toContain("unhex");
   });
@@ -251,7 +254,7 @@ describe("appendRecords() of more than a remote database takes at once", () => {
     values(...Array.from({ length: count }, () => JSON.stringify(fill.repeat(valueBytes))));
 
   const rowsOf = (operation: ReturnType<typeof appendRecords>) =>
-    operation.statements.flatMap(({ args }) => (typeof args?.rows === "string" ? [args.rows] : []));
+    statementsOf(operation).flatMap(({ args }) => (typeof args?.rows === "string" ? [args.rows] : []));
   const longest = (texts: readonly string[]) => Math.max(...texts.map((text) => Buffer.byteLength(text)));
 
   test("is written in pieces, each as large as may be", async () => {
@@ -399,10 +402,7 @@ describe("appendRecords() whose answer is lost", () => {
   const settled = (
     operation: ReturnType<typeof appendRecords>,
     logEnds: readonly (readonly [number, number])[],
-  ) => {
-    if (typeof operation.afterLostAnswer !== "function") throw new Error("an append must not be repeated");
-    return operation.afterLostAnswer(new Map(logEnds));
-  };
+  ) => operation.settle(new Map(logEnds));
 
   test("says what it appends to each partition, and settles by the log ends after it", async () => {
     const topic = await createTopic(3);

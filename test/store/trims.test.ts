@@ -1,7 +1,8 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
-import { appendRecords, readChunk } from "../../src/store/records.ts";
+import { appendRecords } from "../../src/store/appends.ts";
+import { readChunk } from "../../src/store/records.ts";
 import type { Topic } from "../../src/store/topic-tables.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { STEP_BYTES_MAX, STEP_RECORDS_MAX, trimStep } from "../../src/store/trims.ts";

@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { Problem } from "../../src/core/problem.ts";
 import type { ErrorCode } from "../../src/protocol/codes.ts";
 import { PENDING_WRITE_BYTES_MAX, WRITE_DEADLINE_MS } from "../../src/protocol/limits.ts";
+import type { Append } from "../../src/store/appends.ts";
 import {
   type Db,
   DbError,
@@ -11,7 +12,7 @@ import {
   type Statement,
   type WriteOptions,
 } from "../../src/store/db.ts";
-import { type Append, type Operation, WriteQueue } from "../../src/store/write-queue.ts";
+import { type Operation, WriteQueue } from "../../src/store/write-queue.ts";
 import { traceOf } from "../support/database.ts";
 import { FakeTime, fakeChance, turnOfTheLoop } from "../support/fake-time.ts";
 

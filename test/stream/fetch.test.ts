@@ -1,6 +1,6 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
-import { appendRecords } from "../../src/store/records.ts";
+import { appendRecords } from "../../src/store/appends.ts";
 import type { Topic } from "../../src/store/topic-tables.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { Fetches, type FetchRequest } from "../../src/stream/fetch.ts";

@@ -3,7 +3,7 @@ import { Problem } from "../../src/core/problem.ts";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
 import type { RepositionRequest, Seek } from "../../src/core/session/events.ts";
 import type { Place, ResetPolicy } from "../../src/protocol/places.ts";
-import { appendRecords } from "../../src/store/records.ts";
+import { appendRecords } from "../../src/store/appends.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { locate, reposition } from "../../src/stream/positions.ts";
 import { openQueue, openTestDatabase, START_MS, WatchedDb } from "../support/database.ts";

@@ -2,7 +2,7 @@ import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { Problem } from "../../src/core/problem.ts";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
 import type { ReaderRequest } from "../../src/core/readers.ts";
-import { appendRecords } from "../../src/store/records.ts";
+import { appendRecords } from "../../src/store/appends.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { gainForReader, openReader } from "../../src/stream/readers.ts";
 import { openQueue, openTestDatabase, START_MS, WatchedDb } from "../support/database.ts";

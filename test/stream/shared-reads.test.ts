@@ -1,8 +1,8 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
 import type { ReadRequest } from "../../src/core/session/window.ts";
+import { appendRecords } from "../../src/store/appends.ts";
 import { DbError } from "../../src/store/db.ts";
-import { appendRecords } from "../../src/store/records.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { SharedReads } from "../../src/stream/shared-reads.ts";
 import { failing, openQueue, openTestDatabase, WatchedDb } from "../support/database.ts";

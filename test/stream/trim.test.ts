@@ -1,7 +1,7 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
+import { appendRecords } from "../../src/store/appends.ts";
 import { DbError } from "../../src/store/db.ts";
-import { appendRecords } from "../../src/store/records.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { STEP_RECORDS_MAX } from "../../src/store/trims.ts";
 import { trimLog } from "../../src/stream/trim.ts";

@@ -2,6 +2,7 @@
 // and 170 KiB, so a test file opens one database and empties it between its tests.
 
 import { join } from "node:path";
+import { type AppendOperation, appendStatements } from "../../src/store/appends.ts";
 import type {
   Db,
   DbError,
@@ -235,6 +236,11 @@ const OBEY = `
       console.log(JSON.stringify({ error: String(error) }));
     }
   }`;
+
+/** What the queue makes of an append that stands alone. */
+export function statementsOf({ appends }: AppendOperation<unknown>): readonly Statement[] {
+  return appends.flatMap((append) => appendStatements(append, null));
+}
 
 /** The queue of a server on this database, with time that stands still. */
 export function openQueue(db: Db): WriteQueue {
