@@ -3,6 +3,7 @@
 import { join } from "node:path";
 import { startServer, type TestServer, temporaryFolder } from "../test/support/server.ts";
 import { fanOutTrial } from "./fan-out.ts";
+import { HttpConnection } from "./http-connection.ts";
 import { BATCH_RECORDS, type Input, inLanes, LANES, rateOf, SINGLE_CLIENTS } from "./input.ts";
 import { latencyTrial } from "./latency.ts";
 import { packageVersion, roundStreams } from "./peer.ts";
@@ -113,8 +114,13 @@ function singleOverHttp({ values, singles }: Input, server: TestServer): Trial {
     path: `JSON over HTTP, ${SINGLE_CLIENTS} clients`,
     prepare: (round) => createTopic(server, topic(round), 1),
     run: async (round) => {
-      const post = (body: string) => produce(server, topic(round), body);
-      return rateOf(singles, () => inLanes(SINGLE_CLIENTS, bodies, post));
+      const open = () => HttpConnection.open(server.url);
+      const connections = await Promise.all(Array.from({ length: SINGLE_CLIENTS }, open));
+      const path = `/v1/topics/${topic(round)}/records`;
+      const post = async (body: string, lane: number) => void (await connections[lane]?.post(path, body));
+      const figures = await rateOf(singles, () => inLanes(SINGLE_CLIENTS, bodies, post));
+      for (const connection of connections) connection.close();
+      return figures;
     },
   };
 }

@@ -13,7 +13,6 @@ import { isLongRun } from "./support/long.ts";
 import { temporaryFolder } from "./support/server.ts";
 
 const EMBEDDED = "src/store/embedded.ts";
-const WRITER = "src/store/file-writer.ts";
 const BEGINS = "writer.exec(BEGIN_WITH_LOCK);";
 const COMMITS = 'writer.exec("COMMIT");';
 
@@ -35,8 +34,8 @@ test.skipIf(!isLongRun)(
   async () => {
     using folder = temporaryFolder();
     using copy = breakSources([
-      { file: WRITER, from: BEGINS, to: "" },
-      { file: WRITER, from: COMMITS, to: "" },
+      { file: EMBEDDED, from: BEGINS, to: "" },
+      { file: EMBEDDED, from: COMMITS, to: "" },
     ]);
     const { faults } = await runBusyScenario(join(folder.path, "t.db"), copy.repository);
     expect(faults.filter((fault) => /^(lost|wedged):/.test(fault))).not.toEqual([]);
@@ -74,7 +73,7 @@ test("the writing connection is whole again as soon as the lock is free", async 
 
 test("without the lock through exec it is not, until the failed statement is collected", async () => {
   using folder = temporaryFolder();
-  using copy = breakSources([{ file: WRITER, from: BEGINS, to: 'writer.exec("BEGIN");' }]);
+  using copy = breakSources([{ file: EMBEDDED, from: BEGINS, to: 'writer.exec("BEGIN");' }]);
   const { openEmbeddedDb: openWithoutLock } = await import(join(copy.repository, EMBEDDED));
   expect(await writeAroundBusy(join(folder.path, "t.db"), openWithoutLock)).toEqual([
     expect.stringContaining("database is locked"),

@@ -7,7 +7,6 @@ import { openEmbeddedDb } from "../store/embedded.ts";
 import { migrate } from "../store/migrations.ts";
 import { openRemoteDb, type RemoteDatabase } from "../store/remote.ts";
 import { DatabaseError, fullDisk } from "./owned-file.ts";
-import { openWriterThread } from "./writer-thread.ts";
 
 /** Somebody may hold the lock for a moment, and a remote database may start at the same time. */
 const OPEN_DEADLINE_MS = 15_000;
@@ -16,7 +15,7 @@ const PASSING_FAILURES: ReadonlySet<DbFailure> = new Set(["busy", "io", "unknown
 
 export async function openFile(path: string, scheduler: Scheduler): Promise<Db> {
   try {
-    return await openMigrated(() => openEmbeddedDb(path, openWriterThread), scheduler);
+    return await openMigrated(() => openEmbeddedDb(path), scheduler);
   } catch (error) {
     throw error instanceof DbError ? fileErrorOf(error, path) : error;
   }

@@ -37,7 +37,8 @@ export type Server = ReturnType<typeof createServer>;
 export function createServer(deps: ServerDeps) {
   const { db, scheduler, chance, log, origins } = deps;
   const connections = new Set<Connection>();
-  const queue = new WriteQueue({ db, scheduler, chance, log });
+  const reads = new SharedReads({ db, scheduler });
+  const queue = new WriteQueue({ db, scheduler, chance, log, isReading: () => reads.isBusy });
   const topics = new Topics({
     db,
     queue,
@@ -47,7 +48,6 @@ export function createServer(deps: ServerDeps) {
     isWanted: (topic) => [...connections].some((connection) => connection.wantsTopic(topic)),
   });
   const wakeUps = new WakeUps({ db, scheduler, log });
-  const reads = new SharedReads({ db, scheduler });
   const fetches = new Fetches({ db, reads, wakeUps, scheduler });
   const timeIndexCadence = new TimeIndexCadence();
   const processId = db.isShared ? chance.newId() : null;

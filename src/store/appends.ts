@@ -77,6 +77,7 @@ export interface AppendOperation<T> {
   readonly statements?: undefined;
   readonly op?: undefined;
   readonly isAlone?: undefined;
+  readonly isPatient?: undefined;
 }
 
 export interface AppendedPartition extends PartitionOffset {

@@ -57,12 +57,6 @@ export class SqliteConnection {
     return row && Object.values(row)[0];
   }
 
-  numberPragma(name: string): number {
-    const value = this.pragma(name);
-    if (typeof value !== "number") throw new DbError("rejected", `PRAGMA ${name} gave ${typeof value}`);
-    return value;
-  }
-
   get isInTransaction(): boolean {
     return this.#database.inTransaction;
   }

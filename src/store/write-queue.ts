@@ -32,6 +32,8 @@ import {
 const FLUSH_OPERATIONS_MAX = 512;
 /** About 10,000 records of 200 bytes: longer would hold the event loop too long. One larger operation goes alone. */
 const FLUSH_BYTES_MAX = 2 * 1024 * 1024;
+/** Turns of the event loop. A read of a chunk takes one: so many chunks of a consumer that catches up share a commit. */
+const PATIENT_TURNS_MAX = 8;
 const BUSY_RETRY_MIN_MS = 2;
 const BUSY_RETRY_MAX_MS = 50;
 
@@ -45,6 +47,8 @@ export interface Operation<T> {
   readonly appends?: readonly Append[];
   /** No other operation shares its flush. */
   readonly isAlone?: boolean;
+  /** While chunks are read it waits a few turns of the event loop for others of its kind. */
+  readonly isPatient?: boolean;
   /**
    * What to do where it was written and its rows are lost, which happens on a remote database only: `repeat` it, where
    * that gives the same answer, or settle by the log end after its append in each partition that it has appended to.
@@ -74,6 +78,7 @@ export class WriteQueue {
   readonly #scheduler: Scheduler;
   readonly #chance: Chance;
   readonly #log: Log;
+  readonly #isReading: () => boolean;
   #pending: Pending[] = [];
   #pendingBytes = 0;
   /** The first so many operations are written one by one: a flush of them has failed. */
@@ -83,11 +88,13 @@ export class WriteQueue {
   #isClosed = false;
   #onIdle: (() => void)[] = [];
 
-  constructor(deps: { db: Db; scheduler: Scheduler; chance: Chance; log: Log }) {
+  /** `isReading`: chunks are being read; without it nothing ever is. */
+  constructor(deps: { db: Db; scheduler: Scheduler; chance: Chance; log: Log; isReading?: () => boolean }) {
     this.#db = deps.db;
     this.#scheduler = deps.scheduler;
     this.#chance = deps.chance;
     this.#log = deps.log;
+    this.#isReading = deps.isReading ?? (() => false);
   }
 
   /** Resolves when the operation is durable. Rejects with a Problem; only `outcome_unknown` may have been written. */
@@ -125,6 +132,7 @@ export class WriteQueue {
 
   async #run(): Promise<void> {
     for (;;) {
+      for (let turn = 1; turn < PATIENT_TURNS_MAX && this.#mayWait(); turn += 1) await this.#pause(0);
       this.#refuseOverdue();
       const flush = this.#nextFlush();
       if (flush.length === 0) break;
@@ -134,6 +142,11 @@ export class WriteQueue {
     }
     this.#isRunning = false;
     for (const resolve of this.#onIdle.splice(0)) resolve();
+  }
+
+  /** A commit holds up the event loop until it is on disk: as long as the read of a chunk. */
+  #mayWait(): boolean {
+    return this.#isReading() && this.#pending.every(({ operation }) => operation.isPatient);
   }
 
   /** Returns how long to wait before the next flush. */

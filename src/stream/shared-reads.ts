@@ -8,10 +8,18 @@ import type { ReadRequest } from "../core/session/window.ts";
 import type { Db } from "../store/db.ts";
 import { type Chunk, readChunk } from "../store/records.ts";
 
+/** So many get a chunk in one turn: each sends it, and what is large takes 50 µs. */
+const SHARERS_A_TURN = 100;
+
+interface Sharer {
+  readonly resolve: (chunk: Chunk) => void;
+  readonly reject: (error: unknown) => void;
+}
+
 export class SharedReads {
   readonly #db: Db;
   readonly #scheduler: Scheduler;
-  readonly #readsByKey = new Map<string, Promise<Chunk>>();
+  readonly #sharersByKey = new Map<string, Sharer[]>();
   readonly #waiting: (() => Promise<unknown>)[] = [];
   #underWay = 0;
 
@@ -20,23 +28,37 @@ export class SharedReads {
     this.#scheduler = deps.scheduler;
   }
 
+  get isBusy(): boolean {
+    return this.#underWay > 0;
+  }
+
   /** Rejects with a DbError, or with `unknown_partition` where it is gone. */
   read(request: ReadRequest): Promise<Chunk> {
     const { partitionId, from, recordsMax, bytesMax, loneRecordBytesMax } = request;
     const key = [partitionId, from, recordsMax, bytesMax, loneRecordBytesMax].join("/");
-    const shared = this.#readsByKey.get(key) ?? this.#enqueue(key, request);
-    this.#readsByKey.set(key, shared);
-    return shared;
+    return new Promise((resolve, reject) => {
+      const sharers = this.#sharersByKey.get(key) ?? this.#enqueue(key, request);
+      sharers.push({ resolve, reject });
+    });
   }
 
-  #enqueue(key: string, request: ReadRequest): Promise<Chunk> {
-    return new Promise((resolve, reject) => {
-      this.#waiting.push(() => {
-        this.#readsByKey.delete(key); // who comes now may want what was appended since
-        return this.#readNow(request).then(resolve, reject);
-      });
-      if (this.#underWay < this.#db.readsAtOnceMax) this.#startNext();
+  #enqueue(key: string, request: ReadRequest): Sharer[] {
+    const sharers: Sharer[] = [];
+    this.#sharersByKey.set(key, sharers);
+    this.#waiting.push(() => {
+      this.#sharersByKey.delete(key); // who comes now may want what was appended since
+      return this.#readNow(request).then(
+        (chunk) => this.#handOut(sharers, ({ resolve }) => resolve(chunk)),
+        (error) => this.#handOut(sharers, ({ reject }) => reject(error)),
+      );
     });
+    if (this.#underWay < this.#db.readsAtOnceMax) this.#startNext();
+    return sharers;
+  }
+
+  #handOut(sharers: Sharer[], give: (sharer: Sharer) => void): void {
+    for (const sharer of sharers.splice(0, SHARERS_A_TURN)) give(sharer);
+    if (sharers.length > 0) this.#scheduler.soon(() => this.#handOut(sharers, give));
   }
 
   async #readNow(request: ReadRequest): Promise<Chunk> {

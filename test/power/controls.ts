@@ -7,5 +7,5 @@ const NORMAL = "const SYNCHRONOUS_FULL = 1;";
 
 /** The server, but with `synchronous=NORMAL`: a commit waits for no fsync. */
 export function sourcesThatDoNotWait(): BrokenSources {
-  return breakSources([{ file: "src/store/file-writer.ts", from: FULL, to: NORMAL }]);
+  return breakSources([{ file: "src/store/embedded.ts", from: FULL, to: NORMAL }]);
 }
