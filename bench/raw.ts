@@ -1,9 +1,10 @@
-// The ceilings: what the database and a socket give when nothing stands between them and the program.
+// The ceilings: what the database and a socket give to a program that does nothing else.
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import Database from "libsql";
 import { temporaryFolder } from "../test/support/server.ts";
+import { startBareWebSocket } from "./bare-websocket.ts";
 import { type Input, rateOf } from "./input.ts";
 import { packageVersion } from "./peer.ts";
 import type { Subject, Trial } from "./subject.ts";
@@ -16,7 +17,8 @@ export async function startRaw(input: Input): Promise<Subject> {
   const { path: folder } = stack.use(temporaryFolder());
   const raw = new RawLog(join(folder, "raw.db"));
   stack.defer(() => raw.close());
-  const trials = [produceTrial(input, raw), singleTrial(input, raw), consumeTrial(input, raw)];
+  const bare = stack.use(await startBareWebSocket(input));
+  const trials = [produceTrial(input, raw), singleTrial(input, raw), consumeTrial(input, raw), bare];
   const version = await packageVersion("libsql");
   const started = stack.move();
   return {

@@ -60,7 +60,7 @@ const GOALS: readonly GoalOf[] = [
   { workload: "produce", system: "Redis Streams", goal: { times: 1.5 } },
   { workload: "single", system: SUBJECT, path: "HTTP", goal: { rate: 20_000 } },
   { workload: "single", system: SUBJECT, path: "WebSocket", goal: { rate: 40_000 } },
-  { workload: "consume", system: "raw libSQL", goal: { times: 0.9 } },
+  { workload: "consume", system: "raw libSQL", path: "SQL", goal: { times: 0.9 } },
   { workload: "consume", system: "NATS JetStream", goal: { times: 1.1 } },
   { workload: "consume", system: "Redis Streams", goal: { times: 3 } },
   { workload: "latency", system: SUBJECT, goal: { p50Ms: 1, p99Ms: 5 } },

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { startServer, type TestServer, temporaryFolder } from "../test/support/server.ts";
 import { fanOutTrial } from "./fan-out.ts";
 import { HttpConnection } from "./http-connection.ts";
-import { BATCH_RECORDS, type Input, inLanes, LANES, rateOf, SINGLE_CLIENTS } from "./input.ts";
+import { type Input, inLanes, LANES, rateOf, SINGLE_CLIENTS } from "./input.ts";
 import { latencyTrial } from "./latency.ts";
 import { packageVersion, roundStreams } from "./peer.ts";
 import { percentiles, type Subject, type Trial } from "./subject.ts";

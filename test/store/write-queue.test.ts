@@ -60,18 +60,21 @@ interface OperationOptions {
   readonly settle?: () => void;
   readonly op?: number;
   readonly isAlone?: boolean;
+  readonly isPatient?: boolean;
   readonly appends?: readonly Append[];
   readonly afterLostAnswer?: Operation<readonly unknown[]>["afterLostAnswer"] | undefined;
 }
 
 /** An operation that settles to what its statements said. */
 function operation(name: string, options: OperationOptions = {}): Operation<readonly unknown[]> {
-  const { bytes = 1, statements = 1, settle, op, isAlone = false, appends, afterLostAnswer } = options;
+  const { bytes = 1, statements = 1, settle, op, appends, afterLostAnswer } = options;
+  const { isAlone = false, isPatient = false } = options;
   const texts = Array.from({ length: statements }, (_, i) => (statements === 1 ? name : `${name}.${i}`));
   return {
     statements: texts.map((sql) => ({ sql })),
     bytes,
     isAlone,
+    isPatient,
     ...(op !== undefined && { op }),
     ...(appends && { appends }),
     ...(afterLostAnswer && { afterLostAnswer }),
@@ -86,7 +89,9 @@ function setUp(random?: () => number) {
   const db = new ScriptedDb();
   const time = new FakeTime();
   const log: { event: string; facts?: unknown }[] = [];
+  const reading = { isBusy: false };
   const queue = new WriteQueue({
+    isReading: () => reading.isBusy,
     db,
     scheduler: time,
     chance: fakeChance({ random }),
@@ -103,7 +108,7 @@ function setUp(random?: () => number) {
   const submitAll = (...names: readonly string[]): void => {
     for (const name of names) submit(name);
   };
-  return { db, time, log, queue, settled, submit, submitAll };
+  return { db, time, log, queue, settled, submit, submitAll, reading };
 }
 
 const failed = (failure: DbFailure) => new DbError(failure, `scripted: ${failure}`);
@@ -622,6 +627,59 @@ describe("WriteQueue, with an operation that wants a flush of its own", () => {
     submit("f");
     await time.settle();
     expect(db.asked).toEqual([["a", "b"], ["c"], ["d"], ["e", "f"]]);
+  });
+});
+
+describe("WriteQueue, with operations that are patient", () => {
+  const patient = { isPatient: true };
+
+  test("lets them wait for others while chunks are read, eight turns at most", async () => {
+    const { db, reading, submit } = setUp();
+    reading.isBusy = true;
+    submit("a", patient);
+    for (let turn = 1; turn < 8; turn += 1) {
+      await turnOfTheLoop();
+      expect(db.asked).toEqual([]);
+      submit(`later ${turn}`, patient);
+    }
+    await turnOfTheLoop();
+    expect(db.asked).toEqual([["a", ...Array.from({ length: 7 }, (_, turn) => `later ${turn + 1}`)]]);
+  });
+
+  test("writes them at once where nothing is read", async () => {
+    const { db, submit } = setUp();
+    submit("a", patient);
+    await turnOfTheLoop();
+    expect(db.asked).toEqual([["a"]]);
+  });
+
+  test("writes them when the reading has ended", async () => {
+    const { db, reading, submit } = setUp();
+    reading.isBusy = true;
+    submit("a", patient);
+    await turnOfTheLoop();
+    expect(db.asked).toEqual([]);
+    reading.isBusy = false;
+    await turnOfTheLoop();
+    expect(db.asked).toEqual([["a"]]);
+  });
+
+  test("lets nobody wait for them: what is in a hurry takes them along", async () => {
+    const { db, reading, submit } = setUp();
+    reading.isBusy = true;
+    submit("a", patient);
+    await turnOfTheLoop();
+    submit("b");
+    await turnOfTheLoop();
+    expect(db.asked).toEqual([["a", "b"]]);
+  });
+
+  test("is closed when they are written", async () => {
+    const { db, queue, reading, submit } = setUp();
+    reading.isBusy = true;
+    submit("a", patient);
+    await queue.close();
+    expect(db.committed).toEqual(["a"]);
   });
 });
 

@@ -47,6 +47,23 @@ describe("SharedReads.read()", () => {
     expect(chunks[0]).toMatchObject({ count: 10, next: 10, logEndOffset: 10 });
   });
 
+  test("hands a chunk to a hundred in a turn, in the order of asking, so that others get their turns", async () => {
+    const { reads } = await setUp();
+    const order: number[] = [];
+    for (let n = 0; n < 250; n += 1) void reads.read(request()).then(() => order.push(n));
+    for (const soFar of [0, 100, 200, 250, 250]) {
+      expect(order).toEqual(Array.from({ length: soFar }, (_, n) => n));
+      await turnOfTheLoop();
+    }
+  });
+
+  test("hands out a failure in the same way", async () => {
+    const { watched, reads } = await setUp();
+    watched.onRead = failing(new DbError("io", "scripted"));
+    const outcomes = await Promise.allSettled(Array.from({ length: 250 }, () => reads.read(request())));
+    expect(outcomes.filter(({ status }) => status === "rejected")).toHaveLength(250);
+  });
+
   test.each([
     { what: "another offset", other: { from: 5 }, brings: { count: 5, next: 10 } },
     { what: "fewer records", other: { recordsMax: 3 }, brings: { count: 3, next: 3 } },
