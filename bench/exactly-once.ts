@@ -1,4 +1,4 @@
-// bun run bench: what exactly once costs beside a plain produce, in one run on one machine.
+// bun run bench:exactly-once: what exactly once costs beside a plain produce, in one run on one machine.
 //
 // One client sends JSON bodies over HTTP one after the other, each kind in turn: plain, with a producer's sequence, and
 // as a transaction that commits an offset of a group as well. Medians of the time a call takes, and of the ratios of

@@ -1,6 +1,6 @@
-// bun run bench, after the straight path: what groups cost, on a local file and with two servers on a real sqld (durable, as its operator should
-// run it). Every server, sqld and this client are processes of their own; times are from the client's request to the
-// frame that shows the effect.
+// bun run bench:groups: what groups cost, on a local file and with two servers on a real sqld (durable, as its operator
+// should run it). Every server, sqld and this client are processes of their own; times are from the client's request to
+// the frame that shows the effect.
 
 import { join } from "node:path";
 import { startServer, type TestServer, temporaryFolder } from "../test/support/server.ts";

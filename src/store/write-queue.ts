@@ -340,20 +340,22 @@ function logEndsAfterEach(
   flush: readonly Pending[],
   left: FlushTrace,
 ): readonly ReadonlyMap<number, number>[] {
-  const logEnds = new Map([...left.partitions].map(([id, { logEndOffset }]) => [id, logEndOffset]));
-  const all: ReadonlyMap<number, number>[] = [];
-  for (const { operation } of flush.toReversed()) {
-    const appends = isRefused(operation, left) ? [] : (operation.appends ?? []);
-    const after = new Map<number, number>();
-    for (const { partitionId, schemaVersion, count } of appends) {
-      const logEnd = logEnds.get(partitionId);
-      if (logEnd === undefined || left.partitions.get(partitionId)?.schemaVersion !== schemaVersion) continue;
-      after.set(partitionId, logEnd);
-      logEnds.set(partitionId, logEnd - count);
-    }
-    all.unshift(after);
-  }
-  return all;
+  const logEnds = new Map<number, number>();
+  return flush
+    .toReversed()
+    .map(({ operation }) => {
+      const after = new Map<number, number>();
+      if (isRefused(operation, left)) return after;
+      for (const { partitionId, schemaVersion, count } of operation.appends ?? []) {
+        const partition = left.partitions.get(partitionId);
+        if (partition?.schemaVersion !== schemaVersion) continue;
+        const logEnd = logEnds.get(partitionId) ?? partition.logEndOffset;
+        after.set(partitionId, logEnd);
+        logEnds.set(partitionId, logEnd - count);
+      }
+      return after;
+    })
+    .reverse();
 }
 
 /** Its condition did not hold: it has written nothing. */

@@ -26,6 +26,13 @@ const BUGS: readonly PlantedBug[] = [
     foundAs: ["undelivered below committed", "commit past delivered", "stale commit accepted"],
   },
   {
+    name: "appends that are written together change places",
+    file: "src/store/appends.ts",
+    from: "pieces: piecesOf(all.flatMap(({ pieces })",
+    to: "pieces: piecesOf(all.toReversed().flatMap(({ pieces })",
+    foundAs: ["value changed"],
+  },
+  {
     name: "a commit may go back",
     file: "src/store/commits.ts",
     from: "WHERE excluded.committed_offset > committed_offsets.committed_offset`",

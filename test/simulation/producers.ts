@@ -5,21 +5,34 @@ import { type Batch, Batches, type ProducerOptions, pause, recordOutcome } from 
 import { type Answer, LOST } from "./server.ts";
 import type { World } from "./world.ts";
 
+const AT_ONCE_MAX = 5;
+const COMES_WITH_OTHERS = 0.3;
 const RETRY_MAX_MS = 1_000;
 /** How often a producer that waits for an answer dies, and another run of it takes over. */
 const DIES = 0.03;
 
-/** Each is sent once: of what is not answered nobody knows. */
-export async function producePlainly(world: World, options: ProducerOptions): Promise<void> {
-  const dice = world.dice.fork(options.name);
-  const batches = new Batches(world, dice, { ...options, isIdempotent: false });
-  const { topic } = options;
+/** Each is sent once: of what is not answered nobody knows. Now and then several at once, which one flush may hold. */
+export async function producePlainly(world: World, { name, topic }: ProducerOptions): Promise<void> {
+  const dice = world.dice.fork(name);
+  const lanes = Array.from({ length: AT_ONCE_MAX }, (_, lane) => {
+    const options = { name: `${name}.${lane}`, topic, isIdempotent: false };
+    return new Batches(world, dice, options);
+  });
   while (!world.isEnding) {
     await pause(world, dice);
-    const { send, records } = batches.next();
-    const answer = await world.call(dice, "POST", `/v1/topics/${topic}/records`, { records });
-    if (answer !== LOST) recordOutcome(world, { send, topic }, answer.body);
+    const atOnce = dice.isLucky(COMES_WITH_OTHERS) ? dice.between(2, AT_ONCE_MAX) : 1;
+    await Promise.all(lanes.slice(0, atOnce).map((batches) => sendOnce(world, dice, { topic, batches })));
   }
+}
+
+async function sendOnce(
+  world: World,
+  dice: Dice,
+  { topic, batches }: { readonly topic: string; readonly batches: Batches },
+): Promise<void> {
+  const { send, records } = batches.next();
+  const answer = await world.call(dice, "POST", `/v1/topics/${topic}/records`, { records });
+  if (answer !== LOST) recordOutcome(world, { send, topic }, answer.body);
 }
 
 /**

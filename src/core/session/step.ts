@@ -44,9 +44,12 @@ export function stepSession(
 ): readonly SessionEffect[] {
   freeTaken(session, around);
   const effects = [...handleEvent(session, event, around)];
-  effects.push(...sendCommitted(session, around), ...leaveFurther(session), ...revokeFurther(session));
-  // Answers and control frames are out: what the windows have left now goes to records.
-  effects.push(...readMore(session, around), ...closeWhenFinished(session));
+  if (session.subscriptions.size > 0) {
+    effects.push(...sendCommitted(session, around), ...leaveFurther(session), ...revokeFurther(session));
+    // Answers and control frames are out: what the windows have left now goes to records.
+    effects.push(...readMore(session, around));
+  }
+  effects.push(...closeWhenFinished(session));
   return effects;
 }
 
