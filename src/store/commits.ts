@@ -43,7 +43,6 @@ export function commitOffsets(group: string, acks: readonly AckRequest[]): Opera
       { sql: ANSWER_ACKS, args },
     ],
     bytes: args.acks.length,
-    isPatient: true,
     afterLostAnswer: "repeat",
     settle: ([, answers], isRepeated) =>
       acks.map((ack, index) => resultOf(ack, answers?.[index] ?? {}, isRepeated)),

@@ -347,7 +347,8 @@ export class Connection implements SocketHandlers {
   }
 
   #commit({ ref, group, id, acks }: Effect<"commit">): void {
-    this.#deps.queue.submit(commitOffsets(group, acks)).then(
+    // Its answer frees the window, which leaves room for a few reads: it may wait for as many.
+    this.#deps.queue.submit({ ...commitOffsets(group, acks), isPatient: true }).then(
       (outcomes) => this.#dispatch({ type: "committed", ref, id, acks, outcomes }),
       (error) => this.#dispatch({ type: "commitFailed", ref, id, acks, problem: this.#problemOf(error) }),
     );
