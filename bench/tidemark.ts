@@ -42,7 +42,7 @@ async function versions(): Promise<string> {
   return `${version} on Bun ${Bun.version}, ${await packageVersion("libsql")}`;
 }
 
-export function trialsOf(input: Input, server: TestServer, loopSocket: string): readonly Trial[] {
+function trialsOf(input: Input, server: TestServer, loopSocket: string): readonly Trial[] {
   const topics = roundStreams({
     create: (round) => createTopic(server, topicOf(round), 1),
     fill: (round) => produceBatches(input, server, topicOf(round)),

@@ -1,0 +1,58 @@
+// The README's figures are those of the last run of the bench that was kept, and its table says of each goal what it is.
+
+import { expect, test } from "bun:test";
+import { join } from "node:path";
+import { readReadme } from "../bench/readme.ts";
+import { type Results, type TrialResult, tableOf } from "../bench/results.ts";
+
+const RESULTS = join(import.meta.dir, "../bench/results.json");
+
+test("README.md shows the table of bench/results.json", async () => {
+  const results: Results = await Bun.file(RESULTS).json();
+  expect(await readReadme("bench")).toBe(tableOf(results));
+  for (const { figures } of results.trials) expect(figures).toHaveLength(results.rounds);
+});
+
+const rates = (...all: readonly number[]) => all.map((rate) => ({ rate }));
+const times = (p50Ms: number, p99Ms: number) => [{ p50Ms, p99Ms, maxMs: 9 }];
+
+function lineOf(trials: readonly TrialResult[], part: string): string {
+  const results: Results = { machine: "m", rounds: 1, recordsARound: 1_000, systems: [], trials };
+  return (
+    tableOf(results)
+      .split("\n")
+      .find((line) => line.includes(part)) ?? ""
+  );
+}
+
+test("tableOf() compares with Tidemark by the median of each round's ratio, not by the ratio of the medians", () => {
+  const trials: readonly TrialResult[] = [
+    { system: "Tidemark", workload: "produce", path: "p", figures: rates(100_000, 300_000, 200_000) },
+    { system: "Redis Streams", workload: "produce", path: "q", figures: rates(100_000, 200_000, 50_000) },
+  ];
+  expect(lineOf(trials, "Redis")).toBe("| Redis Streams: q | 100k (50k–200k) | 1.50 × | ≥ 1.5 ×: reached |");
+  expect(lineOf(trials, "Tidemark: p")).toBe("| Tidemark: p | 200k (100k–300k) |  |  |");
+});
+
+test.each([
+  ["produce", "raw libSQL", rates(133_000), "≥ 0.75 ×: reached"],
+  ["produce", "raw libSQL", rates(134_000), "≥ 0.75 ×: **not reached**"],
+  ["single", "Tidemark", rates(20_000), "≥ 20k: reached"],
+  ["single", "Tidemark", rates(19_999), "≥ 20k: **not reached**"],
+  ["latency", "Tidemark", times(1, 5), "p50 ≤ 1, p99 ≤ 5 ms: reached"],
+  ["latency", "Tidemark", times(1.1, 5), "p50 ≤ 1, p99 ≤ 5 ms: **not reached**"],
+  ["latency", "Tidemark", times(1, 5.1), "p50 ≤ 1, p99 ≤ 5 ms: **not reached**"],
+] as const)("tableOf() says of %s of %s at %j: %s", (workload, system, figures, said) => {
+  const subject: TrialResult = { system: "Tidemark", workload, path: "subject", figures: rates(100_000) };
+  const trial: TrialResult = { system, workload, path: "over HTTP", figures };
+  expect(lineOf([subject, trial], "over HTTP")).toContain(` ${said} |`);
+});
+
+test("tableOf() has a row that says why a system is missing", () => {
+  const systems = [{ name: "NATS JetStream", version: "", durability: "", missing: "it is not installed" }];
+  const trials: readonly TrialResult[] = [
+    { system: "Tidemark", workload: "produce", path: "p", figures: rates(1) },
+  ];
+  const table = tableOf({ machine: "m", rounds: 1, recordsARound: 1_000, systems, trials });
+  expect(table).toContain("| NATS JetStream: it is not installed | – | – | |");
+});
