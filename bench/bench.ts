@@ -31,7 +31,7 @@ const { values: flags } = parseArgs({
   },
 });
 
-if (flags.growth) console.log(await measureGrowth());
+if (flags.growth) console.log(await measureGrowth({ isQuick: flags.quick, isWritten: flags.write }));
 else await compare();
 
 async function compare(): Promise<void> {

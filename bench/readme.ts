@@ -6,10 +6,10 @@ const README = join(import.meta.dir, "../README.md");
 
 export async function writeReadme(marker: string, text: string): Promise<void> {
   const readme = await Bun.file(README).text();
-  const found = between(readme, marker);
+  const marked = (inside: string) => `<!-- ${marker} -->${inside}<!-- /${marker} -->`;
   await Bun.write(
     README,
-    readme.replace(found, () => `\n${text}\n`),
+    readme.replace(marked(between(readme, marker)), () => marked(`\n${text}\n`)),
   );
 }
 

@@ -2,6 +2,7 @@
 
 import { expect, test } from "bun:test";
 import { join } from "node:path";
+import { type Growth, growthTableOf } from "../bench/growth-table.ts";
 import { readReadme } from "../bench/readme.ts";
 import { type Results, type TrialResult, tableOf } from "../bench/results.ts";
 
@@ -55,4 +56,19 @@ test("tableOf() has a row that says why a system is missing", () => {
   ];
   const table = tableOf({ machine: "m", rounds: 1, recordsARound: 1_000, systems, trials });
   expect(table).toContain("| NATS JetStream: it is not installed | – | – | |");
+});
+
+test("README.md shows the table of bench/growth.json", async () => {
+  const growth: Growth = await Bun.file(join(import.meta.dir, "../bench/growth.json")).json();
+  expect(await readReadme("growth")).toBe(growthTableOf(growth));
+});
+
+test("growthTableOf() gives the median of each round's ratio, and says of memory whether it is within its goal", () => {
+  const figures = { small: [10, 20, 100], large: [10, 40, 300] };
+  const costs = [{ what: "w", small: "1", large: "9", figures }];
+  const memory = [2, 3].map((mib) => ({ what: `${mib}`, bytes: mib * 1024 * 1024, bytesMax: 2 * 1024 * 1024 }));
+  const lines = growthTableOf({ costs, memory }).split("\n");
+  expect(lines).toContain("| w | 1 | 20.0 (10.0–100) | 9 | 40.0 (10.0–300) | 2.00 |");
+  expect(lines).toContain("| 2 | 2.0 | ≤ 2: reached |");
+  expect(lines).toContain("| 3 | 3.0 | ≤ 2: **not reached** |");
 });

@@ -2,13 +2,12 @@
 // each figure, started on a file that has records already. Nobody forces the garbage collector.
 
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { SubscribeFrame } from "../../src/protocol/frames.ts";
 import { HttpClient } from "../support/http-client.ts";
 import { describeLong } from "../support/long.ts";
+import { openIdle, openSilent, startForManySockets } from "../support/many-sockets.ts";
 import { settledBytes } from "../support/memory.ts";
-import { RawSocket } from "../support/raw-socket.ts";
 import { startServer, type TestServer, temporaryFolder } from "../support/server.ts";
 
 const MIB = 1024 * 1024;
@@ -16,10 +15,6 @@ const TEST_TIMEOUT_MS = 120_000;
 
 const IDLE_SUBSCRIPTIONS = 10_000;
 const IDLE_BYTES_MAX = 150 * MIB;
-/** Sockets that are opened at the same time; the kernel refuses more than its backlog. */
-const OPENING_MAX = 100;
-/** Beside the sockets: database, log and the runtime's own. */
-const OTHER_FILES = 200;
 
 const STALLED_CONSUMERS = 64;
 const STALLED_BYTES_MAX = 2 * MIB;
@@ -42,10 +37,13 @@ describeLong("memory", "opens 10,000 sockets and writes 300 MiB", () => {
     test(
       `10,000 idle ${name} cost at most 150 MiB`,
       async () => {
-        await using server = await startForManySockets(join(folder.path, `${name.replaceAll(" ", "-")}.db`));
+        await using server = await startForManySockets(
+          join(folder.path, `${name.replaceAll(" ", "-")}.db`),
+          IDLE_SUBSCRIPTIONS,
+        );
         await new HttpClient(server).createTopic("idle");
         const emptyBytes = await settledBytes(server.pid);
-        const sockets = await openIdle(server, query);
+        const sockets = await openIdle(server, IDLE_SUBSCRIPTIONS, query);
         const cost = (await settledBytes(server.pid)) - emptyBytes;
         report(`${IDLE_SUBSCRIPTIONS} idle ${name}`, { cost, empty: emptyBytes });
         expect(sockets.filter(({ readyState }) => readyState !== WebSocket.OPEN)).toEqual([]);
@@ -144,45 +142,6 @@ function placeOf(n: number) {
   return { timestamp: n * 200 };
 }
 
-/** Rejects where the machine does not allow so many files. */
-async function startForManySockets(databasePath: string): Promise<TestServer> {
-  const files = IDLE_SUBSCRIPTIONS + OTHER_FILES;
-  const ownFiles = filesMax("self");
-  if (ownFiles < files) throw new Error(`this process may open ${ownFiles} files, the test needs ${files}`);
-  const raiseLimit = `ulimit -n ${files} 2>/dev/null; exec "$@"`;
-  const server = await startServer(databasePath, { prefix: ["sh", "-c", raiseLimit, "sh"] });
-  const serverFiles = filesMax(server.pid);
-  if (serverFiles >= files) return server;
-  await server.kill("SIGKILL");
-  throw new Error(`the server may open ${serverFiles} files, the test needs ${files}`);
-}
-
-function filesMax(process: number | "self"): number {
-  const [, soft] = readFileSync(`/proc/${process}/limits`, "utf8").match(/^Max open files\s+(\d+)/m) ?? [];
-  return Number(soft);
-}
-
-/** Bun's client answers the protocol's pings, so they live as long as the test. */
-async function openIdle({ streamUrl }: TestServer, query: (n: number) => string): Promise<WebSocket[]> {
-  const sockets: WebSocket[] = [];
-  const openNext = async () => {
-    while (sockets.length < IDLE_SUBSCRIPTIONS) {
-      const socket = new WebSocket(streamUrl + query(sockets.length));
-      sockets.push(socket);
-      await untilAssigned(socket);
-    }
-  };
-  await Promise.all(Array.from({ length: OPENING_MAX }, openNext));
-  return sockets;
-}
-
-function untilAssigned(socket: WebSocket): Promise<void> {
-  return new Promise((resolve, reject) => {
-    socket.onmessage = ({ data }) => String(data).startsWith('{"type":"assigned"') && resolve();
-    socket.onclose = ({ code }) => reject(new Error(`closed with ${code}`));
-  });
-}
-
 /** Resolves with the first records. */
 async function openReading({ streamUrl }: TestServer, subscribe: SubscribeFrame) {
   const socket = new WebSocket(streamUrl);
@@ -191,12 +150,6 @@ async function openReading({ streamUrl }: TestServer, subscribe: SubscribeFrame)
     socket.onmessage = ({ data }) => String(data).startsWith('{"type":"records"') && resolve();
     socket.onclose = ({ code }) => reject(new Error(`closed with ${code}`));
   });
-  return socket;
-}
-
-async function openSilent({ streamUrl }: TestServer, subscribe: SubscribeFrame) {
-  const socket = await RawSocket.openSilent(streamUrl);
-  await socket.send([JSON.stringify(subscribe)]);
   return socket;
 }
 
