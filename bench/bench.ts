@@ -17,7 +17,7 @@ import { type Results, type System, type TrialResult, tableOf } from "./results.
 import { type Figures, type Missing, type Subject, WORKLOADS } from "./subject.ts";
 import { startTidemark } from "./tidemark.ts";
 
-const FULL = { rounds: 5, records: 100_000, singles: 10_000 };
+const FULL = { rounds: 5, records: 100_000, singles: 20_000 };
 const QUICK = { rounds: 2, records: 20_000, singles: 4_000 };
 const STARTS = [startTidemark, startRaw, startNats, startRedis, startDurableStreams];
 
@@ -83,16 +83,19 @@ async function runRounds(
   isWanted: IsWanted,
 ): Promise<readonly TrialResult[]> {
   const trials = WORKLOADS.flatMap((workload) =>
-    subjects.flatMap(({ name, trials }) =>
+    subjects.flatMap(({ name, pid, trials }) =>
       trials
         .filter((trial) => trial.workload === workload && isWanted(name, workload))
-        .map((trial) => ({ system: name, trial, figures: [] as Figures[] })),
+        .map((trial) => ({ system: name, pid, trial, figures: [] as Figures[] })),
     ),
   );
+  for (const { pid } of subjects) signal(pid, "SIGSTOP");
   for (let round = 0; round <= rounds; round += 1)
-    for (const { system, trial, figures } of trials) {
+    for (const { system, pid, trial, figures } of trials) {
+      signal(pid, "SIGCONT");
       await trial.prepare?.(round);
       const measured = await trial.run(round);
+      signal(pid, "SIGSTOP");
       if (round > 0) figures.push(measured);
       console.error(
         `round ${round} of ${rounds}: ${trial.workload}, ${system}, ${trial.path}: ${said(measured)}`,
@@ -104,6 +107,10 @@ async function runRounds(
     path,
     figures,
   }));
+}
+
+function signal(pid: number | undefined, name: "SIGSTOP" | "SIGCONT"): void {
+  if (pid !== undefined) process.kill(pid, name);
 }
 
 function said(figures: Figures): string {

@@ -35,7 +35,8 @@ export async function startNats(input: Input): Promise<Subject | Missing> {
     return { name: NAME, missing: "nats-server is not installed: apt-get install nats-server" };
   }
   await using stack = new AsyncDisposableStack();
-  const [, servers = ""] = stack.use(await startServer(program)).announced;
+  const { pid, announced } = stack.use(await startServer(program));
+  const [, servers = ""] = announced;
   const connections = await Promise.all(Array.from({ length: LANES }, () => connect({ servers })));
   for (const connection of connections) stack.defer(() => connection.close());
   const clients = connections.map((connection) => jetstream(connection));
@@ -47,6 +48,7 @@ export async function startNats(input: Input): Promise<Subject | Missing> {
     version,
     durability: "written to the file, not fsynced (nats-server does that every two minutes)",
     trials,
+    pid,
     [Symbol.asyncDispose]: () => started.disposeAsync(),
   };
 }

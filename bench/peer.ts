@@ -21,6 +21,7 @@ export interface PeerOptions {
 /** Disposing of it stops the process and removes its folder. */
 export interface Peer extends AsyncDisposable {
   readonly folder: string;
+  readonly pid: number;
   /** How its log matched `ready`. */
   readonly announced: RegExpMatchArray;
 }
@@ -31,6 +32,7 @@ export async function startPeer({ command, logsTo, ready }: PeerOptions): Promis
   const child = Bun.spawn([...command(folder)], { stdout: "pipe", stderr: "pipe" });
   stack.defer(async () => {
     child.kill("SIGTERM");
+    child.kill("SIGCONT"); // it may stand still
     await child.exited;
   });
   const outputs = { stdout: new Output(child.stdout, child), stderr: new Output(child.stderr, child) };
@@ -40,7 +42,7 @@ export async function startPeer({ command, logsTo, ready }: PeerOptions): Promis
     throw new Error(`${command(folder)[0]} did not start: ${outputs.stdout.text}${outputs.stderr.text}`);
   }
   const started = stack.move();
-  return { folder, announced, [Symbol.asyncDispose]: () => started.disposeAsync() };
+  return { folder, pid: child.pid, announced, [Symbol.asyncDispose]: () => started.disposeAsync() };
 }
 
 /** Debian keeps servers where the PATH of a user does not lead. */

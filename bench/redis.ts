@@ -24,7 +24,7 @@ export async function startRedis(input: Input): Promise<Subject | Missing> {
     return { name: NAME, missing: "redis-server is not installed: apt-get install redis-server" };
   }
   await using stack = new AsyncDisposableStack();
-  const { folder } = stack.use(await startServer(program));
+  const { folder, pid } = stack.use(await startServer(program));
   const clients = Array.from({ length: LANES }, () => new Redis({ path: socketIn(folder) }));
   for (const client of clients) stack.defer(() => client.disconnect());
   await Promise.all(clients.map((client) => client.ping()));
@@ -35,6 +35,7 @@ export async function startRedis(input: Input): Promise<Subject | Missing> {
     version,
     durability: "fsynced in the append-only file (appendfsync always), those that arrived together at once",
     trials: trialsOf(input, clients),
+    pid,
     [Symbol.asyncDispose]: () => started.disposeAsync(),
   };
 }

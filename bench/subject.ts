@@ -11,6 +11,8 @@ export interface Subject extends AsyncDisposable {
   /** What a write has survived when it is acknowledged, in words. */
   readonly durability: string;
   readonly trials: readonly Trial[];
+  /** Of a server that is to stand still while others are measured, whatever it does in the background. */
+  readonly pid?: number;
 }
 
 export interface Trial {
