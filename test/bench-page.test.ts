@@ -66,7 +66,11 @@ test("README.md shows the table of bench/growth.json", async () => {
 test("growthTableOf() gives the median of each round's ratio, and says of memory whether it is within its goal", () => {
   const figures = { small: [10, 20, 100], large: [10, 40, 300] };
   const costs = [{ what: "w", small: "1", large: "9", figures }];
-  const memory = [2, 3].map((mib) => ({ what: `${mib}`, bytes: mib * 1024 * 1024, bytesMax: 2 * 1024 * 1024 }));
+  const memory = [2, 3].map((mib) => ({
+    what: `${mib}`,
+    bytes: mib * 1024 * 1024,
+    bytesMax: 2 * 1024 * 1024,
+  }));
   const lines = growthTableOf({ costs, memory }).split("\n");
   expect(lines).toContain("| w | 1 | 20.0 (10.0–100) | 9 | 40.0 (10.0–300) | 2.00 |");
   expect(lines).toContain("| 2 | 2.0 | ≤ 2: reached |");
