@@ -1,12 +1,11 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { type NewRecord, parseJsonProduce } from "../../src/core/produce-request.ts";
-import { appendRecords, type PartitionAppend } from "../../src/store/appends.ts";
+import type { NewRecord } from "../../src/core/produce-request.ts";
+import { appendRecords } from "../../src/store/appends.ts";
 import { type Db, DbError, numberColumn } from "../../src/store/db.ts";
 import { readLogEnds } from "../../src/store/records.ts";
 import { TimeIndexCadence } from "../../src/store/time-index.ts";
 import type { Topic } from "../../src/store/topic-tables.ts";
-import { Topics } from "../../src/store/topics.ts";
 import type { Operation } from "../../src/store/write-queue.ts";
 import {
   openQueue,
@@ -17,40 +16,18 @@ import {
   traceOf,
   WatchedDb,
 } from "../support/database.ts";
-import { FakeTime } from "../support/fake-time.ts";
 import { jsonText } from "../support/json-text-arbitrary.ts";
+import { bytesMember, openLogStore, records, values } from "../support/log-store.ts";
 
 const database = await openTestDatabase();
-const queue = openQueue(database.db);
+const { queue, createTopic, append, appendTo } = openLogStore(database);
 afterAll(() => database.close());
 beforeEach(() => database.empty());
-
-/** Records of a request as a client would write it: the text counts, so it is given as text. */
-function records(...texts: readonly string[]): readonly NewRecord[] {
-  return parseJsonProduce(`{"records":[${texts.join(",")}]}`).records;
-}
-
-const values = (...all: readonly string[]) => records(...all.map((value) => `{"value":${value}}`));
-
-async function createTopic(partitionCount = 1, topic = "orders"): Promise<Topic> {
-  const topics = new Topics({ db: database.db, queue, scheduler: new FakeTime(), createsOnFirstUse: true });
-  await topics.put(topic, partitionCount);
-  return topics.require(topic);
-}
-
-const append = (topic: Topic, ...appends: readonly PartitionAppend[]) =>
-  queue.submit(appendRecords(topic, appends));
-
-/** All records to partition 0. */
-const appendTo = (topic: Topic, list: readonly NewRecord[], partition = 0) =>
-  append(topic, { partition, records: list });
 
 const offsetsOf = (partitionId: number) =>
   database
     .rows("SELECT offset FROM records WHERE partition_id = :id ORDER BY offset", { id: partitionId })
     .then((rows) => rows.map(({ offset }) => offset));
-
-const bytesMember = (bytes: Uint8Array) => `"bytes":"${Buffer.from(bytes).toString("base64")}"`;
 
 const dump = () => ({
   records: stockRows(database.path, "SELECT * FROM records ORDER BY partition_id, offset"),

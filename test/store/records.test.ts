@@ -1,50 +1,17 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { type NewRecord, parseJsonProduce } from "../../src/core/produce-request.ts";
+import type { NewRecord } from "../../src/core/produce-request.ts";
 import type { ReadRequest } from "../../src/core/session/window.ts";
 import { CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX, RECORD_BYTES_MAX } from "../../src/protocol/limits.ts";
-import { appendRecords, type PartitionAppend } from "../../src/store/appends.ts";
 import { type Chunk, readChunk, readLogEnds } from "../../src/store/records.ts";
-import type { Topic } from "../../src/store/topic-tables.ts";
-import { Topics } from "../../src/store/topics.ts";
-import { openQueue, openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";
-import { FakeTime } from "../support/fake-time.ts";
+import { openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";
 import { jsonText } from "../support/json-text-arbitrary.ts";
+import { bytesMember, openLogStore, records, values } from "../support/log-store.ts";
 
 const database = await openTestDatabase();
-const queue = openQueue(database.db);
+const { createTopic, append, appendTo } = openLogStore(database);
 afterAll(() => database.close());
 beforeEach(() => database.empty());
-
-/** Records of a request as a client would write it: the text counts, so it is given as text. */
-function records(...texts: readonly string[]): readonly NewRecord[] {
-  return parseJsonProduce(`{"records":[${texts.join(",")}]}`).records;
-}
-
-const values = (...all: readonly string[]) => records(...all.map((value) => `{"value":${value}}`));
-
-async function createTopic(partitionCount = 1, topic = "orders"): Promise<Topic> {
-  const topics = new Topics({ db: database.db, queue, scheduler: new FakeTime(), createsOnFirstUse: true });
-  await topics.put(topic, partitionCount);
-  return topics.require(topic);
-}
-
-const append = (topic: Topic, ...appends: readonly PartitionAppend[]) =>
-  queue.submit(appendRecords(topic, appends));
-
-/** All records to partition 0. */
-const appendTo = (topic: Topic, list: readonly NewRecord[], partition = 0) =>
-  append(topic, { partition, records: list });
-
-const _offsetsOf = (partitionId: number) =>
-  database
-    .rows("SELECT offset FROM records WHERE partition_id = :id ORDER BY offset", { id: partitionId })
-    .then((rows) => rows.map(({ offset }) => offset));
-
-const _dump = () => ({
-  records: stockRows(database.path, "SELECT * FROM records ORDER BY partition_id, offset"),
-  partitions: stockRows(database.path, "SELECT * FROM partitions ORDER BY partition_id"),
-});
 
 // ── reading ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -68,8 +35,6 @@ function frameText(record: NewRecord, offset: number): string {
 function valueMember({ value }: NewRecord): string {
   return typeof value === "string" ? `"value":${value}` : bytesMember(value);
 }
-
-const bytesMember = (bytes: Uint8Array) => `"bytes":"${Buffer.from(bytes).toString("base64")}"`;
 
 const frameTexts = (list: readonly NewRecord[], first = 0) =>
   list.map((record, index) => frameText(record, first + index)).join(",");
