@@ -7,7 +7,7 @@ import type { ErrorCode } from "../protocol/codes.ts";
 import type { GroupCommits } from "../protocol/frames.ts";
 import { numberColumn, type Row, type Statement } from "./db.ts";
 import { IS_OK, IS_OK_OR_FREE } from "./guard.ts";
-import type { Operation } from "./write-queue.ts";
+import type { Operation } from "./operations.ts";
 
 // The generation is judged in the write itself: an owner that has lost the partition, whatever it believes, has no
 // effect. Forward only. Where a partition is named twice the highest accepted offset counts.

@@ -9,7 +9,7 @@ import { Problem } from "../core/problem.ts";
 import type { ErrorCode } from "../protocol/codes.ts";
 import type { Row, Statement } from "./db.ts";
 import { END_CHECK, IS_OK } from "./guard.ts";
-import type { Operation } from "./write-queue.ts";
+import type { Operation } from "./operations.ts";
 
 interface GroupChange {
   /** WriteQueue.nextOp(). */

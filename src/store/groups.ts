@@ -10,8 +10,8 @@ import type { GroupPlan } from "../core/group-plan.ts";
 import { REVOKE_DEADLINE_MS } from "../protocol/limits.ts";
 import { numberColumn, type Statement } from "./db.ts";
 import { type GroupQuestion, pictureOf, pictureStatement } from "./group-pictures.ts";
+import type { Operation } from "./operations.ts";
 import { renewProcessLease } from "./processes.ts";
-import type { Operation } from "./write-queue.ts";
 
 /** A look at a lease is too old to end it after that time: what was slow may have kept renewals waiting too. */
 const EXPIRY_PLAN_AGE_MAX_MS = 2_000;

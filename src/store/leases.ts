@@ -5,8 +5,8 @@
 import type { MembershipRef } from "../core/session/state.ts";
 import { HEARTBEATS_PER_SESSION_TIMEOUT, PROCESS_LEASE_MS, REVOKE_DEADLINE_MS } from "../protocol/limits.ts";
 import { type Db, numberColumn } from "./db.ts";
+import type { Operation } from "./operations.ts";
 import { renewProcessLease } from "./processes.ts";
-import type { Operation } from "./write-queue.ts";
 
 const RENEW_LEASE = `
   UPDATE members SET lease_expires_at = (SELECT now_ms FROM clock) + session_timeout_ms, has_grace = 0

@@ -4,7 +4,7 @@
 
 import { PROCESS_LEASE_MS } from "../protocol/limits.ts";
 import type { Statement } from "./db.ts";
-import type { Operation } from "./write-queue.ts";
+import type { Operation } from "./operations.ts";
 
 const RENEW_LEASE = `
   INSERT INTO processes (process_id, lease_expires_at) SELECT :process_id, now_ms + :lease_ms FROM clock

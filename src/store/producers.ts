@@ -9,7 +9,7 @@ import type { ProducerSequence } from "../protocol/frames.ts";
 import { INTEGER_MAX, PRODUCER_ANSWERS_KEPT, PRODUCER_IDLE_MAX_MS } from "../protocol/limits.ts";
 import { type Db, numberColumn, type Row, type SqlValue, type Statement } from "./db.ts";
 import { IS_OK } from "./guard.ts";
-import type { Operation } from "./write-queue.ts";
+import type { Operation } from "./operations.ts";
 
 // ── the condition of a write ─────────────────────────────────────────────────────────────────────────────
 

@@ -7,8 +7,9 @@
 import type { Log, Scheduler } from "../core/ports.ts";
 import { INTEGER_MAX } from "../protocol/limits.ts";
 import type { Db } from "./db.ts";
+import type { Operation } from "./operations.ts";
 import { FIRST_RECORDS, STEP_LIMITS, STEP_RECORDS_MAX } from "./trims.ts";
-import type { Operation, WriteQueue } from "./write-queue.ts";
+import type { WriteQueue } from "./write-queue.ts";
 
 /** After a failure: the database is busy, or has no room. */
 const RETRY_AFTER_MS = 5_000;

@@ -6,7 +6,7 @@
 // groups have seen of the topic stays in `group_topics`: a topic created anew starts a known group at its beginning.
 
 import { numberColumn } from "./db.ts";
-import type { Operation } from "./write-queue.ts";
+import type { Operation } from "./operations.ts";
 
 const TOPIC_PARTITIONS = `
   SELECT p.partition_id FROM topics AS t JOIN partitions AS p ON p.topic_id = t.topic_id WHERE t.topic = :topic`;

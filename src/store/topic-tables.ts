@@ -6,7 +6,7 @@ import { Problem } from "../core/problem.ts";
 import { GROUP_BYTES_MAX, TOPICS_MAX } from "../protocol/limits.ts";
 import { type Db, numberColumn, type Row, type Rows } from "./db.ts";
 import { END_CHECK, IS_OK } from "./guard.ts";
-import type { Operation } from "./write-queue.ts";
+import type { Operation } from "./operations.ts";
 
 export const DEFAULT_PARTITION_COUNT = 1;
 

@@ -9,6 +9,7 @@ import { Problem } from "../core/problem.ts";
 import type { TopicChange } from "../core/session/events.ts";
 import { Batches } from "./batches.ts";
 import type { Db } from "./db.ts";
+import type { Operation } from "./operations.ts";
 import { deleteTopic } from "./topic-deletion.ts";
 import {
   describeTopic,
@@ -21,7 +22,7 @@ import {
   type Versioned,
   versioned,
 } from "./topic-tables.ts";
-import type { Operation, WriteQueue } from "./write-queue.ts";
+import type { WriteQueue } from "./write-queue.ts";
 
 /** On a shared database what was found may have been changed by another process since. */
 const KEPT_MS = 1_000;

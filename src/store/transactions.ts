@@ -22,6 +22,7 @@ import {
 import { ALL_COMMITS_ADVANCE, commitArgs, commitStatements, refusedCommit } from "./commits.ts";
 import { numberColumn, type Row, type Rows, type SqlValue, type Statement } from "./db.ts";
 import { IS_OK } from "./guard.ts";
+import type { Operation } from "./operations.ts";
 import {
   findProducer,
   IS_NEXT_SEQUENCE,
@@ -31,7 +32,6 @@ import {
 } from "./producers.ts";
 import type { TimeIndexCadence } from "./time-index.ts";
 import type { Topic } from "./topic-tables.ts";
-import type { Operation } from "./write-queue.ts";
 
 // A topic that is gone, or has another schema than the records were checked against: [partition id, schema version].
 const PARTITIONS_ARE_AS_KNOWN = `

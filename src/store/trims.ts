@@ -6,8 +6,8 @@
 
 import type { LogBounds } from "../core/places.ts";
 import { numberColumn } from "./db.ts";
+import type { Operation } from "./operations.ts";
 import { forgetTimes } from "./time-index.ts";
-import type { Operation } from "./write-queue.ts";
 
 /** What one step deletes at most, one larger record excepted. */
 export const STEP_RECORDS_MAX = 5_000;

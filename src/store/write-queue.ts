@@ -9,25 +9,17 @@
 import type { Chance, Log, Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
 import { PENDING_WRITE_BYTES_MAX, WRITE_DEADLINE_MS } from "../protocol/limits.ts";
+import type { Append } from "./appends.ts";
+import { type Db, DbError, problemOfDbError, type WriteOptions } from "./db.ts";
 import {
-  type Append,
-  type AppendOperation,
-  type AppendTarget,
-  appendStatements,
-  joinAppends,
-  logEndsOf,
-} from "./appends.ts";
-import {
-  type Db,
-  DbError,
-  type FlushTrace,
-  NO_TRACE,
-  type PartitionTrace,
-  problemOfDbError,
-  type Rows,
-  type Statement,
-  type WriteOptions,
-} from "./db.ts";
+  type AnyOperation,
+  isRefused,
+  logEndsAfterEach,
+  partsOf,
+  type Submitted,
+  settle,
+  settleAll,
+} from "./operations.ts";
 
 const FLUSH_OPERATIONS_MAX = 512;
 /** About 10,000 records of 200 bytes: longer would hold the event loop too long. One larger operation goes alone. */
@@ -37,40 +29,8 @@ const PATIENT_TURNS_MAX = 8;
 const BUSY_RETRY_MIN_MS = 2;
 const BUSY_RETRY_MAX_MS = 50;
 
-export interface Operation<T> {
-  readonly statements: readonly Statement[];
-  /** What it holds in memory while it waits. */
-  readonly bytes: number;
-  /** Of its condition, whose row in `guard` it leaves to the end of the flush: after a lost answer that is what tells. */
-  readonly op?: number;
-  /** What it adds to partitions, where they are there, with that schema, and its condition holds. */
-  readonly appends?: readonly Append[];
-  /** No other operation shares its flush. */
-  readonly isAlone?: boolean;
-  /** While chunks are read it waits a few turns of the event loop for others of its kind. */
-  readonly isPatient?: boolean;
-  /**
-   * What to do where it was written and its rows are lost, which happens on a remote database only: `repeat` it, where
-   * that gives the same answer, or settle by the log end after its append in each partition that it has appended to.
-   * Without it, `outcome_unknown`. Where its condition did not hold nothing was written, and it is `unavailable`.
-   */
-  readonly afterLostAnswer?: "repeat" | ((logEnds: ReadonlyMap<number, number>) => T);
-  /**
-   * Reads the rows of its statements once they are durable. Throws a Problem where its conditions did not hold.
-   * `isRepeated`: the same was written before, and what it finds now may be what has come of that since.
-   */
-  settle(results: readonly Rows[], isRepeated: boolean): T;
-}
-
-type AnyOperation<T> = Operation<T> | AppendOperation<T>;
-
-interface Pending {
-  readonly operation: AnyOperation<unknown>;
+interface Pending extends Submitted {
   readonly deadlineAtMs: number;
-  /** It was done, and is repeated for the answer that was lost: whatever comes of that, nobody may say it was not. */
-  readonly isWritten: boolean;
-  readonly resolve: (value: unknown) => void;
-  readonly reject: (error: Error) => void;
 }
 
 export class WriteQueue {
@@ -258,109 +218,6 @@ export class WriteQueue {
       `${this.#pendingBytes} bytes of writes are waiting for the disk, at most ${PENDING_WRITE_BYTES_MAX} may`,
     );
   }
-}
-
-/** What is written by statements of its own: one operation, or appends that follow each other. */
-interface Part {
-  readonly statements: readonly Statement[];
-  settle(results: readonly Rows[]): void;
-}
-
-function partsOf(flush: readonly Pending[]): readonly Part[] {
-  const parts: Part[] = [];
-  let appends: Pending[] = [];
-  for (const pending of flush) {
-    const { operation } = pending;
-    if (!operation.statements) {
-      appends.push(pending);
-      continue;
-    }
-    parts.push(...partOfAppends(appends), partOf(pending, operation));
-    appends = [];
-  }
-  return [...parts, ...partOfAppends(appends)];
-}
-
-function partOf(pending: Pending, operation: Operation<unknown>): Part {
-  const { statements } = operation;
-  const settleBy = (results: readonly Rows[]) => operation.settle(results, pending.isWritten);
-  return { statements, settle: (results) => settle(pending, () => settleBy(results)) };
-}
-
-function partOfAppends(flush: readonly Pending[]): readonly Part[] {
-  if (flush.length === 0) return [];
-  const targets = joinAppends(
-    flush.flatMap(({ operation }) => (operation.statements ? [] : operation.appends)),
-  );
-  return [
-    {
-      statements: targets.flatMap((target) => appendStatements(target, null)),
-      settle: (results) => settleByLogEnds(flush, targets, logEndsOf(targets, results)),
-    },
-  ];
-}
-
-/** `ends`: what each of the joined appends has left. */
-function settleByLogEnds(
-  flush: readonly Pending[],
-  targets: readonly AppendTarget[],
-  ends: readonly (number | undefined)[],
-): void {
-  const partitions = new Map<number, PartitionTrace>();
-  for (const [index, { partitionId, schemaVersion }] of targets.entries()) {
-    const logEndOffset = ends[index];
-    if (logEndOffset !== undefined) partitions.set(partitionId, { logEndOffset, schemaVersion });
-  }
-  const logEnds = logEndsAfterEach(flush, { ...NO_TRACE, partitions });
-  for (const [index, pending] of flush.entries()) {
-    const { operation } = pending;
-    if (!operation.statements) settle(pending, () => operation.settle(logEnds[index] ?? new Map()));
-  }
-}
-
-function settleAll(parts: readonly Part[], results: readonly Rows[]): void {
-  let first = 0;
-  for (const part of parts) {
-    const end = first + part.statements.length;
-    part.settle(results.slice(first, end));
-    first = end;
-  }
-}
-
-function settle({ resolve, reject }: Pending, outcomeOf: () => unknown): void {
-  try {
-    resolve(outcomeOf());
-  } catch (error) {
-    reject(error instanceof Error ? error : new Error(String(error)));
-  }
-}
-
-/** What the log ends were after each operation, of the partitions that it has appended to, by what the last has left. */
-function logEndsAfterEach(
-  flush: readonly Pending[],
-  left: FlushTrace,
-): readonly ReadonlyMap<number, number>[] {
-  const logEnds = new Map<number, number>();
-  return flush
-    .toReversed()
-    .map(({ operation }) => {
-      const after = new Map<number, number>();
-      if (isRefused(operation, left)) return after;
-      for (const { partitionId, schemaVersion, count } of operation.appends ?? []) {
-        const partition = left.partitions.get(partitionId);
-        if (partition?.schemaVersion !== schemaVersion) continue;
-        const logEnd = logEnds.get(partitionId) ?? partition.logEndOffset;
-        after.set(partitionId, logEnd);
-        logEnds.set(partitionId, logEnd - count);
-      }
-      return after;
-    })
-    .reverse();
-}
-
-/** Its condition did not hold: it has written nothing. */
-function isRefused({ op }: AnyOperation<unknown>, { refusedOps }: FlushTrace): boolean {
-  return op !== undefined && refusedOps.has(op);
 }
 
 function partitionIdOf({ partitionId }: Append): number {

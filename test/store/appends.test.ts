@@ -3,10 +3,10 @@ import fc from "fast-check";
 import type { NewRecord } from "../../src/core/produce-request.ts";
 import { appendRecords } from "../../src/store/appends.ts";
 import { type Db, DbError, numberColumn } from "../../src/store/db.ts";
+import type { Operation } from "../../src/store/operations.ts";
 import { readLogEnds } from "../../src/store/records.ts";
 import { TimeIndexCadence } from "../../src/store/time-index.ts";
 import type { Topic } from "../../src/store/topic-tables.ts";
-import type { Operation } from "../../src/store/write-queue.ts";
 import {
   openQueue,
   openTestDatabase,

@@ -12,7 +12,8 @@ import {
   type Statement,
   type WriteOptions,
 } from "../../src/store/db.ts";
-import { type Operation, WriteQueue } from "../../src/store/write-queue.ts";
+import type { Operation } from "../../src/store/operations.ts";
+import { WriteQueue } from "../../src/store/write-queue.ts";
 import { traceOf } from "../support/database.ts";
 import { FakeTime, fakeChance, turnOfTheLoop } from "../support/fake-time.ts";
 

@@ -12,8 +12,9 @@ import {
   type PlannedChange,
   writeGroups,
 } from "../../src/store/groups.ts";
+import type { Operation } from "../../src/store/operations.ts";
 import { findOffsetsAt } from "../../src/store/places.ts";
-import type { Operation, WriteQueue } from "../../src/store/write-queue.ts";
+import type { WriteQueue } from "../../src/store/write-queue.ts";
 
 export const TIMEOUT_MS = 45_000;
 

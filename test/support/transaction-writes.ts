@@ -2,13 +2,14 @@
 
 import { partitionRecords } from "../../src/core/partitioner.ts";
 import { type NewRecord, parseJsonProduce } from "../../src/core/produce-request.ts";
+import type { Operation } from "../../src/store/operations.ts";
 import type { Topic } from "../../src/store/topic-tables.ts";
 import {
   type TransactionOutcome,
   type TransactionWrite,
   writeTransaction,
 } from "../../src/store/transactions.ts";
-import type { Operation, WriteQueue } from "../../src/store/write-queue.ts";
+import type { WriteQueue } from "../../src/store/write-queue.ts";
 
 /** Records with a partition go there, others by their key or to partition 0. */
 export interface AppendTo {
