@@ -3,7 +3,7 @@
 import { appendRowsJson, appendValuesJson } from "../core/append-rows.ts";
 import type { PartitionOffset } from "../core/partitioner.ts";
 import type { NewRecord } from "../core/produce-request.ts";
-import { numberColumn, type Rows, type SqlValue, type Statement } from "./db.ts";
+import { numberColumn, type PartitionTrace, type Rows, type SqlValue, type Statement } from "./db.ts";
 import { IS_OK_OR_FREE } from "./guard.ts";
 import { indexTimes, type TimeIndexCadence } from "./time-index.ts";
 import type { Topic } from "./topic-tables.ts";
@@ -85,6 +85,23 @@ export interface AppendedPartition extends PartitionOffset {
   readonly logEndOffset: number;
 }
 
+/**
+ * Appends to partitions of one topic, all or nothing. Settles to undefined, nothing written, where the topic is gone or
+ * has another schema. `cadence`: as appendTarget() has it.
+ */
+export function appendRecords(
+  topic: Topic,
+  appends: readonly PartitionAppend[],
+  cadence?: TimeIndexCadence,
+): AppendOperation<readonly AppendedPartition[] | undefined> {
+  const targets = appends.map((append) => appendTarget(topic, append, cadence));
+  return {
+    appends: targets,
+    bytes: bytesOfTargets(targets),
+    settle: (logEnds) => appendedTo(targets, logEnds),
+  };
+}
+
 /** A partition of a topic as it was when the records for it were checked. */
 export interface AppendTarget extends Append {
   readonly topic: string;
@@ -136,27 +153,20 @@ export function joinAppends(targets: readonly AppendTarget[]): readonly AppendTa
   });
 }
 
-/** What each has left, from the results of all `appendStatements` in order. Undefined: it has not found its partition. */
-export function logEndsOf(
+/** By partition id, from the results of all `appendStatements` in order. One that was not appended to is left out. */
+export function tracesOf(
   targets: readonly AppendTarget[],
   results: readonly Rows[],
-): readonly (number | undefined)[] {
+): ReadonlyMap<number, PartitionTrace> {
+  const traces = new Map<number, PartitionTrace>();
   let first = 0;
-  return targets.map(({ pieces, isIndexDue }) => {
+  for (const { partitionId, schemaVersion, pieces, isIndexDue } of targets) {
     const end = first + STATEMENTS_A_PIECE * pieces.length + (isIndexDue ? 1 : 0);
     const last = results.slice(first, end).flat().at(-1); // only ADVANCE_LOG_END gives rows
     first = end;
-    return last && numberColumn(last, "log_end_offset");
-  });
-}
-
-/** Of targets that are each another partition. */
-export function byPartitionId(
-  targets: readonly AppendTarget[],
-  logEnds: readonly (number | undefined)[],
-): ReadonlyMap<number, number> {
-  const entries = targets.map(({ partitionId }, index) => [partitionId, logEnds[index]] as const);
-  return new Map(entries.filter((entry): entry is readonly [number, number] => entry[1] !== undefined));
+    if (last) traces.set(partitionId, { logEndOffset: numberColumn(last, "log_end_offset"), schemaVersion });
+  }
+  return traces;
 }
 
 /** Undefined where one of them was not appended to. */
@@ -248,21 +258,4 @@ function partitionIdOf({ topic, partitionIds }: Topic, partition: number): numbe
 
 function bytesOf(records: readonly NewRecord[]): number {
   return records.reduce((sum, record) => sum + record.bytes, 0);
-}
-
-/**
- * Appends to partitions of one topic, all or nothing. Settles to undefined, nothing written, where the topic is gone or
- * has another schema. `cadence`: as appendTarget() has it.
- */
-export function appendRecords(
-  topic: Topic,
-  appends: readonly PartitionAppend[],
-  cadence?: TimeIndexCadence,
-): AppendOperation<readonly AppendedPartition[] | undefined> {
-  const targets = appends.map((append) => appendTarget(topic, append, cadence));
-  return {
-    appends: targets,
-    bytes: bytesOfTargets(targets),
-    settle: (logEnds) => appendedTo(targets, logEnds),
-  };
 }

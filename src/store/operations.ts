@@ -1,14 +1,7 @@
 // What others ask the write queue to write, and what a flush makes of it: the statements of all its operations, and
 // afterwards what each of them is told.
 
-import {
-  type Append,
-  type AppendOperation,
-  type AppendTarget,
-  appendStatements,
-  joinAppends,
-  logEndsOf,
-} from "./appends.ts";
+import { type Append, type AppendOperation, appendStatements, joinAppends, tracesOf } from "./appends.ts";
 import { type FlushTrace, NO_TRACE, type PartitionTrace, type Rows, type Statement } from "./db.ts";
 
 export interface Operation<T> {
@@ -84,22 +77,12 @@ function partOfAppends(flush: readonly Submitted[]): readonly Part[] {
   return [
     {
       statements: targets.flatMap((target) => appendStatements(target, null)),
-      settle: (results) => settleByLogEnds(flush, targets, logEndsOf(targets, results)),
+      settle: (results) => settleByLogEnds(flush, tracesOf(targets, results)),
     },
   ];
 }
 
-/** `ends`: what each of the joined appends has left. */
-function settleByLogEnds(
-  flush: readonly Submitted[],
-  targets: readonly AppendTarget[],
-  ends: readonly (number | undefined)[],
-): void {
-  const partitions = new Map<number, PartitionTrace>();
-  for (const [index, { partitionId, schemaVersion }] of targets.entries()) {
-    const logEndOffset = ends[index];
-    if (logEndOffset !== undefined) partitions.set(partitionId, { logEndOffset, schemaVersion });
-  }
+function settleByLogEnds(flush: readonly Submitted[], partitions: ReadonlyMap<number, PartitionTrace>): void {
   const logEnds = logEndsAfterEach(flush, { ...NO_TRACE, partitions });
   for (const [index, pending] of flush.entries()) {
     const { operation } = pending;

@@ -15,12 +15,11 @@ import {
   appendedTo,
   appendStatements,
   appendTarget,
-  byPartitionId,
   bytesOfTargets,
-  logEndsOf,
+  tracesOf,
 } from "./appends.ts";
 import { ALL_COMMITS_ADVANCE, commitArgs, commitStatements, refusedCommit } from "./commits.ts";
-import { numberColumn, type Row, type Rows, type SqlValue, type Statement } from "./db.ts";
+import { type FlushTrace, numberColumn, type Row, type Rows, type SqlValue, type Statement } from "./db.ts";
 import { IS_OK } from "./guard.ts";
 import type { Operation } from "./operations.ts";
 import {
@@ -90,12 +89,14 @@ export function writeTransaction(write: TransactionWrite): Operation<Transaction
     settle: (results) => {
       const rows = rowsOf(sections, results);
       const isWritten = rows.check[0]?.[0]?.ok === 1;
-      return isWritten
-        ? outcomeOf(byPartitionId(targets, logEndsOf(targets, rows.appends)))
-        : refusedOutcome(write, rows);
+      return isWritten ? outcomeOf(logEndsIn(tracesOf(targets, rows.appends))) : refusedOutcome(write, rows);
     },
     afterLostAnswer: outcomeOf,
   };
+}
+
+function logEndsIn(traces: FlushTrace["partitions"]): ReadonlyMap<number, number> {
+  return new Map([...traces].map(([partitionId, { logEndOffset }]) => [partitionId, logEndOffset]));
 }
 
 function targetsOf({ partitions, topics, cadence }: TransactionWrite): readonly AppendTarget[] {

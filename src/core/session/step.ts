@@ -44,6 +44,7 @@ export function stepSession(
 ): readonly SessionEffect[] {
   freeTaken(session, around);
   const effects = [...handleEvent(session, event, around)];
+  // A socket that only produces has none of this to do, and an answer a record.
   if (session.subscriptions.size > 0) {
     effects.push(...sendCommitted(session, around), ...leaveFurther(session), ...revokeFurther(session));
     // Answers and control frames are out: what the windows have left now goes to records.
