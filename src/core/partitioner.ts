@@ -81,6 +81,27 @@ export function requirePartitions(records: readonly NewRecord[], of: RecordsOf):
   }
 }
 
+interface PlacesOf {
+  readonly topic: string;
+  readonly append?: number | undefined;
+  /** Of NDJSON: the line of each record. */
+  readonly lines?: readonly number[] | undefined;
+}
+
+/** Throws `bad_request` where a record has no key: of a topic that is compacted each must have one. */
+export function requireKeys(records: readonly NewRecord[], { topic, append, lines }: PlacesOf): void {
+  const record = records.findIndex(({ key }) => key === null);
+  if (record === -1) return;
+  const line = lines?.[record];
+  const path = `${append === undefined ? "" : `appends[${append}].`}records[${record}]`;
+  const where = line === undefined ? path : `line ${line}`;
+  const message = `Cannot produce ${where} without a key: topic "${topic}" is compacted, each of its records must have one`;
+  throw new Problem("bad_request", message, {
+    topic,
+    ...(line === undefined ? { append, record } : { line }),
+  });
+}
+
 /** The runs of a batch whose partitions were appended from these offsets on. */
 export function runsWithOffsets(
   runs: readonly BatchRun[],

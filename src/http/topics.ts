@@ -1,17 +1,16 @@
 import type { Context, Hono } from "hono";
-import type { InferOutput } from "valibot";
 import { parseNdjsonProduce } from "../core/produce-request.ts";
 import { parseProduceBody, producedRuns, produceOf, type Transaction } from "../core/transaction.ts";
 import { JSON_DEPTH_MAX } from "../protocol/limits.ts";
 import { topicSettingsSchema } from "../protocol/schemas/client.ts";
-import { DEFAULT_PARTITION_COUNT, type TopicDescription } from "../store/topic-tables.ts";
+import { DEFAULT_PARTITION_COUNT, type TopicDescription, type TopicSettings } from "../store/topic-tables.ts";
 import { unknownTopic } from "../store/topics.ts";
 import { requireJsonSchema } from "../stream/record-schemas.ts";
 import { usePartition } from "../stream/topic-partition.ts";
 import { transact } from "../stream/transact.ts";
 import { trimLog } from "../stream/trim.ts";
 import type { AppDeps, AppEnv } from "./app.ts";
-import { checkBody, parseBodyObject, readBody, refusedBody } from "./body.ts";
+import { checkBody, parseBodyObject, readBody } from "./body.ts";
 import { nameParam, offsetParam, partitionParam, refuseOtherParameters } from "./parameters.ts";
 import { DESCRIBED } from "./route-descriptions.ts";
 
@@ -23,22 +22,18 @@ const NDJSON_TYPES = new Set([
 ]);
 /** How errors call the body. */
 const SETTINGS = "settings of the topic";
-/** As every topic is until these can be set: asking for what it is is granted, for anything else refused by name. */
-const DEFAULTS_OF_NOT_BUILT = { retention: null, cleanup: "delete", compaction: null } as const;
+const NO_RETENTION = { ms: null, bytes: null, records: null };
+const DEFAULT_COMPACTION = { minLagMs: null, tombstoneMs: null };
 
 export function addTopicRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
-  const { topics, queue } = deps;
+  const { topics, queue, upkeep } = deps;
 
   app.put("/v1/topics/:topic", DESCRIBED.putTopic, async (c) => {
     const topic = nameParam(c, "topic");
     refuseOtherParameters(c);
-    const { partitionCount, schema } = parseSettings(await readBody(c.req.raw));
-    if (schema !== undefined && schema !== null) await requireJsonSchema(schema);
-    const { isNew, ...description } = await topics.put(
-      topic,
-      partitionCount === null ? DEFAULT_PARTITION_COUNT : partitionCount,
-      schema === undefined || schema === null ? schema : JSON.stringify(schema),
-    );
+    const { partitionCount, ...others } = await parseSettings(await readBody(c.req.raw));
+    const { isNew, ...description } = await topics.put(topic, partitionCount, others);
+    upkeep.wake();
     return c.json(topicBody(description), isNew ? 201 : 200);
   });
 
@@ -93,16 +88,39 @@ function parseProduce(c: Context<AppEnv>, topic: string, body: string): Transact
   return produceOf(topic, parseNdjsonProduce(body, c.req.query("key") ?? null));
 }
 
-function parseSettings(body: string): InferOutput<typeof topicSettingsSchema> {
-  if (body.trim() === "") return {};
-  const input = parseBodyObject(body, SETTINGS, JSON_DEPTH_MAX);
-  for (const [member, value] of Object.entries(DEFAULTS_OF_NOT_BUILT)) {
-    if ((input[member] ?? value) !== value) throw refusedBody(SETTINGS, `"${member}" is not built yet`);
-  }
-  return checkBody(topicSettingsSchema, input, SETTINGS);
+/** What is absent stays as it is, and null is the default. */
+async function parseSettings(body: string): Promise<TopicSettings> {
+  const input = body.trim() === "" ? {} : parseBodyObject(body, SETTINGS, JSON_DEPTH_MAX);
+  const { partitionCount, retention, cleanup, compaction, schema } = checkBody(
+    topicSettingsSchema,
+    input,
+    SETTINGS,
+  );
+  if (schema !== undefined && schema !== null) await requireJsonSchema(schema);
+  return {
+    partitionCount: partitionCount === null ? DEFAULT_PARTITION_COUNT : partitionCount,
+    retention: retention === null ? NO_RETENTION : retention,
+    cleanup: cleanup === null ? "delete" : cleanup,
+    compaction: compaction === null ? DEFAULT_COMPACTION : compaction,
+    schema: schema === undefined || schema === null ? schema : JSON.stringify(schema),
+  };
 }
 
-function topicBody({ createdAt, schema, ...description }: TopicDescription) {
-  const parsed: unknown = schema === null ? null : JSON.parse(schema);
-  return { ...description, ...DEFAULTS_OF_NOT_BUILT, schema: parsed, createdAt };
+/** Of retention and compaction what was set; null where nothing was. */
+function topicBody({ createdAt, schema, retention, compaction, ...description }: TopicDescription) {
+  const { partitions, cleanup, ...summary } = description;
+  return {
+    ...summary,
+    partitions,
+    retention: setOnly(retention),
+    cleanup,
+    compaction: setOnly(compaction),
+    schema: schema === null ? null : (JSON.parse(schema) as unknown),
+    createdAt,
+  };
+}
+
+function setOnly<T extends object>(limits: T): Partial<T> | null {
+  const set = Object.entries(limits).filter(([, value]) => value !== null);
+  return set.length === 0 ? null : (Object.fromEntries(set) as Partial<T>);
 }

@@ -49,6 +49,10 @@ export const PRODUCER_ANSWERS_KEPT = 16;
 /** A producer that has written nothing for that long is unknown again. */
 export const PRODUCER_IDLE_MAX_MS = 7 * 24 * 60 * 60 * 1_000;
 
+/** What is younger is not compacted, and a tombstone is deleted after so long, where the topic says nothing else. */
+export const COMPACTION_MIN_LAG_MS = 0;
+export const COMPACTION_TOMBSTONE_MS = 24 * 60 * 60 * 1_000;
+
 /** Client to server; a larger one closes the socket with 1009. */
 export const CLIENT_FRAME_BYTES_MAX = 4 * MIB + 64 * KIB;
 /** Server to client: a `records` frame holds at most this, or one larger record. */

@@ -62,6 +62,7 @@ async function main(): Promise<void> {
     log,
     origins: { allowed: settings.allowedOrigins, allowsLoopback: settings.mode === "dev" },
     createsTopicsOnFirstUse: settings.createsTopicsOnFirstUse,
+    offsetRetentionMs: settings.offsetRetentionMs,
   });
   await beginOn(() => server.start(), { scheduler, errorOf });
   const http = listen(settings, server.app.fetch);

@@ -4,9 +4,9 @@ import type { Chance, Log, Scheduler } from "../core/ports.ts";
 import { createApp } from "../http/app.ts";
 import type { OriginRules } from "../http/origin.ts";
 import type { Db } from "../store/db.ts";
-import { Purges } from "../store/purges.ts";
 import { TimeIndexCadence } from "../store/time-index.ts";
 import { Topics } from "../store/topics.ts";
+import { Upkeep, type UpkeepOutcome } from "../store/upkeep.ts";
 import { WriteQueue } from "../store/write-queue.ts";
 import { ChangePoll } from "../stream/change-poll.ts";
 import { Connection } from "../stream/connection.ts";
@@ -30,6 +30,10 @@ export interface ServerDeps {
   readonly log: Log;
   readonly origins: OriginRules;
   readonly createsTopicsOnFirstUse: boolean;
+  /** How long a group without members keeps its offsets, in ms; null: for ever. */
+  readonly offsetRetentionMs?: number | null;
+  /** False on a platform without timers: then somebody calls keepUp() from time to time. */
+  readonly keepsUpByItself?: boolean;
 }
 
 export type Server = ReturnType<typeof createServer>;
@@ -53,8 +57,16 @@ export function createServer(deps: ServerDeps) {
   const processId = db.isShared ? chance.newId() : null;
   const memberships = new Memberships({ db, topics, queue, scheduler, chance, log, processId });
   const schemas = new RecordSchemas();
-  const transactDeps = { schemas, db, topics, queue, wakeUps, timeIndexCadence, chance };
-  const purges = new Purges({ db, queue, scheduler, log });
+  const upkeep = new Upkeep({
+    db,
+    queue,
+    scheduler,
+    log,
+    processId,
+    offsetRetentionMs: deps.offsetRetentionMs ?? null,
+    hasTimers: deps.keepsUpByItself ?? true,
+  });
+  const transactDeps = { schemas, db, topics, queue, wakeUps, timeIndexCadence, chance, upkeep };
   const changePoll = new ChangePoll({
     db,
     scheduler,
@@ -73,7 +85,7 @@ export function createServer(deps: ServerDeps) {
     wakeUps.notifyGone(partitionIds);
     timeIndexCadence.forget(partitionIds);
     schemas.forget(topic);
-    purges.wake();
+    upkeep.wake();
   });
 
   function connect(socket: SocketPort, query: URLSearchParams): SocketHandlers {
@@ -125,7 +137,16 @@ export function createServer(deps: ServerDeps) {
     async start(): Promise<void> {
       if (db.isShared) await changePoll.begin();
       await memberships.begin();
-      purges.wake(); // what the last run has not come to
+      upkeep.wake(); // what the last run has not come to
+    },
+
+    /**
+     * Retention, compaction and the rest of what is otherwise done by itself in the background: for a scheduler to call,
+     * on a platform without timers. Begins nothing after `withinMs` ms, and says when to call again. Rejects with a
+     * DbError or a Problem: what was done until then is done.
+     */
+    keepUp(withinMs: number): Promise<UpkeepOutcome> {
+      return upkeep.run(withinMs);
     },
 
     /** Answers who waits and tells every client to come back later; resolves when all that was accepted is on disk. */
@@ -133,7 +154,7 @@ export function createServer(deps: ServerDeps) {
       await fetches.stop();
       await drainConnections();
       await memberships.close();
-      await purges.stop();
+      await upkeep.stop();
       await queue.close();
       // On a full disk the WAL stays beside the file. All that was acknowledged is on disk either way.
       await db.close().catch((error: unknown) => log("database not tidied up", { message: String(error) }));

@@ -2,6 +2,7 @@
 
 import { parseArgs } from "node:util";
 import * as v from "valibot";
+import { INTEGER_MAX } from "../protocol/limits.ts";
 
 export interface Settings {
   readonly mode: "dev" | "serve";
@@ -11,6 +12,8 @@ export interface Settings {
   readonly database: DatabaseSetting;
   readonly createsTopicsOnFirstUse: boolean;
   readonly allowedOrigins: readonly string[];
+  /** How long a group without members keeps its offsets, in ms; null: for ever. */
+  readonly offsetRetentionMs: number | null;
 }
 
 export type DatabaseSetting =
@@ -32,6 +35,7 @@ const VARIABLES = {
   "db-token": "TURSO_AUTH_TOKEN",
   "auto-create": "TIDEMARK_AUTO_CREATE",
   "allow-origin": "TIDEMARK_ALLOW_ORIGIN",
+  "offset-retention-ms": "TIDEMARK_OFFSET_RETENTION_MS",
 } as const;
 
 export const USAGE = `usage: tidemark dev|serve [flags]
@@ -41,7 +45,9 @@ export const USAGE = `usage: tidemark dev|serve [flags]
   --db URL            TURSO_DATABASE_URL      file:./.tidemark/tidemark.db; or http:, https:, libsql: of a libSQL server
   --db-token TOKEN    TURSO_AUTH_TOKEN        the libSQL server's, where it wants one
   --auto-create       TIDEMARK_AUTO_CREATE    topics come into being on first use (always so in dev)
-  --allow-origin LIST TIDEMARK_ALLOW_ORIGIN   other sites whose pages may connect, separated by commas`;
+  --allow-origin LIST TIDEMARK_ALLOW_ORIGIN   other sites whose pages may connect, separated by commas
+  --offset-retention-ms N
+                 TIDEMARK_OFFSET_RETENTION_MS    how long a group without members keeps its offsets; for ever without it`;
 
 const DEFAULT_PORT = "4500";
 const DEFAULT_HOST = "127.0.0.1";
@@ -61,6 +67,7 @@ export function readSettings(argv: readonly string[], environment: Environment):
     database: parseDatabase(value("db") ?? DEFAULT_DATABASE, value("db-token")),
     createsTopicsOnFirstUse: parseSwitch(value("auto-create") ?? "false") || mode === "dev",
     allowedOrigins: parseOrigins(value("allow-origin") ?? ""),
+    offsetRetentionMs: parseOffsetRetention(value("offset-retention-ms")),
   };
 }
 
@@ -72,6 +79,7 @@ function readFlags(args: readonly string[]): Partial<Record<keyof typeof VARIABL
     "db-token": { type: "string" },
     "auto-create": { type: "boolean" },
     "allow-origin": { type: "string" },
+    "offset-retention-ms": { type: "string" },
   } as const;
   try {
     const { "auto-create": autoCreate, ...values } = parseArgs({
@@ -141,6 +149,13 @@ function parseSwitch(text: string): boolean {
   if (text === "true" || text === "1") return true;
   if (text === "false" || text === "0") return false;
   throw new SettingsError(`--auto-create must be true or false, found "${text}"`);
+}
+
+function parseOffsetRetention(text: string | undefined): number | null {
+  if (text === undefined) return null;
+  const ms = /^\d{1,16}$/.test(text) ? Number(text) : 0;
+  if (ms >= 1 && ms <= INTEGER_MAX) return ms;
+  throw new SettingsError(`--offset-retention-ms must be a whole number of ms, 1 or more, found "${text}"`);
 }
 
 function parseOrigins(list: string): readonly string[] {

@@ -30,9 +30,20 @@ export interface Db {
   write(statements: readonly Statement[], options?: WriteOptions): Promise<readonly Rows[]>;
   /** One transaction over a whole script, for DDL. Rejects with a DbError. */
   script(sql: string): Promise<void>;
+  /** Of a file that this process owns: what deleted rows have left in it. */
+  readonly space?: FileSpace;
   /** A number that changes when anybody commits, where the database can tell cheaply. */
   dataVersion?(): Promise<number>;
   close(): Promise<void>;
+}
+
+export interface FileSpace {
+  /** Pages that are used for nothing; 0 where the file cannot give any back. */
+  freePages(): Promise<number>;
+  /** Gives so many of them back to the disk: the file is shorter after the next checkpoint. Rejects with a DbError. */
+  giveBack(pages: number): Promise<void>;
+  /** Moves what is committed into the file. */
+  checkpoint(): Promise<void>;
 }
 
 export interface WriteOptions {

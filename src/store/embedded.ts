@@ -9,7 +9,15 @@
 // 2. Every call is synchronous inside: waiting for a lock would stop the process. The busy timeout stays 0 and the
 //    write queue retries.
 
-import { type Db, DbError, type DbFailure, type Rows, type Statement, type WriteOptions } from "./db.ts";
+import {
+  type Db,
+  DbError,
+  type DbFailure,
+  type FileSpace,
+  type Rows,
+  type Statement,
+  type WriteOptions,
+} from "./db.ts";
 import { EMPTY_GUARD } from "./guard.ts";
 import { dbErrorOf, SqliteConnection } from "./sqlite-connection.ts";
 
@@ -83,6 +91,18 @@ class EmbeddedDb implements Db {
     } finally {
       this.#endTransaction();
     }
+  }
+
+  readonly space: FileSpace = {
+    freePages: async () => (this.#givesBack ? numberPragma(this.#writer, "freelist_count") : 0),
+    // With the lock in hand like every write: a PRAGMA that meets BUSY would leave a statement open.
+    giveBack: (pages) =>
+      this.script(`UPDATE write_lock SET n = n WHERE 0; PRAGMA incremental_vacuum(${pages});`),
+    checkpoint: async () => void this.#writer.pragma("wal_checkpoint(PASSIVE)"),
+  };
+
+  get #givesBack(): boolean {
+    return !this.#isClosed && numberPragma(this.#writer, "auto_vacuum") === AUTO_VACUUM_INCREMENTAL;
   }
 
   async dataVersion(): Promise<number> {

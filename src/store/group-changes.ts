@@ -32,7 +32,7 @@ export interface OutsideCommitOutcome {
   readonly code?: ErrorCode;
 }
 
-const LIVE_MEMBER = `
+export const LIVE_MEMBER = `
   SELECT 1 FROM clock, members AS m
   JOIN member_leases AS l ON l.group_id = m.group_id AND l.member_id = m.member_id
   WHERE m.group_id = :group_id AND l.expires_at > clock.now_ms`;
@@ -55,16 +55,18 @@ const CHECK_DELETABLE = `INSERT INTO guard (op, ok) SELECT :op, ${IS_KNOWN} AND 
 
 const READ_IS_KNOWN = `SELECT ${IS_KNOWN} AS is_known`;
 
-const DELETE_GROUP: readonly string[] = [
-  CHECK_DELETABLE,
-  READ_IS_KNOWN,
+/** All that is stored under the name of a group whose members are all dead, where the condition holds. */
+export const DELETE_ALL: readonly string[] = [
   ...END_ALL_MEMBERS,
   `DELETE FROM committed_offsets WHERE group_id = :group_id AND ${IS_OK}`,
   `DELETE FROM offset_history WHERE group_id = :group_id AND ${IS_OK}`,
   `DELETE FROM group_topics WHERE group_id = :group_id AND ${IS_OK}`,
+  `DELETE FROM idle_groups WHERE group_id = :group_id AND ${IS_OK}`,
   `DELETE FROM groups WHERE group_id = :group_id AND ${IS_OK}`,
   END_CHECK,
 ];
+
+const DELETE_GROUP: readonly string[] = [CHECK_DELETABLE, READ_IS_KNOWN, ...DELETE_ALL];
 
 /** All that is stored under the group's name, history included. Throws `unknown_group` or `conflict`. */
 export function deleteGroup({ op, group }: GroupChange): Operation<void> {
@@ -254,7 +256,10 @@ function liveMembers(group: string): Problem {
 }
 
 /** Each gets the arguments that it names. */
-function statementsOf(sqls: readonly string[], args: NonNullable<Statement["args"]>): readonly Statement[] {
+export function statementsOf(
+  sqls: readonly string[],
+  args: NonNullable<Statement["args"]>,
+): readonly Statement[] {
   const named = Object.entries(args);
   return sqls.map((sql) => ({
     sql,

@@ -6,6 +6,7 @@ import purges0003 from "../../migrations/0003_purges.sql" with { type: "text" };
 import rebalances0004 from "../../migrations/0004_rebalances.sql" with { type: "text" };
 import producers0005 from "../../migrations/0005_producers.sql" with { type: "text" };
 import sqlWrites0006 from "../../migrations/0006_sql_writes.sql" with { type: "text" };
+import logLife0007 from "../../migrations/0007_log_life.sql" with { type: "text" };
 import { type Db, DbError, numberColumn } from "./db.ts";
 
 /** In order; a released one is never edited. */
@@ -16,6 +17,7 @@ const MIGRATIONS: readonly string[] = [
   rebalances0004,
   producers0005,
   sqlWrites0006,
+  logLife0007,
 ];
 
 const SCHEMA_VERSION = MIGRATIONS.length;

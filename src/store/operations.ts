@@ -25,8 +25,9 @@ export interface Operation<T> {
   /**
    * Reads the rows of its statements once they are durable. Throws a Problem where its conditions did not hold.
    * `isRepeated`: the same was written before, and what it finds now may be what has come of that since.
+   * `tookMs`: the database, for the whole flush.
    */
-  settle(results: readonly Rows[], isRepeated: boolean): T;
+  settle(results: readonly Rows[], isRepeated: boolean, tookMs: number): T;
 }
 
 export type AnyOperation<T> = Operation<T> | AppendOperation<T>;
@@ -45,7 +46,7 @@ export interface Submitted {
 /** What is written by statements of its own: one operation, or appends that follow each other. */
 export interface Part {
   readonly statements: readonly Statement[];
-  settle(results: readonly Rows[]): void;
+  settle(results: readonly Rows[], tookMs: number): void;
 }
 
 export function partsOf(flush: readonly Submitted[]): readonly Part[] {
@@ -65,8 +66,11 @@ export function partsOf(flush: readonly Submitted[]): readonly Part[] {
 
 function partOf(pending: Submitted, operation: Operation<unknown>): Part {
   const { statements } = operation;
-  const settleBy = (results: readonly Rows[]) => operation.settle(results, pending.isWritten);
-  return { statements, settle: (results) => settle(pending, () => settleBy(results)) };
+  const { isWritten } = pending;
+  return {
+    statements,
+    settle: (results, tookMs) => settle(pending, () => operation.settle(results, isWritten, tookMs)),
+  };
 }
 
 function partOfAppends(flush: readonly Submitted[]): readonly Part[] {
@@ -90,11 +94,11 @@ function settleByLogEnds(flush: readonly Submitted[], partitions: ReadonlyMap<nu
   }
 }
 
-export function settleAll(parts: readonly Part[], results: readonly Rows[]): void {
+export function settleAll(parts: readonly Part[], results: readonly Rows[], tookMs: number): void {
   let first = 0;
   for (const part of parts) {
     const end = first + part.statements.length;
-    part.settle(results.slice(first, end));
+    part.settle(results.slice(first, end), tookMs);
     first = end;
   }
 }

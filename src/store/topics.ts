@@ -8,16 +8,19 @@ import type { Log, Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
 import type { TopicChange } from "../core/session/events.ts";
 import { Batches } from "./batches.ts";
+import { type LookForKeyless, lookForKeyless } from "./compaction.ts";
 import type { Db } from "./db.ts";
 import type { Operation } from "./operations.ts";
 import { deleteTopic } from "./topic-deletion.ts";
 import {
   describeTopic,
   findTopics,
+  keylessRecord,
   listTopics,
   putTopic,
   type Topic,
   type TopicDescription,
+  type TopicSettings,
   type TopicSummary,
   type Versioned,
   versioned,
@@ -132,16 +135,18 @@ export class Topics {
   }
 
   /**
-   * Creates it where it is not there, adds the partitions that it lacks and sets its schema: JSON text, null for none,
-   * undefined for what it has. To ask for fewer partitions is a `conflict`, and to ask for more than a group that has the
-   * topic can be read with.
+   * Creates it where it is not there, adds the partitions that it lacks and gives it these settings. To ask for fewer
+   * partitions is a `conflict`, and to ask for more than a group that has the topic can be read with, or to compact what
+   * has records without a key.
    */
   async put(
     topic: string,
     partitionCount: number | undefined,
-    schema?: string | null,
+    others: Omit<TopicSettings, "partitionCount"> = {},
   ): Promise<TopicDescription & { isNew: boolean }> {
-    const put = putTopic({ op: this.#queue.nextOp(), topic, partitionCount, schema });
+    const lookedThrough = others.cleanup === "compact" ? await this.#requireKeys(topic) : undefined;
+    const settings = { partitionCount, ...others };
+    const put = putTopic({ op: this.#queue.nextOp(), topic, settings, lookedThrough });
     const { outcome, version } = await this.#change(topic, put);
     const { description, isNew, topic: after, addedPartitionIds } = outcome;
     const before = this.#keep(topic, after, version);
@@ -155,7 +160,27 @@ export class Topics {
     return { ...description, isNew };
   }
 
-  /** Its records are gone for everybody; the room that they take is given back later, see purges.ts. */
+  /**
+   * Throws `conflict` where a record of it has no key. Returns how far it was looked through, by partition id: in the
+   * transaction of the change only what comes after that is looked at, so that nobody waits for it.
+   */
+  async #requireKeys(name: string): Promise<ReadonlyMap<number, number>> {
+    const lookedThrough = new Map<number, number>();
+    const topic = await this.findAgain({ topic: name });
+    if (topic?.isCompacted) return lookedThrough;
+    for (const [partition, partitionId] of (topic?.partitionIds ?? []).entries()) {
+      let looked: LookForKeyless | undefined;
+      do {
+        await new Promise<void>((resolve) => this.#scheduler.soon(resolve));
+        looked = await lookForKeyless(this.#db, partitionId, looked?.next ?? 0);
+        if (looked.keyless !== null) throw keylessRecord(name, partition, looked.keyless);
+        lookedThrough.set(partitionId, looked.next);
+      } while (!looked.isAtEnd);
+    }
+    return lookedThrough;
+  }
+
+  /** Its records are gone for everybody; the room that they take is given back later, see upkeep.ts. */
   async delete(topic: string): Promise<void> {
     const { outcome: partitionIds, version } = await this.#change(topic, deleteTopic(topic));
     if (!partitionIds) {

@@ -114,9 +114,10 @@ export class WriteQueue {
     try {
       const parts = partsOf(flush);
       const statements = parts.flatMap((part) => part.statements);
+      const fromMs = this.#scheduler.nowMs();
       const results = await this.#db.write(statements, this.#optionsFor(flush));
       this.#take(flush.length);
-      settleAll(parts, results);
+      settleAll(parts, results, this.#scheduler.nowMs() - fromMs);
       return 0;
     } catch (error) {
       return this.#recover(flush, error);

@@ -3,7 +3,7 @@
 // submitted its records when it returns. A schema that changes in between is no danger: what is written names the
 // version that its records were held against.
 
-import { partitionRecords, requirePartitions, runsWithOffsets } from "../core/partitioner.ts";
+import { partitionRecords, requireKeys, requirePartitions, runsWithOffsets } from "../core/partitioner.ts";
 import type { Chance } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
 import type { TopicAppend, Transaction, Written } from "../core/transaction.ts";
@@ -15,6 +15,7 @@ import type { TimeIndexCadence } from "../store/time-index.ts";
 import { DEFAULT_PARTITION_COUNT, type Topic } from "../store/topic-tables.ts";
 import { type Topics, unknownTopic } from "../store/topics.ts";
 import { type TransactionOutcome, writeTransaction } from "../store/transactions.ts";
+import type { Upkeep } from "../store/upkeep.ts";
 import type { WriteQueue } from "../store/write-queue.ts";
 import type { RecordSchemas } from "./record-schemas.ts";
 import type { WakeUps } from "./wake-ups.ts";
@@ -27,6 +28,8 @@ export interface TransactDeps {
   readonly schemas: RecordSchemas;
   readonly timeIndexCadence: TimeIndexCadence;
   readonly chance: Chance;
+  /** Is told of appends that it may have something to do with. */
+  readonly upkeep: Pick<Upkeep, "noteAppend" | "wake">;
 }
 
 /** The topics that a transaction appends to, by name. */
@@ -110,6 +113,7 @@ const JUDGED_BEFORE_THE_PRODUCER: ReadonlySet<string> = new Set([
   "unknown_partition",
   "batch_too_large", // its records went to fewer partitions then
   "schema_violation",
+  "bad_request", // they had no key, and the topic was not compacted then
 ]);
 
 // ── find ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -161,7 +165,7 @@ async function findTarget(deps: TransactDeps, append: TopicAppend): Promise<Topi
   }
 }
 
-/** Throws `unknown_partition` or `schema_violation` where the topic does not take these records. */
+/** Throws `unknown_partition`, `bad_request` or `schema_violation` where the topic does not take these records. */
 async function requireTaken(
   { schemas }: TransactDeps,
   wanted: TopicAppend,
@@ -169,6 +173,7 @@ async function requireTaken(
 ): Promise<void> {
   const partitionCount = topic?.partitionIds.length ?? DEFAULT_PARTITION_COUNT;
   requirePartitions(wanted.records, { topic: wanted.topic, partitionCount, append: wanted.append });
+  if (topic?.isCompacted) requireKeys(wanted.records, wanted);
   if (topic) await schemas.require(wanted, topic);
 }
 
@@ -203,6 +208,7 @@ async function writeOnce(
   if (!outcome) return undefined;
   for (const { partitionId, logEndOffset } of outcome.appended)
     deps.wakeUps.notify(partitionId, logEndOffset);
+  if ([...targets.values()].some(({ hasUpkeep }) => hasUpkeep)) deps.upkeep.noteAppend();
   return outcome.written;
 }
 

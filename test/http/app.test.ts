@@ -95,7 +95,7 @@ describe("health", () => {
   test("/readyz says what the database promises", async () => {
     const response = await get("/readyz");
     expect(response.status).toBe(200);
-    expect(await response.json()).toEqual({ status: "ready", durability: "fsync", schemaVersion: 6 });
+    expect(await response.json()).toEqual({ status: "ready", durability: "fsync", schemaVersion: 7 });
   });
 });
 

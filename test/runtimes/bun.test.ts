@@ -156,7 +156,7 @@ describe("a server starts", () => {
     file.run(versionOneSql({ partition: 0, timestamps }));
     file.close();
     await using server = await startServer(path);
-    expect(await (await fetch(`${server.url}/readyz`)).json()).toMatchObject({ schemaVersion: 6 });
+    expect(await (await fetch(`${server.url}/readyz`)).json()).toMatchObject({ schemaVersion: 7 });
     const url = `${server.url}/v1/topics/orders/partitions/0/records`;
     expect(await (await fetch(`${url}?from=@15001&limit=1`)).json()).toMatchObject({
       records: [{ offset: 1_501, timestamp: 15_010, value: 1_501 }],

@@ -8,6 +8,7 @@ const DEV: Settings = {
   database: { kind: "file", path: "./.tidemark/tidemark.db" },
   createsTopicsOnFirstUse: true,
   allowedOrigins: [],
+  offsetRetentionMs: null,
 };
 
 type Environment = Parameters<typeof readSettings>[1];

@@ -168,7 +168,9 @@ class History {
         generations: Array.from({ length: partitionCount }, () => undefined),
       });
     }
-    return this.queue.submit(putTopic({ op: this.queue.nextOp(), topic, partitionCount, schema }));
+    return this.queue.submit(
+      putTopic({ op: this.queue.nextOp(), topic, settings: { partitionCount, schema } }),
+    );
   }
 
   #appendPlainly({ at, count }: Extract<Planned, { kind: "append" }>) {

@@ -114,7 +114,7 @@ describe.skipIf(!HAS_SQLD)("in a flush whose answer is lost,", () => {
     using side = await behind(() => append(direct, topic, recordsOf('"other"')));
     const { proxy, store } = side;
     const stale = await newTopic();
-    await direct.topics.put(stale.topic, undefined, "true");
+    await direct.topics.put(stale.topic, undefined, { schema: "true" });
     const id = `id-of-${topic.topic}`;
     proxy.isLost = first(1, APPENDS);
     const answers = await all(
@@ -216,7 +216,7 @@ describe.skipIf(!HAS_SQLD)("in a flush whose answer is lost,", () => {
     const topic = await newTopic();
     using side = await behind();
     const { proxy, store } = side;
-    const put = store.topics.put(topic.topic, undefined, '{"type":"number"}');
+    const put = store.topics.put(topic.topic, undefined, { schema: '{"type":"number"}' });
     const before = append(store, topic, recordsOf('"queued behind the schema"'));
     await put;
     expect(await told(before)).toBe("changed");
@@ -229,7 +229,7 @@ describe.skipIf(!HAS_SQLD)("in a flush whose answer is lost,", () => {
     const answers = all(
       append(store, current, recordsOf("0")),
       transact(store, producer(0, topic.topic), to(current, "1")),
-      store.topics.put(topic.topic, undefined, null).then(() => []),
+      store.topics.put(topic.topic, undefined, { schema: null }).then(() => []),
       append(store, current, recordsOf('"after"')),
       transact(store, producer(1, topic.topic), to(current, '"after"')),
     );

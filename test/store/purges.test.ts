@@ -2,9 +2,10 @@ import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { parseJsonProduce } from "../../src/core/produce-request.ts";
 import { appendRecords } from "../../src/store/appends.ts";
 import { DbError } from "../../src/store/db.ts";
-import { Purges } from "../../src/store/purges.ts";
 import { Topics } from "../../src/store/topics.ts";
-import { STEP_BYTES_MAX, STEP_RECORDS_MAX } from "../../src/store/trims.ts";
+import { STEP_BYTES_MAX } from "../../src/store/trims.ts";
+import { Upkeep } from "../../src/store/upkeep.ts";
+import { FIRST_RECORDS, nextRecords } from "../../src/store/upkeep-steps.ts";
 import { WriteQueue } from "../../src/store/write-queue.ts";
 import { failing, openTestDatabase, WatchedDb } from "../support/database.ts";
 import { FakeTime, fakeChance } from "../support/fake-time.ts";
@@ -29,8 +30,21 @@ async function setUp(recordCounts: readonly number[], valueBytes = 1) {
   await append();
   db.writes.length = 0;
   db.reads.length = 0;
-  return { db, time, log, queue, topics, append, purges: new Purges({ ...deps, queue }) };
+  const open = () =>
+    new Upkeep({ ...deps, queue, processId: null, offsetRetentionMs: null, hasTimers: true });
+  return { db, time, log, queue, topics, append, open, upkeep: open() };
 }
+
+/** What so many steps of a process take, the first ones. Here a step takes no time, so each is larger than the last. */
+function taken(steps: number): number {
+  let records = FIRST_RECORDS;
+  let sum = 0;
+  for (let n = 0; n < steps; n += 1, records = nextRecords(records, 0)) sum += records;
+  return sum;
+}
+
+/** When nothing is left, and nobody wakes it. */
+const HOURLY_MS = 3_600_000;
 
 const ONE_RECORD = parseJsonProduce('{"records":[{"value":1}]}').records;
 
@@ -61,160 +75,162 @@ async function leftOf(tableName: "records" | "time_index" | "purges"): Promise<n
 
 const allLeft = async () => [await leftOf("records"), await leftOf("time_index"), await leftOf("purges")];
 
-describe("Purges", () => {
-  test("delete what a deleted topic has left, and nothing of any other", async () => {
-    const { purges, time, log } = await setUp([12_003, 0, 1, 2_000]);
+describe("What a deleted topic has left", () => {
+  test("is deleted, and nothing of any other", async () => {
+    const { upkeep, time, log } = await setUp([12_003, 0, 1, 2_000]);
     expect(await allLeft()).toEqual([14_004, 14, 3]);
-    purges.wake();
+    upkeep.wake();
     await time.settle();
     expect(await allLeft()).toEqual([0, 0, 0]);
     expect(await database.rows("SELECT count(*) AS n FROM topic_records")).toEqual([{ n: 1 }]);
     expect(log).toEqual([]);
-    expect(time.pendingDelaysMs).toEqual([]);
+    expect(time.pendingDelaysMs).toEqual([HOURLY_MS]);
   });
 
-  test("take a bounded number of records a step", async () => {
-    const { db, purges, time } = await setUp([2 * STEP_RECORDS_MAX + 1]);
+  test("goes by a bounded number of records a step", async () => {
+    const { db, upkeep, time } = await setUp([taken(2) + 1]);
     const left: number[] = [];
     db.onWrite = async () => void left.push(await leftOf("records"));
-    purges.wake();
+    upkeep.wake();
     await time.settle();
-    expect(left).toEqual([2 * STEP_RECORDS_MAX + 1, STEP_RECORDS_MAX + 1, 1]);
+    expect(left).toEqual([taken(2) + 1, taken(2) + 1 - taken(1), 1]);
   });
 
-  test("take a bounded number of bytes a step, one record at least", async () => {
+  test("goes by a bounded number of bytes a step, one record at least", async () => {
     const half = STEP_BYTES_MAX / 2;
-    const { db, purges, time } = await setUp([5, 2], half);
+    const { db, upkeep, time } = await setUp([5, 2], half);
     await database.run("UPDATE records SET value = value || value || value WHERE partition_id = 2");
     const left: number[] = [];
     db.onWrite = async () => void left.push(await leftOf("records"));
-    purges.wake();
+    upkeep.wake();
     await time.settle();
     expect(left).toEqual([7, 5, 3, 2, 1]);
     expect(await allLeft()).toEqual([0, 0, 0]);
   });
 
-  test("take a bounded number of the times that are indexed, and all of them in the end", async () => {
-    const { db, purges, time } = await setUp([10]);
+  test("goes by a bounded number of the times that are indexed, and all of them in the end", async () => {
+    const { db, upkeep, time } = await setUp([10]);
     await database.run(
-      `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i <= ${STEP_RECORDS_MAX})
+      `WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i <= ${FIRST_RECORDS})
        INSERT INTO time_index SELECT 1, 1000 * i, i FROM n`,
     );
     const left: number[] = [];
     db.onWrite = async () => void left.push(await leftOf("time_index"));
-    purges.wake();
+    upkeep.wake();
     await time.settle();
-    expect(left).toEqual([STEP_RECORDS_MAX + 1, 1]);
+    expect(left).toEqual([FIRST_RECORDS + 1, 1]);
     expect(await allLeft()).toEqual([0, 0, 0]);
   });
 
-  test("let others write between two steps", async () => {
-    const { db, purges, time, append } = await setUp([5 * STEP_RECORDS_MAX]);
+  test("lets others write between two steps", async () => {
+    const { db, upkeep, time, append } = await setUp([taken(5)]);
     const leftAtAppend: number[] = [];
     let appends: Promise<unknown> = Promise.resolve();
     db.onWrite = () => {
       if (leftAtAppend.length >= 3) return;
       appends = Promise.all([appends, append().then(async () => leftAtAppend.push(await leftOf("records")))]);
     };
-    purges.wake();
+    upkeep.wake();
     await time.settle();
     await appends;
     expect(leftAtAppend.slice(0, 3).every((left) => left > 0)).toBe(true);
     expect(await allLeft()).toEqual([0, 0, 0]);
   });
 
-  test("write nothing where there is nothing to do", async () => {
-    const { db, purges, time } = await setUp([0]);
-    purges.wake();
-    await time.advance(60_000);
+  test("is looked for once an hour where there is nothing, and nothing is written", async () => {
+    const { db, upkeep, time } = await setUp([0]);
+    upkeep.wake();
+    await time.settle();
+    const looked = db.reads.length;
+    await time.advance(HOURLY_MS - 1);
+    expect(db.reads).toHaveLength(looked);
+    await time.advance(1);
+    expect(db.reads.length).toBeGreaterThan(looked);
     expect(db.writes).toEqual([]);
-    expect(db.reads).toHaveLength(1);
   });
 
-  test("go on where they were stopped, when they are woken in another process", async () => {
-    const { db, purges, time, queue, log } = await setUp([3 * STEP_RECORDS_MAX]);
+  test("goes on where it was stopped, when another process starts", async () => {
+    const { db, upkeep, time, open, log } = await setUp([taken(3)]);
     let stopped: Promise<void> | undefined;
     db.onWrite = () => {
-      stopped ??= purges.stop();
+      stopped ??= upkeep.stop();
     };
-    purges.wake();
+    upkeep.wake();
     await time.settle();
     await stopped;
-    expect(await leftOf("records")).toBe(2 * STEP_RECORDS_MAX);
-    purges.wake();
+    expect(await leftOf("records")).toBe(taken(3) - taken(1));
+    upkeep.wake();
     await time.advance(60_000);
-    expect(await leftOf("records")).toBe(2 * STEP_RECORDS_MAX);
-    const next = new Purges({ db, queue, scheduler: time, log: () => {} });
-    next.wake();
+    expect(await leftOf("records")).toBe(taken(3) - taken(1));
+    open().wake();
     await time.settle();
     expect(await allLeft()).toEqual([0, 0, 0]);
     expect(log).toEqual([]);
   });
 
-  test("see what is deleted while they are at work, and are not at work twice", async () => {
-    const { db, purges, time, topics } = await setUp([STEP_RECORDS_MAX + 1]);
+  test("is found while others are deleted, and is not deleted twice at once", async () => {
+    const { db, upkeep, time, topics } = await setUp([taken(2)]);
     let deleted: Promise<void> | undefined;
     db.onWrite = () => {
-      deleted ??= topics.delete("other").then(() => purges.wake());
+      deleted ??= topics.delete("other").then(() => upkeep.wake());
     };
-    purges.wake();
-    purges.wake();
+    upkeep.wake();
+    upkeep.wake();
     await time.settle();
     await deleted;
-    await time.settle();
+    await time.advance(1_000);
     expect(await database.rows("SELECT count(*) AS n FROM records")).toEqual([{ n: 0 }]);
     const stepsByFlush = db.writes.map(
-      (write) => write.filter(({ sql }) => sql.includes("FROM records")).length,
+      (write) => write.filter(({ sql }) => sql.includes("DELETE FROM records")).length,
     );
-    expect(Math.max(...stepsByFlush)).toBe(2); // the second statement of a step asks whether any are left
+    expect(Math.max(...stepsByFlush)).toBe(1);
   });
 
-  test("try again later where the database is busy or fails, and say so", async () => {
-    const { db, purges, time, log } = await setUp([10]);
+  test("is tried again later where the database is busy or fails, and that is said", async () => {
+    const { db, upkeep, time, log } = await setUp([10]);
     db.onRead = failing(new DbError("io", "scripted"));
     db.onWrite = failing(new DbError("full", "scripted"));
-    purges.wake();
+    upkeep.wake();
     await time.settle();
-    expect(log).toEqual(["purge failed"]);
+    expect(log).toEqual(["upkeep failed"]);
     await time.advance(4_999);
     expect(db.writes).toEqual([]);
     await time.advance(1);
-    expect(log).toEqual(["purge failed", "write failed", "purge failed"]);
+    expect(log).toEqual(["upkeep failed", "write failed", "upkeep failed"]);
     expect(await leftOf("records")).toBe(10);
     await time.advance(5_000);
     expect(await allLeft()).toEqual([0, 0, 0]);
-    expect(time.pendingDelaysMs).toEqual([]);
   });
 
-  test("are done at once when they are woken before the next try", async () => {
-    const { db, purges, time } = await setUp([10]);
+  test("is deleted at once when it is woken before the next try", async () => {
+    const { db, upkeep, time } = await setUp([10]);
     db.onRead = failing(new DbError("io", "scripted"));
-    purges.wake();
+    upkeep.wake();
     await time.settle();
-    purges.wake();
+    upkeep.wake();
     await time.settle();
     expect(await allLeft()).toEqual([0, 0, 0]);
-    expect(time.pendingDelaysMs).toEqual([]);
+    expect(time.pendingDelaysMs).toEqual([HOURLY_MS]);
   });
 
-  test("do not try again once they are stopped", async () => {
-    const { db, purges, time } = await setUp([10]);
+  test("is not tried again once upkeep is stopped", async () => {
+    const { db, upkeep, time } = await setUp([10]);
     db.onRead = failing(new DbError("io", "scripted"));
-    purges.wake();
+    upkeep.wake();
     await time.settle();
-    await purges.stop();
+    await upkeep.stop();
     expect(time.pendingDelaysMs).toEqual([]);
     await time.advance(60_000);
     expect(await leftOf("records")).toBe(10);
   });
 
-  test("wait as long as another process holds the write lock", async () => {
-    const { db, purges, time, log } = await setUp([10]);
+  test("waits as long as another process holds the write lock", async () => {
+    const { db, upkeep, time, log } = await setUp([10]);
     let isBusy = true;
     db.onWrite = () => {
       if (isBusy) throw new DbError("busy", "scripted");
     };
-    purges.wake();
+    upkeep.wake();
     await time.advance(60_000);
     expect(log.length).toBeGreaterThan(1);
     isBusy = false;

@@ -84,6 +84,9 @@ describe("Topics.put()", () => {
         { partition: 1, ...empty },
         { partition: 2, ...empty },
       ],
+      retention: { ms: null, bytes: null, records: null },
+      cleanup: "delete",
+      compaction: { minLagMs: null, tombstoneMs: null },
       schema: null,
       createdAt: START_MS,
       isNew: true,
@@ -397,7 +400,9 @@ describe("Topics.find()", () => {
       topicId: 1,
       partitionIds: numbers.map(({ id }) => Number(id)),
       schema: null,
+      isCompacted: false,
       schemaVersion: 0,
+      hasUpkeep: false,
     };
     expect(await topics.find("orders")).toEqual(expected);
     expect(await openTopics().topics.find("orders")).toEqual(expected);
@@ -414,7 +419,9 @@ describe("Topics.find()", () => {
         topicId: 1,
         partitionIds: [1, 2],
         schema: null,
+        isCompacted: false,
         schemaVersion: 0,
+        hasUpkeep: false,
       });
       expect(await later.topics.find("orders")).toMatchObject({ partitionIds: [1, 2] });
     }
@@ -997,7 +1004,9 @@ describe("Topics.require()", () => {
       topicId: 1,
       partitionIds: [1],
       schema: null,
+      isCompacted: false,
       schemaVersion: 0,
+      hasUpkeep: false,
     });
     expect(dump().topics).toMatchObject([{ topic: "orders", partition_count: 1 }]);
   });

@@ -247,10 +247,13 @@ describe("writeTransaction() writes nothing and says why where", () => {
   });
 
   test.each([
-    ["has another schema", () => topics.put("orders", undefined, "true")],
+    ["has another schema", () => topics.put("orders", undefined, { schema: "true" })],
     [
       "had another schema for a while",
-      () => topics.put("orders", undefined, "true").then(() => topics.put("orders", undefined, null)),
+      () =>
+        topics
+          .put("orders", undefined, { schema: "true" })
+          .then(() => topics.put("orders", undefined, { schema: null })),
     ],
     ["is gone", () => topics.delete("orders")],
     ["was created anew", () => topics.delete("orders").then(() => topics.put("orders", 2))],

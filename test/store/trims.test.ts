@@ -5,7 +5,7 @@ import { appendRecords } from "../../src/store/appends.ts";
 import { readChunk } from "../../src/store/records.ts";
 import type { Topic } from "../../src/store/topic-tables.ts";
 import { Topics } from "../../src/store/topics.ts";
-import { STEP_BYTES_MAX, STEP_RECORDS_MAX, trimStep } from "../../src/store/trims.ts";
+import { STEP_BYTES_MAX, TRIM_RECORDS_MAX, trimStep } from "../../src/store/trims.ts";
 import { openQueue, openTestDatabase, stockRows } from "../support/database.ts";
 import { FakeTime } from "../support/fake-time.ts";
 
@@ -133,16 +133,16 @@ describe("trimStep()", () => {
   test("takes a bounded number of records, whole after every step", async () => {
     const topic = await createTopic();
     const rest = 7;
-    await append(topic, values(STEP_RECORDS_MAX));
-    await append(topic, values(STEP_RECORDS_MAX + rest));
-    const end = 2 * STEP_RECORDS_MAX + rest;
+    await append(topic, values(TRIM_RECORDS_MAX));
+    await append(topic, values(TRIM_RECORDS_MAX + rest));
+    const end = 2 * TRIM_RECORDS_MAX + rest;
     const starts: unknown[] = [];
     for (let step = 0; step < 4; step += 1) {
       starts.push((await trim(end - 1))?.logStartOffset);
       expect(counters()[0]).toMatchObject({ log_start_offset: starts[step], found_start: starts[step] });
       checkCounters();
     }
-    expect(starts).toEqual([STEP_RECORDS_MAX, 2 * STEP_RECORDS_MAX, end - 1, end - 1]);
+    expect(starts).toEqual([TRIM_RECORDS_MAX, 2 * TRIM_RECORDS_MAX, end - 1, end - 1]);
   });
 
   test("takes a bounded number of bytes, small records beside large ones", async () => {

@@ -31,6 +31,7 @@ function setUp({
     schemas: new RecordSchemas(),
     timeIndexCadence: new TimeIndexCadence(),
     chance: fakeChance({ random }),
+    upkeep: { noteAppend: () => {}, wake: () => {} },
   };
   const elsewhere = new Topics({
     db: otherDb,
@@ -136,22 +137,22 @@ describe("produce() to a topic whose schema another process has changed", () => 
     const { deps, elsewhere } = setUp();
     await deps.topics.put("orders", 1);
     await produce(deps, "orders", one({ value: "text" }));
-    await elsewhere.put("orders", undefined, NUMBERS);
+    await elsewhere.put("orders", undefined, { schema: NUMBERS });
     expect(await problemOf(produce(deps, "orders", one({ value: "text" })))).toMatchObject({
       code: "schema_violation",
       facts: { topic: "orders", record: 0, path: "", rule: "/type" },
     });
     expect(await produce(deps, "orders", one({ value: 7 }))).toMatchObject([{ offset: 1 }]);
-    await elsewhere.put("orders", undefined, TEXTS);
+    await elsewhere.put("orders", undefined, { schema: TEXTS });
     expect(await produce(deps, "orders", one({ value: "text" }))).toMatchObject([{ offset: 2 }]);
-    await elsewhere.put("orders", undefined, null);
+    await elsewhere.put("orders", undefined, { schema: null });
     expect(await produce(deps, "orders", one({ value: 7 }))).toMatchObject([{ offset: 3 }]);
   });
 
   test("never writes what the schema forbids that was set before the write, whatever the order of the steps", async () => {
     const { deps } = setUp();
     await deps.topics.put("orders", 1);
-    const put = deps.topics.put("orders", undefined, NUMBERS);
+    const put = deps.topics.put("orders", undefined, { schema: NUMBERS });
     const asked = Array.from({ length: 20 }, () =>
       problemOf(produce(deps, "orders", one({ value: "text" }))),
     );
@@ -167,7 +168,7 @@ describe("produce() to a topic whose schema another process has changed", () => 
     await deps.topics.put("payments", 1);
     await produce(deps, "orders", one());
     await produce(deps, "payments", one());
-    await elsewhere.put("payments", undefined, NUMBERS);
+    await elsewhere.put("payments", undefined, { schema: NUMBERS });
     const both = (value: unknown) => ({
       appends: [
         { topic: "orders", append: 0, records: one() },

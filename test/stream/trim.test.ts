@@ -3,7 +3,7 @@ import { parseJsonProduce } from "../../src/core/produce-request.ts";
 import { appendRecords } from "../../src/store/appends.ts";
 import { DbError } from "../../src/store/db.ts";
 import { Topics } from "../../src/store/topics.ts";
-import { STEP_RECORDS_MAX } from "../../src/store/trims.ts";
+import { TRIM_RECORDS_MAX } from "../../src/store/trims.ts";
 import { trimLog } from "../../src/stream/trim.ts";
 import { failing, openQueue, openTestDatabase, stockRows, WatchedDb } from "../support/database.ts";
 import { FakeTime } from "../support/fake-time.ts";
@@ -24,8 +24,8 @@ async function setUp(recordCount: number) {
     const text = JSON.stringify({ records: Array.from({ length: count }, () => ({ value: 1 })) });
     return queue.submit(appendRecords(topic, [{ partition: 0, records: parseJsonProduce(text).records }]));
   };
-  for (let left = recordCount; left > 0; left -= STEP_RECORDS_MAX)
-    await append(Math.min(left, STEP_RECORDS_MAX));
+  for (let left = recordCount; left > 0; left -= TRIM_RECORDS_MAX)
+    await append(Math.min(left, TRIM_RECORDS_MAX));
   db.writes.length = 0;
   return { db, queue, topics, append };
 }
@@ -38,8 +38,8 @@ const problemOf = (promise: Promise<unknown>) =>
 
 describe("trimLog()", () => {
   test("resolves when the last of its steps is durable", async () => {
-    const { db, queue } = await setUp(2 * STEP_RECORDS_MAX + 10);
-    const before = 2 * STEP_RECORDS_MAX + 1;
+    const { db, queue } = await setUp(2 * TRIM_RECORDS_MAX + 10);
+    const before = 2 * TRIM_RECORDS_MAX + 1;
     const bounds = { logStartOffset: before, logEndOffset: before + 9 };
     expect(await trimLog(queue, { partitionId: 1, before })).toEqual(bounds);
     expect(db.writes).toHaveLength(3);
@@ -47,19 +47,19 @@ describe("trimLog()", () => {
   });
 
   test("lets others write between its steps, and what they append stays", async () => {
-    const { db, queue, append } = await setUp(2 * STEP_RECORDS_MAX);
+    const { db, queue, append } = await setUp(2 * TRIM_RECORDS_MAX);
     const seen: unknown[] = [];
     db.onWrite = () => {
       db.onWrite = undefined;
       void append(3).then(() => seen.push(partition()?.log_start_offset));
     };
-    const bounds = await trimLog(queue, { partitionId: 1, before: 2 * STEP_RECORDS_MAX });
+    const bounds = await trimLog(queue, { partitionId: 1, before: 2 * TRIM_RECORDS_MAX });
     expect(bounds).toEqual({
-      logStartOffset: 2 * STEP_RECORDS_MAX,
-      logEndOffset: 2 * STEP_RECORDS_MAX + 3,
+      logStartOffset: 2 * TRIM_RECORDS_MAX,
+      logEndOffset: 2 * TRIM_RECORDS_MAX + 3,
     });
     expect(seen).toHaveLength(1);
-    expect(Number(seen[0])).toBeLessThanOrEqual(2 * STEP_RECORDS_MAX);
+    expect(Number(seen[0])).toBeLessThanOrEqual(2 * TRIM_RECORDS_MAX);
     expect(partition()).toMatchObject({ records: 3 });
   });
 
@@ -77,27 +77,27 @@ describe("trimLog()", () => {
   });
 
   test("that fails in the middle leaves whole steps, and may be asked for again", async () => {
-    const { db, queue } = await setUp(2 * STEP_RECORDS_MAX);
+    const { db, queue } = await setUp(2 * TRIM_RECORDS_MAX);
     const failFirst = failing(new DbError("full", "scripted"));
     let writes = 0;
     db.onWrite = () => {
       writes += 1;
       if (writes > 1) failFirst();
     };
-    const trim = { partitionId: 1, before: 2 * STEP_RECORDS_MAX };
+    const trim = { partitionId: 1, before: 2 * TRIM_RECORDS_MAX };
     expect(await problemOf(trimLog(queue, trim))).toMatchObject({ code: "storage_full" });
-    expect(partition()).toMatchObject({ log_start_offset: STEP_RECORDS_MAX, records: STEP_RECORDS_MAX });
+    expect(partition()).toMatchObject({ log_start_offset: TRIM_RECORDS_MAX, records: TRIM_RECORDS_MAX });
     expect(await trimLog(queue, trim)).toMatchObject({ logStartOffset: trim.before });
     expect(partition()).toMatchObject({ records: 0 });
   });
 
   test("is undefined where the topic is deleted, before it or between its steps", async () => {
-    const { db, queue, topics } = await setUp(2 * STEP_RECORDS_MAX);
+    const { db, queue, topics } = await setUp(2 * TRIM_RECORDS_MAX);
     let deleted: Promise<void> | undefined;
     db.onWrite = () => {
       deleted ??= topics.delete("orders");
     };
-    expect(await trimLog(queue, { partitionId: 1, before: 2 * STEP_RECORDS_MAX })).toBeUndefined();
+    expect(await trimLog(queue, { partitionId: 1, before: 2 * TRIM_RECORDS_MAX })).toBeUndefined();
     await deleted;
     expect(await trimLog(queue, { partitionId: 1, before: 0 })).toBeUndefined();
   });

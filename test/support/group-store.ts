@@ -83,8 +83,8 @@ export class GroupStore {
     return {
       ...operation,
       ...(afterLostAnswer === "repeat" && { afterLostAnswer }),
-      settle: (results, isRepeated) => {
-        const [{ version, isLate } = { version: undefined, isLate: false }] = settle(results, isRepeated);
+      settle: (...of) => {
+        const [{ version, isLate } = { version: undefined, isLate: false }] = settle(...of);
         return { version, isLate };
       },
     };

@@ -31,7 +31,6 @@ import {
 import { findOffsetsAt, readPlaceFacts } from "../../src/store/places.ts";
 import { endProcess, keepProcess } from "../../src/store/processes.ts";
 import { raiseEpoch, readRepeated } from "../../src/store/producers.ts";
-import { Purges } from "../../src/store/purges.ts";
 import { readPartitions } from "../../src/store/reader-partitions.ts";
 import { readChunk, readLogEnds } from "../../src/store/records.ts";
 import { Topics } from "../../src/store/topics.ts";
@@ -39,9 +38,10 @@ import type { TransactionWrite } from "../../src/store/transactions.ts";
 import { trimStep } from "../../src/store/trims.ts";
 import type { WriteQueue } from "../../src/store/write-queue.ts";
 import { openQueue, START_MS, WatchedDb } from "./database.ts";
-import { FakeTime, turnOfTheLoop } from "./fake-time.ts";
+import { FakeTime } from "./fake-time.ts";
 import { readGroup } from "./group-store.ts";
 import { type AppendTo, transactionOf } from "./transaction-writes.ts";
+import { openUpkeep } from "./upkeep.ts";
 
 const GROUP = "billing";
 const READ = { recordsMax: 500, bytesMax: 256 * 1024, loneRecordBytesMax: 1024 * 1024 };
@@ -373,9 +373,9 @@ async function transact(s: Scenario): Promise<void> {
   ] as const)
     await s.tell(step, s.transact(condition, ["visits", 0, "1"]));
   await s.tell("where the log ends", readLogEnds(db, [1, 2, 3, 4, 5]));
-  await s.tell("a schema", s.topics.put("visits", undefined, '{"type":"number"}'));
-  await s.tell("the same schema", s.topics.put("visits", 1, '{"type":"number"}'));
-  await s.tell("no schema", s.topics.put("visits", undefined, null));
+  await s.tell("a schema", s.topics.put("visits", undefined, { schema: '{"type":"number"}' }));
+  await s.tell("the same schema", s.topics.put("visits", 1, { schema: '{"type":"number"}' }));
+  await s.tell("no schema", s.topics.put("visits", undefined, { schema: null }));
 }
 
 async function reset(s: Scenario): Promise<void> {
@@ -466,10 +466,7 @@ async function deleteAndPurge(s: Scenario): Promise<void> {
   await s.tell("a topic that is gone", topics.delete("orders"));
   await s.tell("one of its name that is too large for a group", topics.put("orders", 11_300));
   await s.tell("what is to be purged", s.rows("SELECT * FROM purges ORDER BY partition_id"));
-  const purges = new Purges({ db, queue, scheduler: new FakeTime(), log: () => {} });
-  purges.wake();
-  while ((await db.read({ sql: "SELECT 1 FROM purges" })).length > 0) await turnOfTheLoop();
-  await purges.stop();
+  await s.tell("upkeep", openUpkeep({ db, queue }).run());
   await s.tell("a group that is deleted", queue.submit(deleteGroup({ op: queue.nextOp(), group: GROUP })));
   await s.tell("a group that is gone", queue.submit(deleteGroup({ op: queue.nextOp(), group: GROUP })));
   for (const table of TABLES) await s.tell(table, s.rows(`SELECT * FROM ${table}`));

@@ -355,17 +355,22 @@ export const CLIENT_FRAME_SCHEMAS = {
 
 // ── requests over HTTP ───────────────────────────────────────────────────────────────────────────────────
 
-/** PUT /v1/topics/:topic. */
+const optionalLimit = (min: number) => v.optional(v.nullable(integer(min, INTEGER_MAX)));
+
+/** PUT /v1/topics/:topic. Absent: as it is; null: the default. */
 export const topicSettingsSchema = v.strictObject({
   partitionCount: v.optional(v.nullable(integer(1, TOPIC_PARTITIONS_MAX))),
   schema: v.pipe(
     v.optional(v.unknown()),
     v.description("JSON Schema of the values: an object or a boolean; null removes it."),
   ),
-  // Not built yet: only their defaults, so that a description can be sent back.
-  retention: v.optional(v.null()),
-  cleanup: v.optional(v.nullable(word(["delete"]))),
-  compaction: v.optional(v.null()),
+  retention: v.optional(
+    v.nullable(looseMembers({ ms: optionalLimit(1), bytes: optionalLimit(1), records: optionalLimit(1) })),
+  ),
+  cleanup: v.optional(v.nullable(word(["delete", "compact"]))),
+  compaction: v.optional(
+    v.nullable(looseMembers({ minLagMs: optionalLimit(0), tombstoneMs: optionalLimit(0) })),
+  ),
 });
 
 /** POST /v1/topics/:topic/records, as JSON. */

@@ -198,6 +198,8 @@ const topicSummary = { topic: name, topicId: offset, partitionCount: integer(1, 
 
 export const topicListSchema = v.strictObject({ topics: v.array(v.strictObject(topicSummary)) });
 
+const limit = integer(0, INTEGER_MAX);
+
 export const topicDescriptionSchema = v.strictObject({
   ...topicSummary,
   partitions: v.array(
@@ -209,9 +211,11 @@ export const topicDescriptionSchema = v.strictObject({
       bytes: offset,
     }),
   ),
-  retention: v.null(),
-  cleanup: v.picklist(["delete"]),
-  compaction: v.null(),
+  retention: v.nullable(
+    v.strictObject({ ms: v.optional(limit), bytes: v.optional(limit), records: v.optional(limit) }),
+  ),
+  cleanup: v.picklist(["delete", "compact"]),
+  compaction: v.nullable(v.strictObject({ minLagMs: v.optional(limit), tombstoneMs: v.optional(limit) })),
   schema: v.nullable(v.union([v.boolean(), v.looseObject({})])),
   createdAt: timestampMs,
 });

@@ -1,0 +1,149 @@
+// Owns `append_times`, and says how much of a partition its topic no longer keeps: by age, by bytes, by records.
+//
+// Age counts from the append, and no append notes its time: for topics where age counts it is noted from time to time
+// where each log ends. All below that was appended before, so what goes is at least as old as it has to be, and at most
+// a hundredth older, a look aside. Each step of retention finds out in its own transaction what is to go: a setting that
+// was changed holds from then on, and what others delete meanwhile is not deleted twice over.
+
+import { COMPACTION_TOMBSTONE_MS, INTEGER_MAX } from "../protocol/limits.ts";
+import { type Db, numberColumn } from "./db.ts";
+import type { Operation } from "./operations.ts";
+import { RECORD_BYTES, type StepOf, stepStatements } from "./trims.ts";
+import { type StepOutcome, stepOperation } from "./upkeep-steps.ts";
+
+/** Partitions a look. */
+const FOUND_MAX = 100;
+/** Partitions a step. */
+const NOTED_MAX = 2_000;
+/** The log end is noted so many times in the time that records are kept. */
+const NOTES_A_LIFE = 100;
+
+/** The index of these topics is used where a query says exactly this. `t` are topics. */
+export const HAS_UPKEEP = `(t.retention_ms IS NOT NULL OR t.retention_bytes IS NOT NULL OR t.retention_records IS NOT NULL
+  OR t.cleanup = 'compact')`;
+
+/** The shortest age that counts for topic `t`, in ms; NULL where none does. */
+export const SHORTEST_AGE_MS = `
+  CASE WHEN t.cleanup = 'compact' AND t.compaction_min_lag_ms > 0
+       THEN min(t.compaction_min_lag_ms, coalesce(t.retention_ms, t.compaction_min_lag_ms))
+       ELSE t.retention_ms END`;
+
+// ── when what was appended ───────────────────────────────────────────────────────────────────────────────
+
+// What is in the log and not noted yet, or was compacted and is of no age any more. Where the clock was set back, what
+// was noted after that counts for nothing.
+const NOT_NOTED = `
+  FROM clock AS c, topics AS t
+  JOIN partitions AS p ON p.topic_id = t.topic_id
+  WHERE ${HAS_UPKEEP} AND (${SHORTEST_AGE_MS}) IS NOT NULL
+    AND p.log_end_offset > max(
+      p.log_start_offset,
+      coalesce((SELECT max(a.log_end_offset) FROM append_times AS a WHERE a.partition_id = p.partition_id), 0),
+      coalesce((SELECT d.compacted_to FROM compactions AS d
+                WHERE d.partition_id = p.partition_id AND t.retention_ms IS NULL), 0))
+    AND NOT EXISTS (
+      SELECT 1 FROM append_times AS a
+      WHERE a.partition_id = p.partition_id AND a.at <= c.now_ms
+        AND a.at > c.now_ms - (${SHORTEST_AGE_MS}) / :notes_a_life)`;
+
+const HAS_NOT_NOTED = `SELECT 1 ${NOT_NOTED} LIMIT 1`;
+
+const NOTE_LOG_ENDS = `
+  INSERT INTO append_times (partition_id, log_end_offset, at)
+  SELECT p.partition_id, p.log_end_offset, c.now_ms ${NOT_NOTED} LIMIT :noted_max`;
+
+/** Log ends are to be noted. */
+export async function hasToNote(db: Db): Promise<boolean> {
+  return (await db.read({ sql: HAS_NOT_NOTED, args: { notes_a_life: NOTES_A_LIFE } })).length > 0;
+}
+
+/** Notes when what has been appended since was there. A bounded number of partitions. */
+export function noteLogEnds(): Operation<StepOutcome> {
+  return stepOperation([{ sql: NOTE_LOG_ENDS, args: { notes_a_life: NOTES_A_LIFE, noted_max: NOTED_MAX } }]);
+}
+
+// ── what is not kept ─────────────────────────────────────────────────────────────────────────────────────
+
+const IS_OVER = `
+  (p.records > t.retention_records OR p.bytes > t.retention_bytes
+   OR EXISTS (SELECT 1 FROM append_times AS a
+              WHERE a.partition_id = p.partition_id AND a.log_end_offset > p.log_start_offset
+                AND a.at <= (SELECT now_ms FROM clock) - t.retention_ms))`;
+
+const FIND_RETAINABLE = `
+  SELECT p.partition_id
+  FROM topics AS t JOIN partitions AS p ON p.topic_id = t.topic_id
+  WHERE ${HAS_UPKEEP} AND ${IS_OVER}
+  LIMIT :found_max`;
+
+const OF_TOPIC = "FROM topics AS t WHERE t.topic_id = partitions.topic_id";
+const ONE_PARTITION = `
+  FROM partitions AS p JOIN topics AS t ON t.topic_id = p.topic_id WHERE p.partition_id = :partition_id`;
+
+const BELOW_AGE = `(
+  SELECT max(a.log_end_offset) FROM append_times AS a, clock AS c
+  WHERE a.partition_id = partitions.partition_id AND a.at <= c.now_ms - (SELECT t.retention_ms ${OF_TOPIC}))`;
+
+// The first record that stays; no further than one step goes, for that is as far as is looked.
+const BELOW_COUNT = `
+  CASE WHEN records > (SELECT t.retention_records ${OF_TOPIC}) THEN coalesce(
+    (SELECT r.offset FROM records AS r WHERE r.partition_id = :partition_id
+     ORDER BY r.offset LIMIT 1 OFFSET min(:records_max, (SELECT p.records - t.retention_records ${ONE_PARTITION}))),
+    log_end_offset) END`;
+
+const BELOW_BYTES = `
+  CASE WHEN bytes > (SELECT t.retention_bytes ${OF_TOPIC}) THEN (
+    SELECT coalesce(
+      min(offset) FILTER (WHERE bytes_before >= (SELECT p.bytes - t.retention_bytes ${ONE_PARTITION})),
+      CASE WHEN count(*) > :records_max THEN max(offset) END,
+      (SELECT p.log_end_offset ${ONE_PARTITION}))
+    FROM (SELECT offset, sum(bytes) OVER (ORDER BY offset) - bytes AS bytes_before
+          FROM (SELECT offset, ${RECORD_BYTES} AS bytes FROM records
+                WHERE partition_id = :partition_id ORDER BY offset LIMIT :records_max + 1))) END`;
+
+const NOT_KEPT = `max(coalesce(${BELOW_AGE}, 0), coalesce(${BELOW_COUNT}, 0), coalesce(${BELOW_BYTES}, 0))`;
+
+const IS_LEFT = `SELECT 1 ${ONE_PARTITION} AND ${IS_OVER}`;
+
+/** The first partitions that have more than their topic keeps. */
+export async function findRetainable(db: Db): Promise<readonly number[]> {
+  const rows = await db.read({ sql: FIND_RETAINABLE, args: { found_max: FOUND_MAX } });
+  return rows.map((row) => numberColumn(row, "partition_id"));
+}
+
+/** Deletes the oldest of what the topic does not keep. */
+export function retainStep(step: StepOf): Operation<StepOutcome> {
+  return stepOperation([
+    ...stepStatements(step, NOT_KEPT, { records_max: step.recordsMax }),
+    { sql: IS_LEFT, args: { partition_id: step.partitionId } },
+  ]);
+}
+
+// ── what will have to be done ────────────────────────────────────────────────────────────────────────────
+
+const READ_WAITING = `
+  SELECT count(*) AS topics,
+         min(min(coalesce((${SHORTEST_AGE_MS}), :never_ms),
+                 CASE WHEN t.cleanup = 'compact' THEN coalesce(t.compaction_tombstone_ms, :tombstone_ms)
+                      ELSE :never_ms END)) AS shortest_ms,
+         EXISTS (SELECT 1 FROM topics AS t JOIN partitions AS p ON p.topic_id = t.topic_id
+                 JOIN append_times AS a ON a.partition_id = p.partition_id
+                 WHERE ${HAS_UPKEEP} AND (${SHORTEST_AGE_MS}) IS NOT NULL)
+         OR EXISTS (SELECT 1 FROM compacted_keys WHERE tombstone_at IS NOT NULL) AS is_waiting
+  FROM topics AS t WHERE ${HAS_UPKEEP}`;
+
+export interface Waiting {
+  /** With retention or compaction. */
+  readonly topics: number;
+  /** The shortest of all times after which something of them is to go. */
+  readonly shortestMs: number;
+  /** Something is there that has not reached its age. */
+  readonly isWaiting: boolean;
+}
+
+export async function readWaiting(db: Db): Promise<Waiting> {
+  const args = { never_ms: INTEGER_MAX, tombstone_ms: COMPACTION_TOMBSTONE_MS };
+  const [row] = await db.read({ sql: READ_WAITING, args });
+  const shortestMs = typeof row?.shortest_ms === "number" ? row.shortest_ms : INTEGER_MAX;
+  return { topics: numberColumn(row, "topics"), shortestMs, isWaiting: row?.is_waiting === 1 };
+}

@@ -1,0 +1,242 @@
+// Keeps the database in order, in the background: deletes what deleted topics have left and what topics no longer keep,
+// compacts, lets expire what nobody uses, and gives the room back. What there is to do is found in the tables, so a
+// process that starts goes on where another was killed.
+//
+// It is done by bounded steps, each an operation of the write queue like any other, and after each it rests for several
+// times as long as that took: whoever produces has the rest of the time, and where the queue is busy a step takes longer,
+// and so does the rest. On a shared database one server works at a time, by a lease; to look takes none.
+
+import type { Log, Scheduler } from "../core/ports.ts";
+import { compactStep, findCompactable, findOutdated, forgetStep } from "./compaction.ts";
+import type { Db } from "./db.ts";
+import { expireGroup, expireProducers, walkGroups, walkProducers } from "./expiry.ts";
+import type { Operation } from "./operations.ts";
+import { findPurges, purgeStep } from "./purges.ts";
+import { findRetainable, hasToNote, noteLogEnds, readWaiting, retainStep } from "./retention.ts";
+import { FREE_FOR_MS, SpareSpace } from "./spare-space.ts";
+import type { StepOf } from "./trims.ts";
+import { UPKEEP_LEASE_MS, UpkeepLease } from "./upkeep-lease.ts";
+import { FIRST_RECORDS, nextRecords, type StepOutcome } from "./upkeep-steps.ts";
+import type { WriteQueue } from "./write-queue.ts";
+
+/** After an append to a topic with retention or compaction: many of them are one look. No two looks are closer. */
+const LOOK_AFTER_MS = 250;
+/** While there are such topics, and on a shared database: then what others have done is found. */
+const LOOK_EVERY_MS = 60_000;
+/** The shortest time after which anything is to go is looked at so many times. */
+const LOOKS_A_LIFE = 100;
+/** After a failure: the database is busy, or has no room. */
+const RETRY_AFTER_MS = 5_000;
+/** Expired producers, and groups unless they expire sooner. */
+const WALK_EVERY_MS = 3_600_000;
+/** After a step, so many times as long as it took: upkeep takes a fifth of the time at most. */
+const RESTS_A_STEP = 4;
+const REST_MAX_MS = 1_000;
+/** For one partition, before others are looked at. */
+const STEPS_IN_A_ROW = 10;
+
+/** Undefined of what there is to do once. */
+type Step = () => Promise<StepOutcome | undefined>;
+
+/** The partitions that have something to do, and one step of it. */
+interface Task {
+  readonly find: (db: Db) => Promise<readonly number[]>;
+  readonly step: (of: StepOf) => Operation<StepOutcome>;
+}
+
+const TASKS: readonly Task[] = [
+  { find: findPurges, step: purgeStep },
+  { find: findOutdated, step: forgetStep },
+  { find: findRetainable, step: retainStep },
+  { find: findCompactable, step: compactStep },
+];
+
+export interface UpkeepDeps {
+  readonly db: Db;
+  readonly queue: WriteQueue;
+  readonly scheduler: Scheduler;
+  readonly log: Log;
+  /** Of this server, where others share the database. */
+  readonly processId: string | null;
+  /** How long a group without members keeps its offsets; null: for ever. */
+  readonly offsetRetentionMs: number | null;
+  /** False on a platform without timers: something else calls run() from time to time. */
+  readonly hasTimers: boolean;
+}
+
+export interface UpkeepOutcome {
+  /** Nothing is left that could be done now, by this server. */
+  readonly isDone: boolean;
+  readonly nextInMs: number;
+}
+
+export class Upkeep {
+  readonly #deps: UpkeepDeps;
+  readonly #lease: UpkeepLease;
+  readonly #spareSpace: SpareSpace;
+  #isStopped = false;
+  #running: Promise<UpkeepOutcome> | undefined;
+  /** Asked for while it ran. */
+  #isWanted = false;
+  /** By the scheduler. */
+  #lookAtMs = Number.POSITIVE_INFINITY;
+  #cancelLook: (() => void) | undefined;
+  #endRest: (() => void) | undefined;
+  #walkAtMs = Number.NEGATIVE_INFINITY;
+  readonly #recordsByTask = new Map<Task, number>();
+
+  constructor(deps: UpkeepDeps) {
+    this.#deps = deps;
+    this.#lease = new UpkeepLease(deps);
+    this.#spareSpace = new SpareSpace(deps.db.space, deps.scheduler);
+  }
+
+  // ── when ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** At the start of a server, and when a topic has been deleted or has other settings. */
+  wake(): void {
+    this.#lookIn(0);
+  }
+
+  /** To a topic with retention or compaction. */
+  noteAppend(): void {
+    this.#lookIn(LOOK_AFTER_MS);
+  }
+
+  /**
+   * Does what there is to do, and begins nothing after `withinMs` ms. For a scheduler to call, on platforms without
+   * timers. Rejects with a DbError or a Problem: what was done until then is done.
+   */
+  async run(withinMs = Number.POSITIVE_INFINITY): Promise<UpkeepOutcome> {
+    while (this.#running) await this.#running.catch(() => undefined); // its caller is told
+    this.#running = this.#work(this.#deps.scheduler.nowMs() + withinMs);
+    try {
+      return await this.#running;
+    } finally {
+      this.#running = undefined;
+    }
+  }
+
+  /** Resolves when no step is under way any more; what is left is for the next start. */
+  async stop(): Promise<void> {
+    this.#isStopped = true;
+    this.#cancelLook?.();
+    this.#endRest?.();
+    await this.#running?.catch(() => undefined); // its caller is told
+  }
+
+  #lookIn(ms: number): void {
+    const { scheduler, hasTimers } = this.#deps;
+    if (this.#isStopped || !hasTimers) return;
+    this.#isWanted = this.#running !== undefined;
+    const atMs = scheduler.nowMs() + ms;
+    if (this.#isWanted || atMs >= this.#lookAtMs) return;
+    this.#cancelLook?.();
+    this.#lookAtMs = atMs;
+    if (ms > 0) this.#cancelLook = scheduler.after(ms, () => void this.#look());
+    else void this.#look();
+  }
+
+  async #look(): Promise<void> {
+    this.#lookAtMs = Number.POSITIVE_INFINITY;
+    this.#isWanted = false;
+    let nextInMs = RETRY_AFTER_MS;
+    try {
+      nextInMs = (await this.run()).nextInMs;
+    } catch (error) {
+      this.#deps.log("upkeep failed", { message: String(error) });
+    }
+    this.#lookIn(this.#isWanted ? LOOK_AFTER_MS : nextInMs);
+  }
+
+  // ── what ───────────────────────────────────────────────────────────────────────────────────────────────
+
+  async #work(untilMs: number): Promise<UpkeepOutcome> {
+    const mayGoOn = () => !this.#isStopped && this.#deps.scheduler.nowMs() < untilMs;
+    await this.#spareSpace.look();
+    try {
+      for await (const step of this.#steps()) {
+        if (!mayGoOn()) return { isDone: false, nextInMs: LOOK_AFTER_MS };
+        if (!(await this.#lease.hold())) return { isDone: false, nextInMs: UPKEEP_LEASE_MS };
+        await this.#repeat(step, mayGoOn);
+      }
+      return { isDone: true, nextInMs: await this.#nextInMs() };
+    } finally {
+      await this.#lease.end();
+    }
+  }
+
+  /** What there is to do, as long as there is something. */
+  async *#steps(): AsyncGenerator<Step> {
+    for (let steps = await this.#findSteps(); steps.length > 0; steps = await this.#findSteps()) yield* steps;
+    yield* this.#expirySteps();
+    for (const giveBack of this.#spareSpace.steps()) yield () => giveBack().then(() => undefined);
+  }
+
+  async #findSteps(): Promise<readonly Step[]> {
+    const { db, queue } = this.#deps;
+    const steps: Step[] = [];
+    if (await hasToNote(db)) steps.push(() => queue.submit(noteLogEnds()));
+    for (const task of TASKS)
+      for (const partitionId of await task.find(db)) steps.push(() => this.#doOne(task, partitionId));
+    return steps;
+  }
+
+  async #doOne(task: Task, partitionId: number): Promise<StepOutcome> {
+    const recordsMax = this.#recordsByTask.get(task) ?? FIRST_RECORDS;
+    const outcome = await this.#deps.queue.submit(task.step({ partitionId, recordsMax }));
+    this.#recordsByTask.set(task, nextRecords(recordsMax, outcome.tookMs));
+    return outcome;
+  }
+
+  async *#expirySteps(): AsyncGenerator<Step> {
+    const { db, queue, scheduler, offsetRetentionMs: idleMaxMs } = this.#deps;
+    if (scheduler.nowMs() < this.#walkAtMs) return;
+    for await (const ids of walkProducers(db)) yield () => queue.submit(expireProducers(ids));
+    if (idleMaxMs !== null) {
+      for await (const groups of walkGroups(db, idleMaxMs))
+        for (const group of groups)
+          yield () => queue.submit(expireGroup({ op: queue.nextOp(), group, idleMaxMs }));
+    }
+    this.#walkAtMs = scheduler.nowMs() + this.#walkEveryMs;
+  }
+
+  async #repeat(step: Step, mayGoOn: () => boolean): Promise<void> {
+    for (let n = 0; n < STEPS_IN_A_ROW && mayGoOn(); n += 1) {
+      const fromMs = this.#deps.scheduler.nowMs();
+      const outcome = await step();
+      const passedMs = this.#deps.scheduler.nowMs() - fromMs;
+      const tookMs = outcome?.tookMs ?? passedMs;
+      // What others had written in the meantime was rest too.
+      await this.#rest(Math.min(RESTS_A_STEP * tookMs, REST_MAX_MS) - (passedMs - tookMs));
+      if (!outcome?.hasMore) return;
+    }
+  }
+
+  #rest(ms: number): Promise<void> {
+    if (this.#isStopped) return Promise.resolve();
+    return new Promise((resolve) => {
+      if (ms <= 0) return this.#deps.scheduler.soon(resolve);
+      const cancel = this.#deps.scheduler.after(ms, resolve);
+      this.#endRest = () => {
+        cancel();
+        resolve();
+      };
+    });
+  }
+
+  async #nextInMs(): Promise<number> {
+    const { db, scheduler } = this.#deps;
+    const { topics, shortestMs, isWaiting } = await readWaiting(db);
+    const waits = [this.#walkAtMs - scheduler.nowMs()];
+    if (topics > 0 || db.isShared) waits.push(LOOK_EVERY_MS);
+    if (isWaiting) waits.push(shortestMs / LOOKS_A_LIFE);
+    if (await this.#spareSpace.isWaiting()) waits.push(FREE_FOR_MS);
+    return Math.max(LOOK_AFTER_MS, Math.ceil(Math.min(...waits)));
+  }
+
+  get #walkEveryMs(): number {
+    const { offsetRetentionMs } = this.#deps;
+    return Math.min(WALK_EVERY_MS, (offsetRetentionMs ?? WALK_EVERY_MS * LOOKS_A_LIFE) / LOOKS_A_LIFE);
+  }
+}
