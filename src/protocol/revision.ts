@@ -5,4 +5,4 @@
  * that none changes unnoticed; PROTOCOL.md says what each revision brought. A change that an old client cannot ignore
  * is another path (/v2), not a revision.
  */
-export const PROTOCOL_REVISION = 3;
+export const PROTOCOL_REVISION = 4;

@@ -45,6 +45,10 @@ export function walkProducers(db: Db): AsyncGenerator<readonly string[]> {
   return walk((after) => db.read({ sql: WALK_PRODUCERS, args: { after, ...limits } }));
 }
 
+export async function hasProducers(db: Db): Promise<boolean> {
+  return (await db.read({ sql: "SELECT 1 FROM producers LIMIT 1" })).length > 0;
+}
+
 /** Those of them that are still idle. Whoever comes back is as unknown as before: producers are judged by their age. */
 export function expireProducers(producerIds: readonly string[]): Operation<StepOutcome> {
   const ids = JSON.stringify(producerIds);

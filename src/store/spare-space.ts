@@ -20,18 +20,19 @@ export class SpareSpace {
     this.#scheduler = scheduler;
   }
 
-  /** Before anything is deleted: then what is free has not been needed since the last look. */
+  /** Before and after what deletes: the fewest pages in between are those that nobody has needed. */
   async look(): Promise<void> {
     const pages = (await this.#space?.freePages()) ?? 0;
-    if (pages <= KEPT_PAGES) this.#free = undefined;
-    else
-      this.#free = {
-        sinceMs: this.#free?.sinceMs ?? this.#scheduler.nowMs(),
-        pages: Math.min(pages, this.#free?.pages ?? pages),
-      };
+    const before = this.#free ?? { sinceMs: this.#scheduler.nowMs(), pages };
+    this.#free = pages > KEPT_PAGES ? { ...before, pages: Math.min(pages, before.pages) } : undefined;
   }
 
-  /** The steps that there are to do, one after the other. */
+  /** There is some that may be given back later. */
+  get isWaiting(): boolean {
+    return this.#free !== undefined;
+  }
+
+  /** What there is to do now, one after the other. */
   *steps(): Generator<() => Promise<void>> {
     const space = this.#space;
     if (!space || !this.#free || this.#scheduler.nowMs() - this.#free.sinceMs < FREE_FOR_MS) return;
@@ -39,10 +40,5 @@ export class SpareSpace {
       yield () => space.giveBack(Math.min(left, STEP_PAGES));
     this.#free = undefined;
     yield () => space.checkpoint();
-  }
-
-  /** There is some that is to be looked at again. */
-  async isWaiting(): Promise<boolean> {
-    return ((await this.#space?.freePages()) ?? 0) > KEPT_PAGES;
   }
 }

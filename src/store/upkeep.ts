@@ -9,7 +9,7 @@
 import type { Log, Scheduler } from "../core/ports.ts";
 import { compactStep, findCompactable, findOutdated, forgetStep } from "./compaction.ts";
 import type { Db } from "./db.ts";
-import { expireGroup, expireProducers, walkGroups, walkProducers } from "./expiry.ts";
+import { expireGroup, expireProducers, hasProducers, walkGroups, walkProducers } from "./expiry.ts";
 import type { Operation } from "./operations.ts";
 import { findPurges, purgeStep } from "./purges.ts";
 import { findRetainable, hasToNote, noteLogEnds, readWaiting, retainStep } from "./retention.ts";
@@ -21,7 +21,7 @@ import type { WriteQueue } from "./write-queue.ts";
 
 /** After an append to a topic with retention or compaction: many of them are one look. No two looks are closer. */
 const LOOK_AFTER_MS = 250;
-/** While there are such topics, and on a shared database: then what others have done is found. */
+/** While there are such topics: then what others have appended is found. */
 const LOOK_EVERY_MS = 60_000;
 /** The shortest time after which anything is to go is looked at so many times. */
 const LOOKS_A_LIFE = 100;
@@ -67,7 +67,8 @@ export interface UpkeepDeps {
 export interface UpkeepOutcome {
   /** Nothing is left that could be done now, by this server. */
   readonly isDone: boolean;
-  readonly nextInMs: number;
+  /** Undefined while there is nothing to wait for. */
+  readonly nextInMs: number | undefined;
 }
 
 export class Upkeep {
@@ -101,6 +102,11 @@ export class Upkeep {
   /** To a topic with retention or compaction. */
   noteAppend(): void {
     this.#lookIn(LOOK_AFTER_MS);
+  }
+
+  /** A producer has written: some time it expires. */
+  noteProducer(): void {
+    this.#lookIn(WALK_EVERY_MS);
   }
 
   /**
@@ -140,13 +146,14 @@ export class Upkeep {
   async #look(): Promise<void> {
     this.#lookAtMs = Number.POSITIVE_INFINITY;
     this.#isWanted = false;
-    let nextInMs = RETRY_AFTER_MS;
+    let nextInMs: number | undefined = RETRY_AFTER_MS;
     try {
       nextInMs = (await this.run()).nextInMs;
     } catch (error) {
       this.#deps.log("upkeep failed", { message: String(error) });
     }
-    this.#lookIn(this.#isWanted ? LOOK_AFTER_MS : nextInMs);
+    if (this.#isWanted) this.#lookIn(LOOK_AFTER_MS);
+    else if (nextInMs !== undefined) this.#lookIn(nextInMs);
   }
 
   // ── what ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -225,14 +232,17 @@ export class Upkeep {
     });
   }
 
-  async #nextInMs(): Promise<number> {
-    const { db, scheduler } = this.#deps;
+  async #nextInMs(): Promise<number | undefined> {
+    const { db, scheduler, offsetRetentionMs } = this.#deps;
     const { topics, shortestMs, isWaiting } = await readWaiting(db);
-    const waits = [this.#walkAtMs - scheduler.nowMs()];
-    if (topics > 0 || db.isShared) waits.push(LOOK_EVERY_MS);
+    const waits: number[] = [];
+    await this.#spareSpace.look();
+    if (topics > 0) waits.push(LOOK_EVERY_MS);
     if (isWaiting) waits.push(shortestMs / LOOKS_A_LIFE);
-    if (await this.#spareSpace.isWaiting()) waits.push(FREE_FOR_MS);
-    return Math.max(LOOK_AFTER_MS, Math.ceil(Math.min(...waits)));
+    if (offsetRetentionMs !== null || (await hasProducers(db)))
+      waits.push(this.#walkAtMs - scheduler.nowMs());
+    if (this.#spareSpace.isWaiting) waits.push(FREE_FOR_MS);
+    return waits.length > 0 ? Math.max(LOOK_AFTER_MS, Math.ceil(Math.min(...waits))) : undefined;
   }
 
   get #walkEveryMs(): number {

@@ -28,8 +28,8 @@ export interface TransactDeps {
   readonly schemas: RecordSchemas;
   readonly timeIndexCadence: TimeIndexCadence;
   readonly chance: Chance;
-  /** Is told of appends that it may have something to do with. */
-  readonly upkeep: Pick<Upkeep, "noteAppend" | "wake">;
+  /** Is told of what it may have something to do with. */
+  readonly upkeep: Pick<Upkeep, "noteAppend" | "noteProducer" | "wake">;
 }
 
 /** The topics that a transaction appends to, by name. */
@@ -209,6 +209,7 @@ async function writeOnce(
   for (const { partitionId, logEndOffset } of outcome.appended)
     deps.wakeUps.notify(partitionId, logEndOffset);
   if ([...targets.values()].some(({ hasUpkeep }) => hasUpkeep)) deps.upkeep.noteAppend();
+  if (transaction.producer) deps.upkeep.noteProducer();
   return outcome.written;
 }
 

@@ -26,10 +26,14 @@ afterAll(async () => {
 
 let topicsMade = 0;
 
+function newName(): string {
+  topicsMade += 1;
+  return `t${topicsMade}`;
+}
+
 /** A topic of its own for a test. */
 async function newTopic(partitionCount = 1): Promise<string> {
-  topicsMade += 1;
-  const topic = `t${topicsMade}`;
+  const topic = newName();
   expect((await put(topic, { partitionCount })).status).toBe(201);
   return topic;
 }
@@ -165,13 +169,51 @@ describe("PUT /v1/topics/:topic", () => {
   });
 
   test.each([
-    ["retention", { ms: 1 }],
-    ["cleanup", "compact"],
-    ["compaction", {}],
-  ] as const)("refuses %s by name: not built yet", async (name, value) => {
-    const problem = await problemOf(put("later", { [name]: value }));
-    expect(problem).toMatchObject({ status: 400, code: "bad_request" });
-    expect(problem.detail).toContain(`"${name}" is not built yet`);
+    [{ retention: { ms: 1 } }],
+    [{ retention: { bytes: Number.MAX_SAFE_INTEGER, records: 1 } }],
+    [{ cleanup: "compact" }],
+    [{ cleanup: "compact", compaction: { minLagMs: 0, tombstoneMs: 0 } }],
+  ])("creates a topic with %j, and says so", async (settings) => {
+    const topic = newName();
+    const expected = { retention: null, cleanup: "delete", compaction: null, ...settings };
+    const created = await put(topic, settings);
+    expect(created.status).toBe(201);
+    expect(await created.json()).toMatchObject(expected);
+    expect(await (await get(`/v1/topics/${topic}`)).json()).toMatchObject(expected);
+  });
+
+  test("leaves what is absent as it is, member by member, and gives the default for null", async () => {
+    const topic = newName();
+    const after = async (settings: unknown) => {
+      const found = (await (await put(topic, settings)).json()) as Record<string, unknown>;
+      const { retention, cleanup, compaction } = found;
+      return { retention, cleanup, compaction };
+    };
+    const compaction = { minLagMs: 5, tombstoneMs: 7 };
+    await after({ retention: { ms: 1_000, bytes: 2_000 }, cleanup: "compact", compaction });
+    const retention = { ms: 1_000, bytes: 2_000, records: 3 };
+    const all = { retention, cleanup: "compact", compaction };
+    expect(await after({ retention: { records: 3 } })).toEqual(all);
+    expect(await after({ partitionCount: 2 })).toEqual(all);
+    const fewer = { retention: { ms: null, records: null }, compaction: { minLagMs: null } };
+    expect(await after(fewer)).toEqual({
+      retention: { bytes: 2_000 },
+      cleanup: "compact",
+      compaction: { tombstoneMs: 7 },
+    });
+    const nothing = { retention: null, cleanup: null, compaction: null };
+    expect(await after(nothing)).toEqual({ ...nothing, cleanup: "delete" });
+  });
+
+  test("changes nothing where it refuses fewer partitions", async () => {
+    const topic = await newTopic(3);
+    const settings = { partitionCount: 2, retention: { records: 1 }, cleanup: "compact", schema: true };
+    expect((await put(topic, settings)).status).toBe(409);
+    expect(await (await get(`/v1/topics/${topic}`)).json()).toMatchObject({
+      retention: null,
+      cleanup: "delete",
+      schema: null,
+    });
   });
 
   test.each([
@@ -195,7 +237,7 @@ describe("PUT /v1/topics/:topic", () => {
     expect((await get("/v1/topics/refused")).status).toBe(404);
   });
 
-  test("takes a description back: what is not built yet at its default, and null for the default", async () => {
+  test("takes a description back, and null for the default", async () => {
     const topic = await newTopic(2);
     const settings = {
       partitionCount: 2,

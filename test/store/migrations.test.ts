@@ -18,13 +18,17 @@ const folder = temporaryFolder();
 afterAll(() => folder.remove());
 
 const STABLE_TABLES = [
+  "append_times",
   "assignments",
   "catalog",
   "committed_offsets",
+  "compacted_keys",
+  "compactions",
   "flushes",
   "group_topics",
   "groups",
   "guard",
+  "idle_groups",
   "members",
   "offset_history",
   "partitions",
@@ -34,9 +38,12 @@ const STABLE_TABLES = [
   "purges",
   "records",
   "sequence",
+  "superseded",
   "tidemark_migrations",
   "time_index",
   "topics",
+  "trim_steps",
+  "upkeep_lease",
   "write_lock",
 ];
 const STABLE_VIEWS = [

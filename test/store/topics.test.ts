@@ -92,7 +92,12 @@ describe("Topics.put()", () => {
       isNew: true,
     });
     const row = { topic_id: 1, topic: "orders", partition_count: 3, created_at: START_MS };
-    expect(dump().topics).toEqual([{ ...row, schema: null, schema_version: 0 }]);
+    const limits = { retention_ms: null, retention_bytes: null, retention_records: null };
+    const cleanup = { cleanup: "delete", cleanup_version: 0 };
+    const compaction = { compaction_min_lag_ms: null, compaction_tombstone_ms: null };
+    expect(dump().topics).toEqual([
+      { ...row, schema: null, schema_version: 0, ...limits, ...cleanup, ...compaction },
+    ]);
     expect(dump().partitions).toHaveLength(3);
   });
 

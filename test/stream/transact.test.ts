@@ -31,7 +31,7 @@ function setUp({
     schemas: new RecordSchemas(),
     timeIndexCadence: new TimeIndexCadence(),
     chance: fakeChance({ random }),
-    upkeep: { noteAppend: () => {}, wake: () => {} },
+    upkeep: { noteAppend: () => {}, noteProducer: () => {}, wake: () => {} },
   };
   const elsewhere = new Topics({
     db: otherDb,
