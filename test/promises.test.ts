@@ -102,6 +102,15 @@ const README: Promises = [
     ],
   ],
   ["Committed offsets go forward", [["store/commits.test.ts", "agrees with a map that only goes forward"]]],
+  [
+    "Retention takes nothing that is younger",
+    [
+      ["log-life.test.ts", "by age takes what was appended long enough ago, whatever its timestamp says"],
+      ["log-life.test.ts", "by records leaves the newest, and a consumer below is told"],
+      ["log-life.test.ts", "gives who joins at its start the latest of every network, where it always was"],
+    ],
+  ],
+  ["The room that was freed", [["log-life.test.ts", "is used again by what comes next, and given back"]]],
 ];
 
 const OF_PRODUCERS: Promises = [

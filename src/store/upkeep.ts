@@ -212,10 +212,8 @@ export class Upkeep {
     for (let n = 0; n < STEPS_IN_A_ROW && mayGoOn(); n += 1) {
       const fromMs = this.#deps.scheduler.nowMs();
       const outcome = await step();
-      const passedMs = this.#deps.scheduler.nowMs() - fromMs;
-      const tookMs = outcome?.tookMs ?? passedMs;
-      // What others had written in the meantime was rest too.
-      await this.#rest(Math.min(RESTS_A_STEP * tookMs, REST_MAX_MS) - (passedMs - tookMs));
+      const tookMs = outcome?.tookMs ?? this.#deps.scheduler.nowMs() - fromMs;
+      await this.#rest(Math.min(RESTS_A_STEP * tookMs, REST_MAX_MS));
       if (!outcome?.hasMore) return;
     }
   }

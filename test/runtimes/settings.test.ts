@@ -78,6 +78,13 @@ describe("readSettings() takes a flag over a variable over the default:", () => 
       byFlag: ["https://flag.example"],
       byVariable: ["https://variable.example"],
     },
+    {
+      setting: "offsetRetentionMs",
+      flag: ["--offset-retention-ms", "1"],
+      variable: { TIDEMARK_OFFSET_RETENTION_MS: "9007199254740991" },
+      byFlag: 1,
+      byVariable: Number.MAX_SAFE_INTEGER,
+    },
   ];
 
   test.each(settings)("$setting", ({ setting, flag, variable, byFlag, byVariable }) => {
@@ -242,6 +249,14 @@ describe.each(["dev", "serve"])("readSettings() refuses in %s", (mode) => {
     expect(refusal([mode, "--allow-origin", list])).toContain(`found "${origin}"`);
     expect(refusal([mode], { TIDEMARK_ALLOW_ORIGIN: list })).toContain(`found "${origin}"`);
   });
+
+  test.each(["0", "-1", "1.5", "7d", " 1", "9007199254740992", "99999999999999999"])(
+    "offsets that are kept for %j ms",
+    (ms) => {
+      expect(refusal([mode, `--offset-retention-ms=${ms}`])).toContain(`1 or more, found "${ms}"`);
+      expect(refusal([mode], { TIDEMARK_OFFSET_RETENTION_MS: ms })).toContain(`found "${ms}"`);
+    },
+  );
 
   test("a flag that it does not know, by name, without its value", () => {
     const message = refusal([mode, "--auth-token=s3cret"]);
