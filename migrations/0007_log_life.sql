@@ -59,6 +59,9 @@ CREATE TABLE idle_groups (
   since    INTEGER NOT NULL -- ms since 1970
 ) STRICT, WITHOUT ROWID;
 
+-- A group that expires takes its history with it, of which there may be much of other groups.
+CREATE INDEX offset_history_by_group ON offset_history (group_id);
+
 -- The server process that does the work on a shared database; no row while there is none to do.
 CREATE TABLE upkeep_lease (
   one        INTEGER PRIMARY KEY CHECK (one = 1),

@@ -10,12 +10,9 @@
 import { COMPACTION_TOMBSTONE_MS } from "../protocol/limits.ts";
 import { type Db, numberColumn } from "./db.ts";
 import type { Operation } from "./operations.ts";
-import { HAS_UPKEEP } from "./retention.ts";
+import { HAS_UPKEEP, thinAppendTimes } from "./retention.ts";
 import { RECORD_BYTES, STEP_BYTES_MAX, type StepOf } from "./trims.ts";
-import { type StepOutcome, stepOperation } from "./upkeep-steps.ts";
-
-/** Partitions a look. */
-const FOUND_MAX = 100;
+import { FOUND_MAX, type StepOutcome, stepOperation } from "./upkeep-steps.ts";
 
 const OF_COMPACTION = "SELECT 1 FROM compactions AS d WHERE d.partition_id = :partition_id";
 
@@ -29,15 +26,22 @@ const YOUNGEST = `
                       WHERE a.partition_id = p.partition_id AND a.at <= c.now_ms - t.compaction_min_lag_ms), 0)
        ELSE p.log_end_offset END`;
 
-const OLD_TOMBSTONES = `
-  FROM compacted_keys AS k, clock AS c
-  WHERE k.partition_id = p.partition_id AND k.offset < p.log_end_offset - 1
+// By their time: otherwise all keys of the partition would be looked at.
+const TOMBSTONES = "compacted_keys AS k INDEXED BY compacted_keys_by_tombstone";
+
+const IS_OLD_TOMBSTONE = `
+  k.partition_id = p.partition_id AND k.offset < p.log_end_offset - 1
     AND k.tombstone_at <= c.now_ms - coalesce(t.compaction_tombstone_ms, :tombstone_ms)`;
 
-const CURRENT_COMPACTION = `
-  FROM compactions AS d
+const OLD_TOMBSTONES = `FROM clock AS c CROSS JOIN ${TOMBSTONES} WHERE ${IS_OLD_TOMBSTONE}`;
+
+const OF_TOPICS = `
+  compactions AS d
   JOIN partitions AS p ON p.partition_id = d.partition_id
-  JOIN topics AS t ON t.topic_id = p.topic_id
+  JOIN topics AS t ON t.topic_id = p.topic_id`;
+
+const CURRENT_COMPACTION = `
+  FROM ${OF_TOPICS}
   WHERE d.partition_id = :partition_id AND ${IS_CURRENT}`;
 
 const TOMBSTONE_ARGS = { tombstone_ms: COMPACTION_TOMBSTONE_MS };
@@ -47,7 +51,7 @@ const TOMBSTONE_ARGS = { tombstone_ms: COMPACTION_TOMBSTONE_MS };
 const FIND_COMPACTABLE = `
   SELECT p.partition_id
   FROM topics AS t
-  JOIN partitions AS p ON p.topic_id = t.topic_id
+  CROSS JOIN partitions AS p ON p.topic_id = t.topic_id
   LEFT JOIN compactions AS d ON d.partition_id = p.partition_id
   WHERE ${HAS_UPKEEP} AND t.cleanup = 'compact' AND p.records > 0
     AND (d.partition_id IS NULL OR d.cleanup_version <> t.cleanup_version OR d.compacted_to < (${YOUNGEST})
@@ -177,20 +181,22 @@ const FORGET_APPEND_TIMES = `
 
 const NOTE_OLD_TOMBSTONES = `
   INSERT INTO superseded (offset)
-  SELECT k.offset
-  FROM (SELECT p.partition_id, p.log_end_offset, t.compaction_tombstone_ms ${CURRENT_COMPACTION}) AS p, clock AS c
-  JOIN compacted_keys AS k ON k.partition_id = p.partition_id
-  WHERE k.offset < p.log_end_offset - 1
-    AND k.tombstone_at <= c.now_ms - coalesce(p.compaction_tombstone_ms, :tombstone_ms)
-  LIMIT :records_max`;
+  SELECT offset FROM (
+    SELECT r.offset, row_number() OVER in_order AS nth, sum(${RECORD_BYTES}) OVER in_order AS bytes
+    FROM (SELECT k.offset
+          FROM ${OF_TOPICS} CROSS JOIN clock AS c CROSS JOIN ${TOMBSTONES}
+          WHERE d.partition_id = :partition_id AND ${IS_CURRENT} AND ${IS_OLD_TOMBSTONE}
+          LIMIT :records_max) AS old
+    CROSS JOIN records AS r ON r.partition_id = :partition_id AND r.offset = old.offset
+    WINDOW in_order AS (ORDER BY r.offset))
+  WHERE nth = 1 OR bytes <= :bytes_max`;
 
-// By their time, for which there is an index: otherwise all keys of the partition would be looked at.
+// By their keys, while the records are there: what is old and not of this step is not looked at.
 const FORGET_OLD_TOMBSTONES = `
   DELETE FROM compacted_keys
-  WHERE partition_id = :partition_id AND offset IN (SELECT offset FROM superseded)
-    AND tombstone_at <= (SELECT c.now_ms - coalesce(t.compaction_tombstone_ms, :tombstone_ms)
-                         FROM clock AS c, partitions AS p JOIN topics AS t ON t.topic_id = p.topic_id
-                         WHERE p.partition_id = :partition_id)`;
+  WHERE partition_id = :partition_id
+    AND key IN (SELECT r.key FROM superseded AS s
+                CROSS JOIN records AS r ON r.partition_id = :partition_id AND r.offset = s.offset)`;
 
 const TAKE_FROM_COUNTERS = `
   UPDATE partitions
@@ -211,10 +217,10 @@ const IS_LEFT = `
 /** Compacts the next records of the partition, and deletes old tombstones. */
 export function compactStep({ partitionId, recordsMax }: StepOf): Operation<StepOutcome> {
   const args = { partition_id: partitionId };
-  const limits = { records_max: recordsMax };
+  const limits = { records_max: recordsMax, bytes_max: STEP_BYTES_MAX };
   return stepOperation([
     { sql: BEGIN, args },
-    { sql: BOUND_STEP, args: { ...args, ...limits, bytes_max: STEP_BYTES_MAX } },
+    { sql: BOUND_STEP, args: { ...args, ...limits } },
     { sql: NOTE_SUPERSEDED, args },
     { sql: TAKE_FROM_COUNTERS, args },
     { sql: DELETE_SUPERSEDED, args },
@@ -222,11 +228,12 @@ export function compactStep({ partitionId, recordsMax }: StepOf): Operation<Step
     { sql: NOTE_KEYS, args },
     { sql: ADVANCE, args },
     { sql: NOTE_OLD_TOMBSTONES, args: { ...args, ...limits, ...TOMBSTONE_ARGS } },
-    { sql: FORGET_OLD_TOMBSTONES, args: { ...args, ...TOMBSTONE_ARGS } },
+    { sql: FORGET_OLD_TOMBSTONES, args },
     { sql: TAKE_FROM_COUNTERS, args },
     { sql: DELETE_SUPERSEDED, args },
     { sql: END_STEP },
     { sql: FORGET_APPEND_TIMES, args },
+    thinAppendTimes(partitionId),
     { sql: IS_LEFT, args: { ...args, ...TOMBSTONE_ARGS } },
   ]);
 }
@@ -239,8 +246,11 @@ const IS_OUTDATED = `
 const FORGET_KEYS = `
   DELETE FROM compacted_keys
   WHERE partition_id = :partition_id AND ${IS_OUTDATED}
-    AND key <= (SELECT max(key) FROM (SELECT key FROM compacted_keys WHERE partition_id = :partition_id
-                                      ORDER BY key LIMIT :records_max))`;
+    AND key <= (SELECT max(key) FILTER (WHERE nth = 1 OR bytes <= :bytes_max)
+                FROM (SELECT key, row_number() OVER in_order AS nth, sum(octet_length(key)) OVER in_order AS bytes
+                      FROM (SELECT key FROM compacted_keys WHERE partition_id = :partition_id
+                            ORDER BY key LIMIT :records_max)
+                      WINDOW in_order AS (ORDER BY key)))`;
 
 const FORGET_COMPACTION = `
   DELETE FROM compactions
@@ -253,7 +263,7 @@ const IS_OUTDATED_LEFT = `SELECT 1 WHERE ${IS_OUTDATED}`;
 export function forgetStep({ partitionId, recordsMax }: StepOf): Operation<StepOutcome> {
   const args = { partition_id: partitionId };
   return stepOperation([
-    { sql: FORGET_KEYS, args: { ...args, records_max: recordsMax } },
+    { sql: FORGET_KEYS, args: { ...args, records_max: recordsMax, bytes_max: STEP_BYTES_MAX } },
     { sql: FORGET_COMPACTION, args },
     { sql: IS_OUTDATED_LEFT, args },
   ]);

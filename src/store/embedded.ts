@@ -94,16 +94,17 @@ class EmbeddedDb implements Db {
   }
 
   readonly space: FileSpace = {
-    freePages: async () => (this.#givesBack ? numberPragma(this.#writer, "freelist_count") : 0),
+    freePages: async () =>
+      this.#withReader((reader) =>
+        numberPragma(reader, "auto_vacuum") === AUTO_VACUUM_INCREMENTAL
+          ? numberPragma(reader, "freelist_count")
+          : 0,
+      ),
     // With the lock in hand like every write: a PRAGMA that meets BUSY would leave a statement open.
     giveBack: (pages) =>
       this.script(`UPDATE write_lock SET n = n WHERE 0; PRAGMA incremental_vacuum(${pages});`),
     checkpoint: async () => void this.#writer.pragma("wal_checkpoint(PASSIVE)"),
   };
-
-  get #givesBack(): boolean {
-    return !this.#isClosed && numberPragma(this.#writer, "auto_vacuum") === AUTO_VACUUM_INCREMENTAL;
-  }
 
   async dataVersion(): Promise<number> {
     return this.#withReader(

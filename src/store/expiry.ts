@@ -12,15 +12,14 @@ import { type StepOutcome, stepOperation } from "./upkeep-steps.ts";
 
 const ROWS_A_STEP = 200;
 
-/** Of each part of a table those that there is something to do for, where there are any. */
+/** Of each part of a table those that there is something to do for. */
 async function* walk(read: (after: string) => Promise<Rows>): AsyncGenerator<readonly string[]> {
   let rows: Rows;
   let after = "";
   do {
     rows = await read(after);
     after = String(rows.at(-1)?.name);
-    const due = rows.filter(({ is_due }) => is_due === 1).map(({ name }) => String(name));
-    if (due.length > 0) yield due;
+    yield rows.filter(({ is_due }) => is_due === 1).map(({ name }) => String(name));
   } while (rows.length === ROWS_A_STEP);
 }
 
@@ -61,11 +60,12 @@ export function expireProducers(producerIds: readonly string[]): Operation<StepO
 // ── groups ───────────────────────────────────────────────────────────────────────────────────────────────
 
 // Whoever joins or leaves, and whoever commits from outside, gives the group another version: then its time starts again,
-// as it does where the clock was set back.
+// as it does where the clock was set back, and where a member whose lease had run out was renewed after all.
 const NOTED_IDLE = `
   SELECT 1 FROM clock, groups AS g
   JOIN idle_groups AS i ON i.group_id = g.group_id AND i.version = g.version
-  WHERE g.group_id = :group_id AND i.since <= now_ms`;
+  WHERE g.group_id = :group_id AND i.since <= now_ms
+    AND NOT EXISTS (SELECT 1 FROM member_leases AS l WHERE l.group_id = g.group_id AND l.expires_at > i.since)`;
 
 const IS_OVER = "i.since <= now_ms - :idle_max_ms";
 

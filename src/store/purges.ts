@@ -5,10 +5,7 @@ import { INTEGER_MAX } from "../protocol/limits.ts";
 import { type Db, numberColumn } from "./db.ts";
 import type { Operation } from "./operations.ts";
 import { boundStep, STEP_END, type StepOf } from "./trims.ts";
-import { type StepOutcome, stepOperation } from "./upkeep-steps.ts";
-
-/** Partitions a look. */
-const FOUND_MAX = 100;
+import { FOUND_MAX, type StepOutcome, stepOperation } from "./upkeep-steps.ts";
 
 const FIND_PURGES = "SELECT partition_id FROM purges ORDER BY partition_id LIMIT :found_max";
 

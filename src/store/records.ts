@@ -2,6 +2,7 @@
 
 import { utf8Length } from "../core/json-text.ts";
 import type { ChunkExtent, ReadRequest } from "../core/session/window.ts";
+import { INTEGER_MAX } from "../protocol/limits.ts";
 import { type Db, numberColumn, type Row } from "./db.ts";
 
 /** What a record looks like on the wire, up to its value: arguments of concat(), which takes NULL for nothing. */
@@ -13,7 +14,7 @@ const RECORD_HEAD = `'{"offset":', offset, ',"timestamp":', timestamp,
 const RECORD_JSON = `CASE WHEN typeof(value) <> 'blob' THEN concat(${RECORD_HEAD}, ',"value":', value, '}') END`;
 
 // While the largest records of the partition would fit, counting is enough; else nothing is taken and
-// MEASURE_RECORDS says how many fit. One aggregate over the run and nothing around it: as a subquery that is joined to
+// MEASURE_RECORDS says how far they fit. One aggregate over the run and nothing around it: as a subquery that is joined to
 // the partition SQLite would write the text to a table of its own and read it from there, which takes as long again.
 const READ_CHUNK = `
   SELECT (SELECT log_start_offset FROM partitions WHERE partition_id = :partition_id) AS log_start_offset,
@@ -23,15 +24,15 @@ const READ_CHUNK = `
   FROM (
     SELECT offset, ${RECORD_JSON} AS record
     FROM records
-    WHERE partition_id = :partition_id AND offset >= :from
+    WHERE partition_id = :partition_id AND offset >= :from AND offset < coalesce(:measured_until, ${INTEGER_MAX})
     ORDER BY offset
-    LIMIT coalesce((SELECT CASE WHEN :is_measured OR frame_bytes_max * :records_max <= :bytes_max
+    LIMIT coalesce((SELECT CASE WHEN :measured_until IS NOT NULL OR frame_bytes_max * :records_max <= :bytes_max
                                 THEN :records_max ELSE 0 END
                     FROM partitions WHERE partition_id = :partition_id), 0)
   )`;
 
-// A run in which READ_CHUNK found records with bytes. By its end and not by a count: the run fits the chunk, and what
-// was deleted since must not let others in.
+// A run in which READ_CHUNK found records with bytes. By its end and not by a count, as where it was measured: the run
+// fits the chunk, and what was deleted since must not let others in.
 const READ_ROWS = `
   SELECT p.log_start_offset, p.log_end_offset, r.head, r.value
   FROM partitions AS p
@@ -47,7 +48,8 @@ const READ_ROWS = `
 // base64, and its two quotes.
 const MEASURE_RECORDS = `
   SELECT CASE WHEN typeof(value) = 'blob' THEN (octet_length(value) + 2) / 3 * 4 + 2 ELSE octet_length(value) END
-         + octet_length(json_quote(key)) + coalesce(octet_length(headers), 0) + :overhead_bytes AS bytes
+         + octet_length(json_quote(key)) + coalesce(octet_length(headers), 0) + :overhead_bytes AS bytes,
+         offset
   FROM records
   WHERE partition_id = :partition_id AND offset >= :from
   ORDER BY offset
@@ -65,17 +67,23 @@ export interface Chunk extends ChunkExtent {
 
 /** Undefined where the partition is gone. */
 export async function readChunk(db: Db, request: ReadRequest): Promise<Chunk | undefined> {
-  const chunk = await readCounted(db, request, false);
+  const chunk = await readCounted(db, request, null);
   if (!chunk || chunk.count > 0 || chunk.logEndOffset <= request.from) return chunk;
   const sizes = await measureRecords(db, request);
-  const fitting = countFitting(sizes, request);
   if (sizes[0] === undefined) return { ...chunk, next: chunk.logEndOffset };
-  if (fitting === 0) return { ...chunk, firstRecordBytes: sizes[0] };
-  return readCounted(db, { ...request, recordsMax: fitting }, true);
+  const last = sizes[countFitting(sizes, request) - 1];
+  if (!last) return { ...chunk, firstRecordBytes: sizes[0].bytes };
+  const until = last.offset + 1;
+  const measured = await readCounted(db, request, until);
+  return measured?.count === 0 ? { ...measured, next: until } : measured; // all of it was deleted in between
 }
 
-async function readCounted(db: Db, request: ReadRequest, isMeasured: boolean): Promise<Chunk | undefined> {
-  const args = { ...chunkArgs(request), bytes_max: request.bytesMax, is_measured: isMeasured ? 1 : 0 };
+async function readCounted(
+  db: Db,
+  request: ReadRequest,
+  measuredUntil: number | null,
+): Promise<Chunk | undefined> {
+  const args = { ...chunkArgs(request), bytes_max: request.bytesMax, measured_until: measuredUntil };
   const [row] = await db.read({ sql: READ_CHUNK, args });
   if (!row || row.log_end_offset === null) return undefined;
   if (numberColumn(row, "texts") < numberColumn(row, "count"))
@@ -99,16 +107,21 @@ function recordText({ head, value }: Row): string {
   return `${head},"bytes":"${new Uint8Array(value).toBase64()}"}`;
 }
 
-async function measureRecords(db: Db, request: ReadRequest): Promise<readonly number[]> {
-  const args = { ...chunkArgs(request), overhead_bytes: RECORD_JSON_OVERHEAD_BYTES };
-  const rows = await db.read({ sql: MEASURE_RECORDS, args });
-  return rows.map((row) => numberColumn(row, "bytes"));
+interface RecordSize {
+  readonly offset: number;
+  readonly bytes: number;
 }
 
-function countFitting(sizes: readonly number[], { bytesMax, loneRecordBytesMax }: ReadRequest): number {
+async function measureRecords(db: Db, request: ReadRequest): Promise<readonly RecordSize[]> {
+  const args = { ...chunkArgs(request), overhead_bytes: RECORD_JSON_OVERHEAD_BYTES };
+  const rows = await db.read({ sql: MEASURE_RECORDS, args });
+  return rows.map((row) => ({ offset: numberColumn(row, "offset"), bytes: numberColumn(row, "bytes") }));
+}
+
+function countFitting(sizes: readonly RecordSize[], { bytesMax, loneRecordBytesMax }: ReadRequest): number {
   let bytes = 0;
   const firstTooMany = sizes.findIndex((size) => {
-    bytes += size;
+    bytes += size.bytes;
     return bytes > bytesMax;
   });
   if (firstTooMany === -1) return sizes.length;

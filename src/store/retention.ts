@@ -5,14 +5,12 @@
 // a hundredth older, a look aside. Each step of retention finds out in its own transaction what is to go: a setting that
 // was changed holds from then on, and what others delete meanwhile is not deleted twice over.
 
-import { COMPACTION_TOMBSTONE_MS, INTEGER_MAX } from "../protocol/limits.ts";
-import { type Db, numberColumn } from "./db.ts";
+import { COMPACTION_TOMBSTONE_MS } from "../protocol/limits.ts";
+import { type Db, numberColumn, type Statement } from "./db.ts";
 import type { Operation } from "./operations.ts";
 import { RECORD_BYTES, type StepOf, stepStatements } from "./trims.ts";
-import { type StepOutcome, stepOperation } from "./upkeep-steps.ts";
+import { FOUND_MAX, type StepOutcome, stepOperation } from "./upkeep-steps.ts";
 
-/** Partitions a look. */
-const FOUND_MAX = 100;
 /** Partitions a step. */
 const NOTED_MAX = 2_000;
 /** The log end is noted so many times in the time that records are kept. */
@@ -31,14 +29,14 @@ export const SHORTEST_AGE_MS = `
 // ── when what was appended ───────────────────────────────────────────────────────────────────────────────
 
 // What is in the log and not noted yet, or was compacted and is of no age any more. Where the clock was set back, what
-// was noted after that counts for nothing.
+// was noted before that, in what is the future now, counts for nothing. CROSS JOIN: the few topics come first, always.
 const NOT_NOTED = `
-  FROM clock AS c, topics AS t
-  JOIN partitions AS p ON p.topic_id = t.topic_id
+  FROM clock AS c CROSS JOIN topics AS t CROSS JOIN partitions AS p ON p.topic_id = t.topic_id
   WHERE ${HAS_UPKEEP} AND (${SHORTEST_AGE_MS}) IS NOT NULL
     AND p.log_end_offset > max(
       p.log_start_offset,
-      coalesce((SELECT max(a.log_end_offset) FROM append_times AS a WHERE a.partition_id = p.partition_id), 0),
+      coalesce((SELECT max(a.log_end_offset) FROM append_times AS a
+                WHERE a.partition_id = p.partition_id AND a.at <= c.now_ms), 0),
       coalesce((SELECT d.compacted_to FROM compactions AS d
                 WHERE d.partition_id = p.partition_id AND t.retention_ms IS NULL), 0))
     AND NOT EXISTS (
@@ -50,7 +48,8 @@ const HAS_NOT_NOTED = `SELECT 1 ${NOT_NOTED} LIMIT 1`;
 
 const NOTE_LOG_ENDS = `
   INSERT INTO append_times (partition_id, log_end_offset, at)
-  SELECT p.partition_id, p.log_end_offset, c.now_ms ${NOT_NOTED} LIMIT :noted_max`;
+  SELECT p.partition_id, p.log_end_offset, c.now_ms ${NOT_NOTED} LIMIT :noted_max
+  ON CONFLICT (partition_id, log_end_offset) DO UPDATE SET at = excluded.at`;
 
 /** Log ends are to be noted. */
 export async function hasToNote(db: Db): Promise<boolean> {
@@ -59,7 +58,33 @@ export async function hasToNote(db: Db): Promise<boolean> {
 
 /** Notes when what has been appended since was there. A bounded number of partitions. */
 export function noteLogEnds(): Operation<StepOutcome> {
-  return stepOperation([{ sql: NOTE_LOG_ENDS, args: { notes_a_life: NOTES_A_LIFE, noted_max: NOTED_MAX } }]);
+  const args = { notes_a_life: NOTES_A_LIFE };
+  return stepOperation([
+    { sql: NOTE_LOG_ENDS, args: { ...args, noted_max: NOTED_MAX } },
+    { sql: HAS_NOT_NOTED, args },
+  ]);
+}
+
+// The last of each hundredth of the life stays.
+const THIN = `
+  DELETE FROM append_times AS a
+  WHERE a.partition_id = :partition_id
+    AND a.log_end_offset <= (SELECT compacted_to FROM compactions WHERE partition_id = :partition_id)
+    AND EXISTS (
+      SELECT 1
+      FROM partitions AS p JOIN topics AS t ON t.topic_id = p.topic_id
+      WHERE p.partition_id = :partition_id
+        AND a.at / max(t.retention_ms / :notes_a_life, 1)
+          = (SELECT b.at FROM append_times AS b
+             WHERE b.partition_id = :partition_id AND b.log_end_offset > a.log_end_offset
+             ORDER BY b.log_end_offset LIMIT 1) / max(t.retention_ms / :notes_a_life, 1))`;
+
+/**
+ * What was noted for a compaction that is done, more often than retention needs it: where little has to wait for
+ * compaction and much is kept there would be no end of it.
+ */
+export function thinAppendTimes(partitionId: number): Statement {
+  return { sql: THIN, args: { partition_id: partitionId, notes_a_life: NOTES_A_LIFE } };
 }
 
 // ── what is not kept ─────────────────────────────────────────────────────────────────────────────────────
@@ -72,7 +97,7 @@ const IS_OVER = `
 
 const FIND_RETAINABLE = `
   SELECT p.partition_id
-  FROM topics AS t JOIN partitions AS p ON p.topic_id = t.topic_id
+  FROM topics AS t CROSS JOIN partitions AS p ON p.topic_id = t.topic_id
   WHERE ${HAS_UPKEEP} AND ${IS_OVER}
   LIMIT :found_max`;
 
@@ -121,29 +146,35 @@ export function retainStep(step: StepOf): Operation<StepOutcome> {
 
 // ── what will have to be done ────────────────────────────────────────────────────────────────────────────
 
+const HAS_NOTES = `EXISTS (
+  SELECT 1 FROM partitions AS p CROSS JOIN append_times AS a ON a.partition_id = p.partition_id
+  WHERE p.topic_id = t.topic_id)`;
+
+// The last record of a partition stays, whatever it is: it waits for nothing.
+const HAS_TOMBSTONES = `EXISTS (
+  SELECT 1 FROM partitions AS p CROSS JOIN compacted_keys AS k INDEXED BY compacted_keys_by_tombstone
+  WHERE p.topic_id = t.topic_id AND k.partition_id = p.partition_id AND k.tombstone_at IS NOT NULL
+    AND k.offset < p.log_end_offset - 1)`;
+
 const READ_WAITING = `
   SELECT count(*) AS topics,
-         min(min(coalesce((${SHORTEST_AGE_MS}), :never_ms),
-                 CASE WHEN t.cleanup = 'compact' THEN coalesce(t.compaction_tombstone_ms, :tombstone_ms)
-                      ELSE :never_ms END)) AS shortest_ms,
-         EXISTS (SELECT 1 FROM topics AS t JOIN partitions AS p ON p.topic_id = t.topic_id
-                 JOIN append_times AS a ON a.partition_id = p.partition_id
-                 WHERE ${HAS_UPKEEP} AND (${SHORTEST_AGE_MS}) IS NOT NULL)
-         OR EXISTS (SELECT 1 FROM compacted_keys WHERE tombstone_at IS NOT NULL) AS is_waiting
+         min(CASE WHEN (${SHORTEST_AGE_MS}) IS NOT NULL AND ${HAS_NOTES} THEN (${SHORTEST_AGE_MS}) END) AS age_ms,
+         min(CASE WHEN t.cleanup = 'compact' AND ${HAS_TOMBSTONES}
+                  THEN coalesce(t.compaction_tombstone_ms, :tombstone_ms) END) AS tombstone_ms
   FROM topics AS t WHERE ${HAS_UPKEEP}`;
 
 export interface Waiting {
   /** With retention or compaction. */
   readonly topics: number;
-  /** The shortest of all times after which something of them is to go. */
-  readonly shortestMs: number;
-  /** Something is there that has not reached its age. */
-  readonly isWaiting: boolean;
+  /** Of the times after which something that is there is to go, the shortest; undefined where nothing is. */
+  readonly shortestMs: number | undefined;
 }
 
 export async function readWaiting(db: Db): Promise<Waiting> {
-  const args = { never_ms: INTEGER_MAX, tombstone_ms: COMPACTION_TOMBSTONE_MS };
-  const [row] = await db.read({ sql: READ_WAITING, args });
-  const shortestMs = typeof row?.shortest_ms === "number" ? row.shortest_ms : INTEGER_MAX;
-  return { topics: numberColumn(row, "topics"), shortestMs, isWaiting: row?.is_waiting === 1 };
+  const [row] = await db.read({ sql: READ_WAITING, args: { tombstone_ms: COMPACTION_TOMBSTONE_MS } });
+  const times = [row?.age_ms, row?.tombstone_ms].filter((ms) => typeof ms === "number");
+  return {
+    topics: numberColumn(row, "topics"),
+    shortestMs: times.length > 0 ? Math.min(...times) : undefined,
+  };
 }

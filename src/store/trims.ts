@@ -21,12 +21,15 @@ export const RECORD_BYTES =
 
 export const STEP_END = "(SELECT before FROM trim_steps WHERE partition_id = :partition_id)";
 
-/** `wanted`: an offset of the row of `partitions`. Without a row for the step the other statements do nothing. */
+/**
+ * `wanted`: an offset of the row of `partitions`. Without a row for the step the other statements do nothing. LIMIT:
+ * otherwise SQLite would work out `wanted` once for each place that it stands in.
+ */
 const beginStep = (wanted: string) => `
   INSERT INTO trim_steps (partition_id, before)
   SELECT partition_id, wanted
   FROM (SELECT partition_id, log_start_offset, log_end_offset, (${wanted}) AS wanted
-        FROM partitions WHERE partition_id = :partition_id)
+        FROM partitions WHERE partition_id = :partition_id LIMIT 1)
   WHERE wanted > log_start_offset AND wanted <= log_end_offset`;
 
 const FIRST_RECORDS = `

@@ -3,6 +3,8 @@
 import type { Statement } from "./db.ts";
 import type { Operation } from "./operations.ts";
 
+/** Partitions a look finds at most, of each kind of work. */
+export const FOUND_MAX = 100;
 /** What a step is to take: a quarter of what nobody may have to wait for. */
 const STEP_MS = 5;
 const RECORDS_MIN = 100;

@@ -16,7 +16,7 @@ import { findRetainable, hasToNote, noteLogEnds, readWaiting, retainStep } from 
 import { FREE_FOR_MS, SpareSpace } from "./spare-space.ts";
 import type { StepOf } from "./trims.ts";
 import { UPKEEP_LEASE_MS, UpkeepLease } from "./upkeep-lease.ts";
-import { FIRST_RECORDS, nextRecords, type StepOutcome } from "./upkeep-steps.ts";
+import { FIRST_RECORDS, FOUND_MAX, nextRecords, type StepOutcome } from "./upkeep-steps.ts";
 import type { WriteQueue } from "./write-queue.ts";
 
 /** After an append to a topic with retention or compaction: many of them are one look. No two looks are closer. */
@@ -37,6 +37,9 @@ const STEPS_IN_A_ROW = 10;
 
 /** Undefined of what there is to do once. */
 type Step = () => Promise<StepOutcome | undefined>;
+
+/** What takes no lease. */
+const LOOKED_ONLY = undefined;
 
 /** The partitions that have something to do, and one step of it. */
 interface Task {
@@ -84,6 +87,8 @@ export class Upkeep {
   #cancelLook: (() => void) | undefined;
   #endRest: (() => void) | undefined;
   #walkAtMs = Number.NEGATIVE_INFINITY;
+  /** What was found to be done is not all that there was. */
+  #isLeft = false;
   readonly #recordsByTask = new Map<Task, number>();
 
   constructor(deps: UpkeepDeps) {
@@ -164,8 +169,8 @@ export class Upkeep {
     try {
       for await (const step of this.#steps()) {
         if (!mayGoOn()) return { isDone: false, nextInMs: LOOK_AFTER_MS };
-        if (!(await this.#lease.hold())) return { isDone: false, nextInMs: UPKEEP_LEASE_MS };
-        await this.#repeat(step, mayGoOn);
+        if (step === LOOKED_ONLY) await this.#rest(0);
+        else if (!(await this.#repeat(step, mayGoOn))) return { isDone: false, nextInMs: UPKEEP_LEASE_MS };
       }
       return { isDone: true, nextInMs: await this.#nextInMs() };
     } finally {
@@ -173,9 +178,15 @@ export class Upkeep {
     }
   }
 
-  /** What there is to do, as long as there is something. */
-  async *#steps(): AsyncGenerator<Step> {
-    for (let steps = await this.#findSteps(); steps.length > 0; steps = await this.#findSteps()) yield* steps;
+  /**
+   * What there is to do, as long as something of it is left. What others write meanwhile is for the next look: there may
+   * be no end of it, and of steps for a few records each.
+   */
+  async *#steps(): AsyncGenerator<Step | undefined> {
+    do {
+      this.#isLeft = false;
+      yield* await this.#findSteps();
+    } while (this.#isLeft);
     yield* this.#expirySteps();
     for (const giveBack of this.#spareSpace.steps()) yield () => giveBack().then(() => undefined);
   }
@@ -184,8 +195,11 @@ export class Upkeep {
     const { db, queue } = this.#deps;
     const steps: Step[] = [];
     if (await hasToNote(db)) steps.push(() => queue.submit(noteLogEnds()));
-    for (const task of TASKS)
-      for (const partitionId of await task.find(db)) steps.push(() => this.#doOne(task, partitionId));
+    for (const task of TASKS) {
+      const found = await task.find(db);
+      if (found.length === FOUND_MAX) this.#isLeft = true;
+      for (const partitionId of found) steps.push(() => this.#doOne(task, partitionId));
+    }
     return steps;
   }
 
@@ -196,26 +210,33 @@ export class Upkeep {
     return outcome;
   }
 
-  async *#expirySteps(): AsyncGenerator<Step> {
+  async *#expirySteps(): AsyncGenerator<Step | undefined> {
     const { db, queue, scheduler, offsetRetentionMs: idleMaxMs } = this.#deps;
     if (scheduler.nowMs() < this.#walkAtMs) return;
-    for await (const ids of walkProducers(db)) yield () => queue.submit(expireProducers(ids));
+    for await (const ids of walkProducers(db))
+      yield ids.length === 0 ? LOOKED_ONLY : () => queue.submit(expireProducers(ids));
     if (idleMaxMs !== null) {
-      for await (const groups of walkGroups(db, idleMaxMs))
+      for await (const groups of walkGroups(db, idleMaxMs)) {
         for (const group of groups)
           yield () => queue.submit(expireGroup({ op: queue.nextOp(), group, idleMaxMs }));
+        yield LOOKED_ONLY;
+      }
     }
     this.#walkAtMs = scheduler.nowMs() + this.#walkEveryMs;
   }
 
-  async #repeat(step: Step, mayGoOn: () => boolean): Promise<void> {
+  /** False where another server has the lease. */
+  async #repeat(step: Step, mayGoOn: () => boolean): Promise<boolean> {
     for (let n = 0; n < STEPS_IN_A_ROW && mayGoOn(); n += 1) {
+      if (!(await this.#lease.hold())) return false;
       const fromMs = this.#deps.scheduler.nowMs();
       const outcome = await step();
       const tookMs = outcome?.tookMs ?? this.#deps.scheduler.nowMs() - fromMs;
       await this.#rest(Math.min(RESTS_A_STEP * tookMs, REST_MAX_MS));
-      if (!outcome?.hasMore) return;
+      if (!outcome?.hasMore) return true;
     }
+    this.#isLeft = true;
+    return true;
   }
 
   #rest(ms: number): Promise<void> {
@@ -232,11 +253,11 @@ export class Upkeep {
 
   async #nextInMs(): Promise<number | undefined> {
     const { db, scheduler, offsetRetentionMs } = this.#deps;
-    const { topics, shortestMs, isWaiting } = await readWaiting(db);
+    const { topics, shortestMs } = await readWaiting(db);
     const waits: number[] = [];
     await this.#spareSpace.look();
     if (topics > 0) waits.push(LOOK_EVERY_MS);
-    if (isWaiting) waits.push(shortestMs / LOOKS_A_LIFE);
+    if (shortestMs !== undefined) waits.push(shortestMs / LOOKS_A_LIFE);
     if (offsetRetentionMs !== null || (await hasProducers(db)))
       waits.push(this.#walkAtMs - scheduler.nowMs());
     if (this.#spareSpace.isWaiting) waits.push(FREE_FOR_MS);
