@@ -203,6 +203,8 @@ export class Upkeep {
 
   async #repeat(step: Step, mayGoOn: () => boolean): Promise<void> {
     for (let n = 0; n < STEPS_IN_A_ROW && mayGoOn(); n += 1) {
+      // Of a database far away all of these steps with their rests take longer than the lease lasts.
+      if (!(await this.#lease.hold())) return;
       const fromMs = this.#deps.scheduler.nowMs();
       const outcome = await step();
       const passedMs = this.#deps.scheduler.nowMs() - fromMs;
