@@ -97,8 +97,8 @@ export class Bout implements AsyncDisposable {
     return this.#options.faultsMax - this.faults;
   }
 
-  /** A server has to be up. `padding`: makes records larger. */
-  async begin(sight: Sight, { padding = 0 } = {}): Promise<void> {
+  /** A server has to be up. `padding`: makes records larger. `hasChurn`: topics come and go. */
+  async begin(sight: Sight, { padding = 0, hasChurn = true } = {}): Promise<void> {
     const { load } = this;
     this.#sight = sight;
     const { url } = await this.stage.pick();
@@ -116,7 +116,7 @@ export class Bout implements AsyncDisposable {
       produceOverSocket(load, "stream", { isIdempotent: false, topics: RETAINED, padding }),
       produceKeyed(load, "keyed", { isIdempotent: true, journal: this.#upkeep.journal }),
       produceKeyed(load, "plain", { isIdempotent: false, journal: this.#upkeep.journal }),
-      churnTopics(load, "churn"),
+      ...(hasChurn ? [churnTopics(load, "churn")] : []),
       ...(sight.path === undefined ? [] : [produceBySql(load, "sql", { path: sight.path, topics: BOTH })]),
       operate(load, { group: "billing", memberless: "outside", trimmed: EVENTS, growing: ALERTS }),
     ]);
