@@ -29,12 +29,22 @@ export function sightOfFile(path: string): Sight {
       const database = new Database(path, { readonly: true });
       try {
         database.run(`PRAGMA busy_timeout = ${FILE_BUSY_MS}`);
-        return database.transaction(() => statements.map((sql) => database.prepare<SqlRow, []>(sql).all()))();
+        return database.transaction(() => statements.map((sql) => readAll(database, sql)))();
       } finally {
         database.close();
       }
     },
   };
+}
+
+/** A statement that is left open keeps the file open. */
+function readAll(database: Database, sql: string): readonly SqlRow[] {
+  const statement = database.prepare<SqlRow, []>(sql);
+  try {
+    return statement.all();
+  } finally {
+    statement.finalize();
+  }
 }
 
 export function sightOfRemote(url: string): Sight {
