@@ -74,8 +74,10 @@ export class UpkeepUsers {
     await putTopic(url, FRESH.topic, { retention: FRESH.retention });
     await putTopic(url, COMPACTED.topic, { cleanup: COMPACTED.cleanup, compaction: COMPACTED.compaction });
     this.#looks.push(await lookOverHttp(url));
-    for (const producer of [...this.#retained, ...this.#compacted]) await producer.finish(url);
-    return this.#untilAtRest(url);
+    const failures: string[] = [];
+    for (const producer of [...this.#retained, ...this.#compacted])
+      await producer.finish(url).catch((error: unknown) => failures.push(String(error)));
+    return [...failures, ...(await this.#untilAtRest(url))];
   }
 
   async #fillNewest(url: string): Promise<void> {
