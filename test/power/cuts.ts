@@ -36,13 +36,16 @@ export interface CutRow extends CutOutcome {
 const SCENARIOS = [
   "steady",
   "checkpoints",
+  "upkeep",
   "deletions",
   "first record",
   "checkpoints",
+  "upkeep",
   "first start",
   "steady",
   "checkpoints",
   "deletions",
+  "upkeep",
 ] as const satisfies readonly Scenario[];
 const FATES = ["all kept", "all lost", "some kept"] as const satisfies readonly CacheFate[];
 const SQLD_EVERY = 10;
@@ -58,7 +61,12 @@ export async function runPowerCuts(options: PowerOptions): Promise<readonly CutR
 }
 
 /** sqld's own first start is not ours to judge. */
-const SQLD_SCENARIOS = ["steady", "checkpoints", "deletions"] as const satisfies readonly Scenario[];
+const SQLD_SCENARIOS = [
+  "steady",
+  "checkpoints",
+  "deletions",
+  "upkeep",
+] as const satisfies readonly Scenario[];
 
 /** A server that does not wait for fsync, and then a file system that does not make the disk write: both must lose. */
 export async function runPowerControls(options: ControlOptions): Promise<readonly CutRow[]> {

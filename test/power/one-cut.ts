@@ -7,6 +7,7 @@ import { findAnomalies } from "../proof/checker.ts";
 import type { History } from "../proof/history.ts";
 import { HttpClient } from "../support/http-client.ts";
 import { temporaryFolder } from "../support/server.ts";
+import { findBrokenRules, sightOfFile } from "../torture/sight.ts";
 import { Deletions } from "./deletions.ts";
 import { type CacheFate, mountImage, PowerDisk } from "./disk.ts";
 import { Journal } from "./journal.ts";
@@ -14,8 +15,9 @@ import { COPIES, Load, ORDERS, type Sizes } from "./load.ts";
 import { Machine, type Place } from "./machine.ts";
 import { readLogs } from "./observer.ts";
 import { HttpProducer } from "./producers.ts";
+import { UpkeepUsers } from "./upkeep.ts";
 
-export type Scenario = "steady" | "checkpoints" | "deletions" | "first record" | "first start";
+export type Scenario = "steady" | "checkpoints" | "deletions" | "upkeep" | "first record" | "first start";
 
 export interface CutOptions {
   readonly scenario: Scenario;
@@ -43,7 +45,7 @@ export interface CutOutcome {
 const SMALL: Sizes = { recordsMax: 4, valueBytesMax: 200 };
 /** Every flush is longer than the WAL may be before it is checkpointed. */
 const LARGE: Sizes = { recordsMax: 12, valueBytesMax: 100_000 };
-const ANSWERS_BEFORE_CUT_MAX = { steady: 900, checkpoints: 60, deletions: 200 };
+const ANSWERS_BEFORE_CUT_MAX = { steady: 900, checkpoints: 60, deletions: 200, upkeep: 500 };
 /** From the first folder to the end of the migrations it takes about that long. */
 const FIRST_START_MS = 150;
 /** A flush takes less: no moment of it is spared. */
@@ -62,7 +64,7 @@ interface Users {
 }
 
 export async function cutPower(options: CutOptions): Promise<CutOutcome> {
-  const { fate, place, repository, flushes = true, random } = options;
+  const { scenario, fate, place, repository, flushes = true, random } = options;
   const journal = new Journal();
   const users = usersOf(options, journal);
   using work = temporaryFolder();
@@ -99,7 +101,9 @@ export async function cutPower(options: CutOptions): Promise<CutOutcome> {
       const found = await users.finish(await machine.ready());
       const { databasePath } = await machine.stop();
       await users.ended();
-      return [...found, ...checkIntegrity(databasePath)];
+      // Where topics were deleted, what they have left may be there still.
+      const broken = scenario === "upkeep" ? await findBrokenRules(sightOfFile(databasePath)) : [];
+      return [...found, ...checkIntegrity(databasePath), ...broken];
     } catch (error) {
       return [`afterwards: ${error instanceof Error ? error.message : String(error)}`];
     }
@@ -146,6 +150,7 @@ function usersOf({ scenario, random }: CutOptions, journal: Journal): Users {
     case "steady":
     case "checkpoints":
     case "deletions":
+    case "upkeep":
       return everybody(scenario, { journal, random });
   }
 }
@@ -178,19 +183,23 @@ function firstRecord(journal: Journal, random: () => number): Users {
 }
 
 function everybody(
-  scenario: "steady" | "checkpoints" | "deletions",
+  scenario: "steady" | "checkpoints" | "deletions" | "upkeep",
   { journal, random }: { journal: Journal; random: () => number },
 ): Users {
   const load = new Load(journal, { random, sizes: scenario === "checkpoints" ? LARGE : SMALL });
   const deletions = scenario === "deletions" ? new Deletions(journal) : undefined;
+  const upkeep = scenario === "upkeep" ? new UpkeepUsers(journal, random) : undefined;
   const answers = 1 + random() * ANSWERS_BEFORE_CUT_MAX[scenario];
   const delayMs = random() * FLUSH_MS;
   let deleted: Promise<void> | undefined;
+  let kept: Promise<void> | undefined;
   return {
     use: async (machine) => {
       const url = await machine.ready();
       await deletions?.prepare(url);
+      await upkeep?.prepare(url);
       await load.start(url);
+      kept = upkeep?.run(url);
       const enough = journal.answered + answers;
       await journal.until(() => journal.answered >= enough, `${answers} answers`);
       deleted = deletions?.run(url);
@@ -199,10 +208,11 @@ function everybody(
       await sleep(delayMs);
       await journal.until(() => journal.unanswered > 0, "a send without an answer");
     },
-    ended: async () => void (await Promise.all([load.ended(), deleted])),
+    ended: async () => void (await Promise.all([load.ended(), deleted, kept])),
     finish: async (url) => {
       const undone = (await deletions?.findUndone(url)) ?? [];
-      return [...undone, ...(await load.finish(url))];
+      const faults = (await upkeep?.finish(url)) ?? [];
+      return [...undone, ...faults, ...(await load.finish(url))];
     },
   };
 }

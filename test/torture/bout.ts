@@ -1,11 +1,13 @@
 // One run of one scenario: a stage, a load on it, faults from outside, then rest, and the judgement.
 
 import { join } from "node:path";
+import { createTopicsWithLife, FRESH, NEWEST, RETAINED } from "../life/topics.ts";
 import { findAnomalies } from "../proof/checker.ts";
 import { Dice } from "../support/dice.ts";
 import { HttpClient } from "../support/http-client.ts";
 import { churnTopics } from "./churn.ts";
 import { AheadConsumer, GroupConsumer, Reader } from "./consumers.ts";
+import { produceKeyed } from "./keyed-producer.ts";
 import { Load } from "./load.ts";
 import { operate } from "./operator.ts";
 import { pollPartition } from "./poller.ts";
@@ -14,6 +16,7 @@ import { Recorder } from "./recorder.ts";
 import { countUnfinished, findBrokenRules, readLogs, type Sight, takeSnapshot } from "./sight.ts";
 import { produceBySql } from "./sql-producer.ts";
 import { RUNTIMES, Stage } from "./stage.ts";
+import { UpkeepWatch } from "./upkeep-watch.ts";
 import { SEPARATOR, Worker } from "./worker.ts";
 
 export interface BoutOptions {
@@ -47,6 +50,7 @@ const GROUPS = [
   { group: "workers", topics: [ORDERS.topic] },
   { group: "ahead", topics: [EVENTS.topic] },
   { group: "audit", topics: [ALERTS.topic] },
+  { group: "keepers", topics: RETAINED },
 ];
 
 export class Bout implements AsyncDisposable {
@@ -60,6 +64,7 @@ export class Bout implements AsyncDisposable {
   /** What was done while there was nothing to harm. */
   #idleFaults = 0;
   readonly #options: BoutOptions;
+  readonly #upkeep = new UpkeepWatch();
   #sight: Sight | undefined;
   #lastHistoryId = 0;
   #isWatching = false;
@@ -92,13 +97,14 @@ export class Bout implements AsyncDisposable {
     return this.#options.faultsMax - this.faults;
   }
 
-  /** A server has to be up. `padding`: makes records larger. */
-  async begin(sight: Sight, { padding = 0 } = {}): Promise<void> {
+  /** A server has to be up. `padding`: makes records larger. `hasChurn`: topics come and go. */
+  async begin(sight: Sight, { padding = 0, hasChurn = true } = {}): Promise<void> {
     const { load } = this;
     this.#sight = sight;
     const { url } = await this.stage.pick();
     for (const { topic, partitionCount } of [ORDERS, EVENTS, ALERTS])
       await new HttpClient({ url }).createTopic(topic, partitionCount);
+    await createTopicsWithLife(url);
     this.#isWatching = true;
     this.#watcher = this.#watch(sight);
     this.#producers = Promise.all([
@@ -106,7 +112,11 @@ export class Bout implements AsyncDisposable {
       produceOverHttp(load, "hopeful", { isIdempotent: false, topics: BOTH, padding }),
       produceOverSocket(load, "pipe", { isIdempotent: true, topics: BOTH, padding }),
       produceOverSocket(load, "tap", { isIdempotent: false, topics: BOTH, padding }),
-      churnTopics(load, "churn"),
+      produceOverHttp(load, "keeper", { isIdempotent: true, topics: RETAINED, padding }),
+      produceOverSocket(load, "stream", { isIdempotent: false, topics: RETAINED, padding }),
+      produceKeyed(load, "keyed", { isIdempotent: true, journal: this.#upkeep.journal }),
+      produceKeyed(load, "plain", { isIdempotent: false, journal: this.#upkeep.journal }),
+      ...(hasChurn ? [churnTopics(load, "churn")] : []),
       ...(sight.path === undefined ? [] : [produceBySql(load, "sql", { path: sight.path, topics: BOTH })]),
       operate(load, { group: "billing", memberless: "outside", trimmed: EVENTS, growing: ALERTS }),
     ]);
@@ -120,6 +130,7 @@ export class Bout implements AsyncDisposable {
         topics: [ALERTS.topic],
         comesBack: "by memberId",
       }),
+      new GroupConsumer(load, "kept", { group: "keepers", topics: RETAINED, comesBack: "by memberId" }),
       new Worker(load, "numbered", { ...workers, isIdempotent: true }),
       new Worker(load, "fenced", { ...workers, isIdempotent: false }),
       new AheadConsumer(load, "hasty", { group: "ahead", topics: [EVENTS.topic] }),
@@ -129,6 +140,8 @@ export class Bout implements AsyncDisposable {
       ...members.map((member) => member.run()),
       pollPartition(load, "poller", { topic: ORDERS.topic, partition: 0 }),
       pollPartition(load, "poller", { topic: EVENTS.topic, partition: 1 }),
+      pollPartition(load, "poller", { topic: NEWEST.topic, partition: 0 }),
+      pollPartition(load, "poller", { topic: FRESH.topic, partition: 1 }),
     ]);
   }
 
@@ -137,6 +150,11 @@ export class Bout implements AsyncDisposable {
     if (counts) this.faults += 1;
     else this.#idleFaults += 1;
     if (counts && this.faults % 20 === 0) this.say(`${this.faults} faults`);
+  }
+
+  /** At what upkeep has done until now: with no server there, at what it was killed in. */
+  async lookAtUpkeep(): Promise<void> {
+    if (this.#sight) await this.#upkeep.look(this.#sight);
   }
 
   /** Lets the load work for a while: how long is what is tried out. */
@@ -184,6 +202,8 @@ export class Bout implements AsyncDisposable {
     this.#isWatching = false;
     await this.#watcher;
     await this.#snapshot(sight);
+    await this.#upkeep.look(sight, { isAtRest: true });
+    await this.#upkeep.lookOverHttp((await this.stage.pick()).url);
     recorder.write({ type: "settled", groups: GROUPS });
     for (const log of await readLogs(sight)) recorder.write(log);
     return this.#judge(sight);
@@ -199,7 +219,9 @@ export class Bout implements AsyncDisposable {
 
   async #watch(sight: Sight): Promise<void> {
     while (this.#isWatching) {
-      await this.#snapshot(sight).catch(() => undefined); // it cannot be read now: another time
+      // It cannot be read now: another time.
+      await this.#snapshot(sight).catch(() => undefined);
+      await this.#upkeep.look(sight).catch(() => undefined);
       await Bun.sleep(SNAPSHOT_EVERY_MS);
     }
   }
@@ -218,16 +240,20 @@ export class Bout implements AsyncDisposable {
     const lateAtMs = Date.now() + SETTLE_MS;
     const groups = GROUPS.map(({ group }) => group);
     for (let settled = 0; settled < 2; ) {
-      const unfinished = await countUnfinished(sight, groups).catch(() => -1);
+      const unfinished = await this.#countUnfinished(sight, groups).catch(() => -1);
       settled = unfinished === 0 ? settled + 1 : 0;
       if (Date.now() > lateAtMs) {
         this.load.problems.push(
-          `not settled: after ${SETTLE_MS} ms ${unfinished} partitions have a lag or are to be purged`,
+          `not settled: after ${SETTLE_MS} ms ${unfinished} partitions have a lag or want upkeep`,
         );
         return;
       }
       await Bun.sleep(LOOK_MS);
     }
+  }
+
+  async #countUnfinished(sight: Sight, groups: readonly string[]): Promise<number> {
+    return (await countUnfinished(sight, groups)) + (await this.#upkeep.countLeft(sight));
   }
 
   async #inTime(who: string, work: Promise<unknown>): Promise<void> {
@@ -246,6 +272,7 @@ export class Bout implements AsyncDisposable {
       ...this.#findUnsettled(),
       ...this.#findTransformedTwice(),
       ...(await findBrokenRules(sight)),
+      ...this.#upkeep.findFaults(),
       ...this.load.problems,
       ...this.stage.defects,
     ];
@@ -255,6 +282,7 @@ export class Bout implements AsyncDisposable {
       notes: [
         ...this.notes,
         ...(this.#idleFaults > 0 ? [`${this.#idleFaults} more fell while nothing was unanswered`] : []),
+        this.#upkeep.summary,
         ...(answers ? [`errors answered: ${answers}`] : []),
       ],
     };

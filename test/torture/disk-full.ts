@@ -3,6 +3,7 @@
 import { Database } from "bun:sqlite";
 import { closeSync, ftruncateSync, mkdirSync, openSync, rmSync, statSync, writeSync } from "node:fs";
 import { join } from "node:path";
+import { lookOverHttp } from "../life/http-look.ts";
 import type { TestServer } from "../support/server.ts";
 import type { Bout } from "./bout.ts";
 import { WEDGED_MS } from "./file-scenarios.ts";
@@ -14,6 +15,9 @@ const DISK_MB = 400;
 const CHUNK = Buffer.alloc(64 * 1024);
 const PAGE_BYTES = 4_096;
 const FULL_MS = 12_000;
+/** It tries again after five seconds. */
+const UPKEEP_AGAIN_MS = 10_000;
+const UPKEEP_FAILED = /event="upkeep failed"/g;
 
 export const diskFull: Scenario = {
   name: "disk-full",
@@ -25,21 +29,28 @@ export const diskFull: Scenario = {
     const path = join(disk.path, "t.db");
     let server = await bout.stage.start(path);
     const { pid } = server;
+    let failures = 0;
     await bout.begin(sightOfFile(path), { padding: 300 });
     const withoutRestart = Math.max(1, Math.floor(bout.faultsLeft * 0.6));
     while (bout.goesOn) {
       await bout.work(100, 500);
       // While somebody reads an old snapshot the WAL grows, with its index, instead of the file.
       using _ = bout.dice.isLucky(0.4) ? new OldSnapshot(path) : undefined;
+      const failuresBefore = countFailures(server);
       const isFull = await fillUnderLoad(bout, disk);
       await expectReads(bout, server);
+      const keptFrom = await readLogStarts(server);
+      if (countFailures(server) > failuresBefore) failures += 1;
       // The same process has to come through most of them; then it is killed and stopped in the middle of one too.
       if (bout.faults >= withoutRestart) server = await replace(bout, { server, path, disk });
       else if (server.pid !== pid) bout.load.problems.push("the server is not the same any more");
       disk.empty();
       await bout.expectProgress("after room was made", WEDGED_MS);
+      await expectRetention(bout, server, keptFrom);
       bout.noteFault(isFull);
     }
+    bout.notes.push(`in ${failures} of these times upkeep failed, and the server said so`);
+    if (bout.faults > 0 && failures === 0) bout.problem("upkeep never failed, or did not say so");
     const verdict = await bout.end();
     await bout.stage.end(server, "SIGKILL");
     return { ...verdict, notes: [`${withoutRestart} without a restart of the server`, ...verdict.notes] };
@@ -67,6 +78,27 @@ async function expectReads(bout: Bout, { url }: TestServer): Promise<void> {
   const response = await fetch(`${url}/v1/topics/orders/partitions/0/records?from=earliest&limit=10`);
   if (!response.ok)
     bout.load.problems.push(`a read while the disk is full: ${response.status} ${await response.text()}`);
+}
+
+function countFailures({ logged }: TestServer): number {
+  return logged.match(UPKEEP_FAILED)?.length ?? 0;
+}
+
+async function readLogStarts({ url }: TestServer): Promise<number> {
+  const { retained } = await lookOverHttp(url);
+  return retained.reduce((sum, { logStartOffset }) => sum + logStartOffset, 0);
+}
+
+/** Upkeep has failed, and tries again. */
+async function expectRetention(bout: Bout, server: TestServer, keptFrom: number): Promise<void> {
+  const lateAtMs = Date.now() + UPKEEP_AGAIN_MS;
+  while ((await readLogStarts(server)) <= keptFrom) {
+    if (Date.now() > lateAtMs) {
+      bout.load.problems.push(`retention did not go on in ${UPKEEP_AGAIN_MS} ms after room was made`);
+      return;
+    }
+    await Bun.sleep(50); // nothing tells when it has
+  }
 }
 
 /** Ends the server while the disk is full, and starts it before or after there is room again. */

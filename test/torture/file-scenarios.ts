@@ -35,6 +35,8 @@ async function killUnderLoad(bout: Bout, server: TestServer): Promise<TestServer
   const cutBefore = tally.cut;
   await bout.stage.end(server, "SIGKILL");
   bout.endRush();
+  // Who looks puts the WAL in order, which otherwise the next server does.
+  if (bout.dice.isLucky(0.5)) await bout.lookAtUpkeep();
   // Now and then starts are killed too, wherever they are by then.
   for (let starts = bout.dice.between(-6, 2); starts > 0; starts -= 1)
     await killStart(bout, bout.databasePath);

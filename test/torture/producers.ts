@@ -4,7 +4,16 @@
 import type { ServerFrame } from "../../src/protocol/frames.ts";
 import type { StreamClient } from "../support/stream-client.ts";
 import type { Load } from "./load.ts";
-import { conclude, eventOf, frameOf, outcomeOfCode, runsOf, type Send, sendOverHttp } from "./sends.ts";
+import {
+  conclude,
+  eventOf,
+  frameOf,
+  type Outcome,
+  outcomeOfCode,
+  runsOf,
+  type Send,
+  sendOverHttp,
+} from "./sends.ts";
 
 /** Fewer than the sixteen whose answers a server keeps. */
 const IN_FLIGHT_MAX = 6;
@@ -144,7 +153,7 @@ class SocketProducer {
     return true;
   }
 
-  #close({ send, wasUnknown }: Open, outcome: ReturnType<typeof outcomeOfCode>): void {
+  #close({ send, wasUnknown }: Open, outcome: Outcome): void {
     this.#open.delete(send.name);
     this.#load.tally.ended("answered");
     conclude(this.#load, send, outcome, wasUnknown || outcome.kind === "unknown");

@@ -13,17 +13,17 @@ export interface Send {
   readonly commits?: { readonly group: string; readonly offsets: readonly AckEntry[] } | undefined;
 }
 
-export type Outcome =
-  | { readonly kind: "sent"; readonly runs: SentEvent["runs"] }
+export type Outcome = { readonly kind: "sent"; readonly runs: SentEvent["runs"] } | NotSent;
+
+type NotSent =
   /** Refused: nothing was written. `later`: the same may be taken another time. */
-  | { readonly kind: "refused" | "later"; readonly code: string }
-  | { readonly kind: "unknown" };
+  { readonly kind: "refused" | "later"; readonly code: string } | { readonly kind: "unknown" };
 
 /** An impatient client: it asks elsewhere when a server stands still. */
-const PATIENCE_MS = 3_000;
+export const PATIENCE_MS = 3_000;
 /** Who cannot ask twice waits longer than any deadline of the server. */
-const PLAIN_PATIENCE_MS = 25_000;
-const RETRY_MS = 20;
+export const PLAIN_PATIENCE_MS = 25_000;
+export const RETRY_MS = 20;
 const LATER: ReadonlySet<string> = new Set(["unavailable", "storage_full", "rate_limited"]);
 /** What may become of a transaction whose worker has lost its partition. */
 const FENCED: ReadonlySet<string> = new Set(["fenced_generation", "conflict"]);
@@ -41,7 +41,7 @@ export function frameOf(send: Send): Readonly<Record<string, unknown>> {
   return { type: isProduce ? "produce" : "transact", id: send.name, ...body };
 }
 
-function requestOf(send: Send): { path: string; body: unknown } {
+function requestOf(send: Send): { readonly path: string; readonly body: unknown } {
   const [append] = send.appends;
   if (send.appends.length !== 1 || send.commits || !append)
     return { path: "/v1/transactions", body: transactionOf(send) };
@@ -66,7 +66,7 @@ function producerOf({ producer, sequence }: Send) {
   return sequence === undefined ? {} : { producer: { id: producer, epoch: 0, sequence } };
 }
 
-export function outcomeOfCode(code: string): Outcome {
+export function outcomeOfCode(code: string): NotSent {
   if (code === "outcome_unknown") return { kind: "unknown" };
   return { kind: LATER.has(code) ? "later" : "refused", code };
 }
@@ -111,9 +111,21 @@ export function conclude(load: Load, send: Send, outcome: Outcome, wasUnknown: b
 }
 
 async function attempt(load: Load, send: Send): Promise<Outcome> {
-  const { path, body } = requestOf(send);
-  const { url } = await load.stage.pick();
   const patienceMs = send.sequence === undefined ? PLAIN_PATIENCE_MS : PATIENCE_MS;
+  const posted = await post(load, { ...requestOf(send), patienceMs });
+  return posted.kind === "answered" ? { kind: "sent", runs: runsOf(send, posted.body.runs) } : posted;
+}
+
+export type Posted =
+  // biome-ignore lint/suspicious/noExplicitAny: what the answer must be, whoever has asked says
+  { readonly kind: "answered"; readonly body: any } | NotSent;
+
+/** Once, to whichever server is there. */
+export async function post(
+  load: Load,
+  { path, body, patienceMs }: { readonly path: string; readonly body: unknown; readonly patienceMs: number },
+): Promise<Posted> {
+  const { url } = await load.stage.pick();
   load.tally.asked();
   try {
     const response = await fetch(url + path, {
@@ -124,7 +136,7 @@ async function attempt(load: Load, send: Send): Promise<Outcome> {
     });
     const answer = JSON.parse(await response.text());
     load.tally.ended("answered");
-    if (response.ok) return { kind: "sent", runs: runsOf(send, answer.runs) };
+    if (response.ok) return { kind: "answered", body: answer };
     load.tally.code(answer.code);
     return outcomeOfCode(answer.code);
   } catch (error) {

@@ -11,7 +11,7 @@ import { TcpProxy } from "./tcp-proxy.ts";
 
 /** Servers try again in steps of half a second. */
 const OUTAGE_OVER_MS = 15_000;
-const skipped = () => (HAS_SQLD ? undefined : SQLD_SKIPPED);
+export const skipped = () => (HAS_SQLD ? undefined : SQLD_SKIPPED);
 
 /** Runs the body on servers that share an sqld, under load. */
 async function onSqld(
@@ -31,7 +31,7 @@ async function onSqld(
 }
 
 /** Until `using` lets it go it ends with the runner. */
-function mourned(sqld: Sqld): Disposable {
+export function mourned(sqld: Sqld): Disposable {
   return { [Symbol.dispose]: onBrokenOff(() => killNow(sqld.pid)) };
 }
 
@@ -132,7 +132,7 @@ const serverFreeze: Scenario = {
 };
 
 /** Of a server's flush. */
-function isWrite(request: string): boolean {
+export function isWrite(request: string): boolean {
   return request.includes("INSERT INTO flushes");
 }
 

@@ -25,6 +25,7 @@ const LONG_FAULTS: Readonly<Record<string, number>> = {
   "server-freeze": 1,
   proxy: 60,
   mixed: 3,
+  "keeper-kill": 1,
 };
 
 async function torture(name: string, faultsMax: number) {

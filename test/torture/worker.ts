@@ -5,7 +5,16 @@ import type { AckEntry } from "../../src/protocol/frames.ts";
 import type { FrameOf } from "../support/stream-client.ts";
 import type { GroupPlace } from "./consumers.ts";
 import type { Load } from "./load.ts";
-import { conclude, eventOf, frameOf, outcomeOfCode, runsOf, type Send, sendOverHttp } from "./sends.ts";
+import {
+  conclude,
+  eventOf,
+  frameOf,
+  type Outcome,
+  outcomeOfCode,
+  runsOf,
+  type Send,
+  sendOverHttp,
+} from "./sends.ts";
 import { Subscriber } from "./subscriber.ts";
 
 export const SEPARATOR = ">";
@@ -102,7 +111,7 @@ export class Worker extends Subscriber {
     this.client.send(frameOf(send));
   }
 
-  #close(outcome: ReturnType<typeof outcomeOfCode>): void {
+  #close(outcome: Outcome): void {
     const send = this.#open?.send;
     this.#open = undefined;
     if (!send) return;
