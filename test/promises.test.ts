@@ -105,6 +105,13 @@ const README: Promises = [
   [
     "Retention takes nothing that is younger",
     [
+      ["store/retention.test.ts", "goes, and nothing younger"],
+      [
+        "store/retention.test.ts",
+        "Appends, trims, changes of limits, time, retention and compaction in any order",
+      ],
+      ["store/compaction.test.ts", "the newest record of each key stays, at its offset, in each partition"],
+      ["store/compaction.test.ts", "takes what was there with it, stays for its time, then goes"],
       ["log-life.test.ts", "by age takes what was appended long enough ago, whatever its timestamp says"],
       ["log-life.test.ts", "by records leaves the newest, and a consumer below is told"],
       ["log-life.test.ts", "gives who joins at its start the latest of every network, where it always was"],
