@@ -80,8 +80,8 @@ export class Upkeep {
   readonly #spareSpace: SpareSpace;
   #isStopped = false;
   #running: Promise<UpkeepOutcome> | undefined;
-  /** Asked for while it ran. */
-  #isWanted = false;
+  /** Asked for while it ran: in how many ms. */
+  #wantedInMs = Number.POSITIVE_INFINITY;
   /** By the scheduler. */
   #lookAtMs = Number.POSITIVE_INFINITY;
   #cancelLook: (() => void) | undefined;
@@ -139,9 +139,12 @@ export class Upkeep {
   #lookIn(ms: number): void {
     const { scheduler, hasTimers } = this.#deps;
     if (this.#isStopped || !hasTimers) return;
-    this.#isWanted = this.#running !== undefined;
+    if (this.#running) {
+      this.#wantedInMs = Math.min(this.#wantedInMs, Math.max(ms, LOOK_AFTER_MS));
+      return;
+    }
     const atMs = scheduler.nowMs() + ms;
-    if (this.#isWanted || atMs >= this.#lookAtMs) return;
+    if (atMs >= this.#lookAtMs) return;
     this.#cancelLook?.();
     this.#lookAtMs = atMs;
     if (ms > 0) this.#cancelLook = scheduler.after(ms, () => void this.#look());
@@ -150,15 +153,15 @@ export class Upkeep {
 
   async #look(): Promise<void> {
     this.#lookAtMs = Number.POSITIVE_INFINITY;
-    this.#isWanted = false;
+    this.#wantedInMs = Number.POSITIVE_INFINITY;
     let nextInMs: number | undefined = RETRY_AFTER_MS;
     try {
       nextInMs = (await this.run()).nextInMs;
     } catch (error) {
       this.#deps.log("upkeep failed", { message: String(error) });
     }
-    if (this.#isWanted) this.#lookIn(LOOK_AFTER_MS);
-    else if (nextInMs !== undefined) this.#lookIn(nextInMs);
+    const wantedInMs = Math.min(this.#wantedInMs, nextInMs ?? Number.POSITIVE_INFINITY);
+    if (wantedInMs < Number.POSITIVE_INFINITY) this.#lookIn(wantedInMs);
   }
 
   // ── what ───────────────────────────────────────────────────────────────────────────────────────────────
