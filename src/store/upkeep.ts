@@ -209,7 +209,8 @@ export class Upkeep {
   async #doOne(task: Task, partitionId: number): Promise<StepOutcome> {
     const recordsMax = this.#recordsByTask.get(task) ?? FIRST_RECORDS;
     const outcome = await this.#deps.queue.submit(task.step({ partitionId, recordsMax }));
-    this.#recordsByTask.set(task, nextRecords(recordsMax, outcome.tookMs));
+    // The way to a database far away does not get shorter with the step: only the rest of it says how large one may be.
+    this.#recordsByTask.set(task, nextRecords(recordsMax, outcome.tookMs - this.#lease.tookMs));
     return outcome;
   }
 
