@@ -98,8 +98,8 @@ const IS_OVER = `
 const FIND_RETAINABLE = `
   SELECT p.partition_id
   FROM topics AS t CROSS JOIN partitions AS p ON p.topic_id = t.topic_id
-  WHERE ${HAS_UPKEEP} AND ${IS_OVER}
-  LIMIT :found_max`;
+  WHERE ${HAS_UPKEEP} AND p.partition_id > :after AND ${IS_OVER}
+  ORDER BY p.partition_id LIMIT :found_max`;
 
 const OF_TOPIC = "FROM topics AS t WHERE t.topic_id = partitions.topic_id";
 const ONE_PARTITION = `
@@ -130,9 +130,9 @@ const NOT_KEPT = `max(coalesce(${BELOW_AGE}, 0), coalesce(${BELOW_COUNT}, 0), co
 
 const IS_LEFT = `SELECT 1 ${ONE_PARTITION} AND ${IS_OVER}`;
 
-/** The first partitions that have more than their topic keeps. */
-export async function findRetainable(db: Db): Promise<readonly number[]> {
-  const rows = await db.read({ sql: FIND_RETAINABLE, args: { found_max: FOUND_MAX } });
+/** The first partitions behind that one, by id, that have more than their topic keeps. */
+export async function findRetainable(db: Db, after = 0): Promise<readonly number[]> {
+  const rows = await db.read({ sql: FIND_RETAINABLE, args: { after, found_max: FOUND_MAX } });
   return rows.map((row) => numberColumn(row, "partition_id"));
 }
 

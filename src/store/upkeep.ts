@@ -41,9 +41,9 @@ type Step = () => Promise<StepOutcome | undefined>;
 /** What takes no lease. */
 const LOOKED_ONLY = undefined;
 
-/** The partitions that have something to do, and one step of it. */
+/** The first partitions behind one, by id, that have something to do, and one step of it. */
 interface Task {
-  readonly find: (db: Db) => Promise<readonly number[]>;
+  readonly find: (db: Db, after: number) => Promise<readonly number[]>;
   readonly step: (of: StepOf) => Operation<StepOutcome>;
 }
 
@@ -186,21 +186,25 @@ export class Upkeep {
    * be no end of it, and of steps for a few records each.
    */
   async *#steps(): AsyncGenerator<Step | undefined> {
+    const foundTo = new Map<Task, number>();
     do {
       this.#isLeft = false;
-      yield* await this.#findSteps();
+      yield* await this.#findSteps(foundTo);
     } while (this.#isLeft);
     yield* this.#expirySteps();
     for (const giveBack of this.#spareSpace.steps()) yield () => giveBack().then(() => undefined);
   }
 
-  async #findSteps(): Promise<readonly Step[]> {
+  /** `foundTo`: partitions that always have something to do must not keep those behind them waiting. */
+  async #findSteps(foundTo: Map<Task, number>): Promise<readonly Step[]> {
     const { db, queue } = this.#deps;
     const steps: Step[] = [];
     if (await hasToNote(db)) steps.push(() => queue.submit(noteLogEnds()));
     for (const task of TASKS) {
-      const found = await task.find(db);
-      if (found.length === FOUND_MAX) this.#isLeft = true;
+      const found = await task.find(db, foundTo.get(task) ?? 0);
+      const isFull = found.length === FOUND_MAX;
+      if (isFull) this.#isLeft = true;
+      foundTo.set(task, isFull ? (found.at(-1) ?? 0) : 0);
       for (const partitionId of found) steps.push(() => this.#doOne(task, partitionId));
     }
     return steps;

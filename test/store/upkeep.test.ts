@@ -226,6 +226,20 @@ describe("Upkeep goes from partition to partition", () => {
     await upkeep.stop();
   });
 
+  test("of more than a look finds, each, though others always have something", async () => {
+    const { db, upkeep } = server();
+    await put({ partitionCount: 250, retention: { records: 2 } });
+    for (let partition = 0; partition < 250; partition += 1) await append(values(5), partition);
+    const pending: Promise<unknown>[] = [];
+    db.onWrite = () => {
+      const partitionId = Number(partitionsOf(db).at(-1));
+      if (pending.length < 2_000) pending.push(append(values(5), partitionId - 1));
+    };
+    await upkeep.run();
+    await Promise.all(pending);
+    expect(partitionsOf(db)).toEqual(Array.from({ length: 250 }, (_, n) => n + 1));
+  });
+
   test("of more than a look finds, all", async () => {
     const { upkeep } = server();
     await put({ partitionCount: 230, cleanup: "compact" });
