@@ -201,6 +201,7 @@ export class Upkeep {
     const steps: Step[] = [];
     if (await hasToNote(db)) steps.push(() => queue.submit(noteLogEnds()));
     for (const task of TASKS) {
+      await this.#rest(0); // of ten thousand partitions each of these takes as long as a step: others come in between
       const found = await task.find(db, foundTo.get(task) ?? 0);
       const isFull = found.length === FOUND_MAX;
       if (isFull) this.#isLeft = true;

@@ -275,6 +275,19 @@ describe("While others go on appending", () => {
     await upkeep.stop();
   });
 
+  test("to look for what there is to do leaves turns of the event loop to others", async () => {
+    const { db, upkeep } = server();
+    const readsByTurn = new Map<number, number>();
+    let turn = 0;
+    db.onRead = () => void readsByTurn.set(turn, (readsByTurn.get(turn) ?? 0) + 1);
+    let isDone = false;
+    void upkeep.run().then(() => {
+      isDone = true;
+    });
+    for (; !isDone; turn += 1) await turnOfTheLoop();
+    expect([...readsByTurn.values()].slice(0, 4)).toEqual([1, 1, 1, 1]);
+  });
+
   test("to look through names that are all in use leaves turns of the event loop to others", async () => {
     const { db, upkeep } = server();
     await database.run(
