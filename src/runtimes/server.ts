@@ -72,7 +72,10 @@ export function createServer(deps: ServerDeps) {
     scheduler,
     log,
     onGroup: (group, version) => memberships.onGroupChange(group, version),
-    onTopics: (catalogVersion) => topics.refresh(catalogVersion),
+    onTopics: async (catalogVersion) => {
+      await topics.refresh(catalogVersion);
+      upkeep.noteAppend(); // one may have retention that had none: its server may die, and then nobody else would look
+    },
     onOutage: () => memberships.noteOutage(),
   });
   let onLastClosed: (() => void) | undefined;

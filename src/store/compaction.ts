@@ -53,14 +53,15 @@ const FIND_COMPACTABLE = `
   FROM topics AS t
   CROSS JOIN partitions AS p ON p.topic_id = t.topic_id
   LEFT JOIN compactions AS d ON d.partition_id = p.partition_id
-  WHERE ${HAS_UPKEEP} AND t.cleanup = 'compact' AND p.records > 0
+  WHERE ${HAS_UPKEEP} AND t.cleanup = 'compact' AND p.partition_id > :after AND p.records > 0
     AND (d.partition_id IS NULL OR d.cleanup_version <> t.cleanup_version OR d.compacted_to < (${YOUNGEST})
       OR EXISTS (SELECT 1 ${OLD_TOMBSTONES}))
-  LIMIT :found_max`;
+  ORDER BY p.partition_id LIMIT :found_max`;
 
-/** The first partitions that have something to compact. */
-export async function findCompactable(db: Db): Promise<readonly number[]> {
-  const rows = await db.read({ sql: FIND_COMPACTABLE, args: { found_max: FOUND_MAX, ...TOMBSTONE_ARGS } });
+/** The first partitions behind that one, by id, that have something to compact. */
+export async function findCompactable(db: Db, after = 0): Promise<readonly number[]> {
+  const args = { after, found_max: FOUND_MAX, ...TOMBSTONE_ARGS };
+  const rows = await db.read({ sql: FIND_COMPACTABLE, args });
   return rows.map((row) => numberColumn(row, "partition_id"));
 }
 
@@ -69,12 +70,12 @@ const FIND_OUTDATED = `
   FROM compactions AS d
   LEFT JOIN partitions AS p ON p.partition_id = d.partition_id
   LEFT JOIN topics AS t ON t.topic_id = p.topic_id
-  WHERE t.topic_id IS NULL OR NOT (${IS_CURRENT})
-  LIMIT :found_max`;
+  WHERE d.partition_id > :after AND (t.topic_id IS NULL OR NOT (${IS_CURRENT}))
+  ORDER BY d.partition_id LIMIT :found_max`;
 
-/** The first partitions that are compacted no longer, or not yet again: what is known of their keys is to go. */
-export async function findOutdated(db: Db): Promise<readonly number[]> {
-  const rows = await db.read({ sql: FIND_OUTDATED, args: { found_max: FOUND_MAX } });
+/** The first behind that one, by id, that are compacted no longer, or not yet again: what is known of their keys is to go. */
+export async function findOutdated(db: Db, after = 0): Promise<readonly number[]> {
+  const rows = await db.read({ sql: FIND_OUTDATED, args: { after, found_max: FOUND_MAX } });
   return rows.map((row) => numberColumn(row, "partition_id"));
 }
 

@@ -7,7 +7,8 @@ import type { Operation } from "./operations.ts";
 import { boundStep, STEP_END, type StepOf } from "./trims.ts";
 import { FOUND_MAX, type StepOutcome, stepOperation } from "./upkeep-steps.ts";
 
-const FIND_PURGES = "SELECT partition_id FROM purges ORDER BY partition_id LIMIT :found_max";
+const FIND_PURGES = `
+  SELECT partition_id FROM purges WHERE partition_id > :after ORDER BY partition_id LIMIT :found_max`;
 
 const BEGIN_STEP = `
   INSERT INTO trim_steps (partition_id, before)
@@ -34,9 +35,9 @@ const END_PURGE = `
 
 const IS_LEFT = "SELECT 1 FROM purges WHERE partition_id = :partition_id";
 
-/** The first partitions of which something is left. */
-export async function findPurges(db: Db): Promise<readonly number[]> {
-  const rows = await db.read({ sql: FIND_PURGES, args: { found_max: FOUND_MAX } });
+/** The first partitions behind that one, by id, of which something is left. */
+export async function findPurges(db: Db, after = 0): Promise<readonly number[]> {
+  const rows = await db.read({ sql: FIND_PURGES, args: { after, found_max: FOUND_MAX } });
   return rows.map((row) => numberColumn(row, "partition_id"));
 }
 

@@ -98,8 +98,8 @@ const IS_OVER = `
 const FIND_RETAINABLE = `
   SELECT p.partition_id
   FROM topics AS t CROSS JOIN partitions AS p ON p.topic_id = t.topic_id
-  WHERE ${HAS_UPKEEP} AND ${IS_OVER}
-  LIMIT :found_max`;
+  WHERE ${HAS_UPKEEP} AND p.partition_id > :after AND ${IS_OVER}
+  ORDER BY p.partition_id LIMIT :found_max`;
 
 const OF_TOPIC = "FROM topics AS t WHERE t.topic_id = partitions.topic_id";
 const ONE_PARTITION = `
@@ -130,9 +130,9 @@ const NOT_KEPT = `max(coalesce(${BELOW_AGE}, 0), coalesce(${BELOW_COUNT}, 0), co
 
 const IS_LEFT = `SELECT 1 ${ONE_PARTITION} AND ${IS_OVER}`;
 
-/** The first partitions that have more than their topic keeps. */
-export async function findRetainable(db: Db): Promise<readonly number[]> {
-  const rows = await db.read({ sql: FIND_RETAINABLE, args: { found_max: FOUND_MAX } });
+/** The first partitions behind that one, by id, that have more than their topic keeps. */
+export async function findRetainable(db: Db, after = 0): Promise<readonly number[]> {
+  const rows = await db.read({ sql: FIND_RETAINABLE, args: { after, found_max: FOUND_MAX } });
   return rows.map((row) => numberColumn(row, "partition_id"));
 }
 
@@ -150,6 +150,10 @@ const HAS_NOTES = `EXISTS (
   SELECT 1 FROM partitions AS p CROSS JOIN append_times AS a ON a.partition_id = p.partition_id
   WHERE p.topic_id = t.topic_id)`;
 
+const HAS_UNCOMPACTED = `EXISTS (
+  SELECT 1 FROM partitions AS p LEFT JOIN compactions AS d ON d.partition_id = p.partition_id
+  WHERE p.topic_id = t.topic_id AND p.log_end_offset > max(coalesce(d.compacted_to, 0), p.log_start_offset))`;
+
 // The last record of a partition stays, whatever it is: it waits for nothing.
 const HAS_TOMBSTONES = `EXISTS (
   SELECT 1 FROM partitions AS p CROSS JOIN compacted_keys AS k INDEXED BY compacted_keys_by_tombstone
@@ -158,7 +162,8 @@ const HAS_TOMBSTONES = `EXISTS (
 
 const READ_WAITING = `
   SELECT count(*) AS topics,
-         min(CASE WHEN (${SHORTEST_AGE_MS}) IS NOT NULL AND ${HAS_NOTES} THEN (${SHORTEST_AGE_MS}) END) AS age_ms,
+         min(CASE WHEN ${HAS_NOTES} THEN t.retention_ms END) AS age_ms,
+         min(CASE WHEN t.cleanup = 'compact' AND ${HAS_UNCOMPACTED} THEN t.compaction_min_lag_ms END) AS lag_ms,
          min(CASE WHEN t.cleanup = 'compact' AND ${HAS_TOMBSTONES}
                   THEN coalesce(t.compaction_tombstone_ms, :tombstone_ms) END) AS tombstone_ms
   FROM topics AS t WHERE ${HAS_UPKEEP}`;
@@ -172,7 +177,7 @@ export interface Waiting {
 
 export async function readWaiting(db: Db): Promise<Waiting> {
   const [row] = await db.read({ sql: READ_WAITING, args: { tombstone_ms: COMPACTION_TOMBSTONE_MS } });
-  const times = [row?.age_ms, row?.tombstone_ms].filter((ms) => typeof ms === "number");
+  const times = [row?.age_ms, row?.lag_ms, row?.tombstone_ms].filter((ms) => typeof ms === "number");
   return {
     topics: numberColumn(row, "topics"),
     shortestMs: times.length > 0 ? Math.min(...times) : undefined,

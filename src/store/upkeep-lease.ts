@@ -32,6 +32,7 @@ export class UpkeepLease {
   readonly #deps: UpkeepLeaseDeps;
   /** By the scheduler; undefined while it is not held. */
   #heldSinceMs: number | undefined;
+  #tookMs = 0;
 
   constructor(deps: UpkeepLeaseDeps) {
     this.#deps = deps;
@@ -43,9 +44,15 @@ export class UpkeepLease {
     if (processId === null) return true;
     const nowMs = scheduler.nowMs();
     if (this.#heldSinceMs !== undefined && nowMs - this.#heldSinceMs < RENEW_AFTER_MS) return true;
-    const isHeld = await queue.submit(takeLease(processId));
+    const { isHeld, tookMs } = await queue.submit(takeLease(processId));
     this.#heldSinceMs = isHeld ? nowMs : undefined;
+    this.#tookMs = tookMs;
     return isHeld;
+  }
+
+  /** The database, for next to nothing: the way there and back. 0 where it is a file of our own. */
+  get tookMs(): number {
+    return this.#tookMs;
   }
 
   async end(): Promise<void> {
@@ -56,15 +63,19 @@ export class UpkeepLease {
   }
 }
 
-function takeLease(processId: string): Operation<boolean> {
+function takeLease(processId: string): Operation<{ readonly isHeld: boolean; readonly tookMs: number }> {
   return {
     statements: [
       { sql: TAKE_LEASE, args: { process_id: processId, lease_ms: UPKEEP_LEASE_MS } },
       { sql: READ_HOLDER },
     ],
     bytes: 0,
+    isAlone: true,
     afterLostAnswer: "repeat",
-    settle: (results) => results.at(-1)?.[0]?.process_id === processId,
+    settle: (results, _isRepeated, tookMs) => ({
+      isHeld: results.at(-1)?.[0]?.process_id === processId,
+      tookMs,
+    }),
   };
 }
 

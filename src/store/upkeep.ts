@@ -41,9 +41,9 @@ type Step = () => Promise<StepOutcome | undefined>;
 /** What takes no lease. */
 const LOOKED_ONLY = undefined;
 
-/** The partitions that have something to do, and one step of it. */
+/** The first partitions behind one, by id, that have something to do, and one step of it. */
 interface Task {
-  readonly find: (db: Db) => Promise<readonly number[]>;
+  readonly find: (db: Db, after: number) => Promise<readonly number[]>;
   readonly step: (of: StepOf) => Operation<StepOutcome>;
 }
 
@@ -80,8 +80,8 @@ export class Upkeep {
   readonly #spareSpace: SpareSpace;
   #isStopped = false;
   #running: Promise<UpkeepOutcome> | undefined;
-  /** Asked for while it ran. */
-  #isWanted = false;
+  /** Asked for while it ran: in how many ms. */
+  #wantedInMs = Number.POSITIVE_INFINITY;
   /** By the scheduler. */
   #lookAtMs = Number.POSITIVE_INFINITY;
   #cancelLook: (() => void) | undefined;
@@ -139,9 +139,12 @@ export class Upkeep {
   #lookIn(ms: number): void {
     const { scheduler, hasTimers } = this.#deps;
     if (this.#isStopped || !hasTimers) return;
-    this.#isWanted = this.#running !== undefined;
+    if (this.#running) {
+      this.#wantedInMs = Math.min(this.#wantedInMs, Math.max(ms, LOOK_AFTER_MS));
+      return;
+    }
     const atMs = scheduler.nowMs() + ms;
-    if (this.#isWanted || atMs >= this.#lookAtMs) return;
+    if (atMs >= this.#lookAtMs) return;
     this.#cancelLook?.();
     this.#lookAtMs = atMs;
     if (ms > 0) this.#cancelLook = scheduler.after(ms, () => void this.#look());
@@ -150,15 +153,15 @@ export class Upkeep {
 
   async #look(): Promise<void> {
     this.#lookAtMs = Number.POSITIVE_INFINITY;
-    this.#isWanted = false;
+    this.#wantedInMs = Number.POSITIVE_INFINITY;
     let nextInMs: number | undefined = RETRY_AFTER_MS;
     try {
       nextInMs = (await this.run()).nextInMs;
     } catch (error) {
       this.#deps.log("upkeep failed", { message: String(error) });
     }
-    if (this.#isWanted) this.#lookIn(LOOK_AFTER_MS);
-    else if (nextInMs !== undefined) this.#lookIn(nextInMs);
+    const wantedInMs = Math.min(this.#wantedInMs, nextInMs ?? Number.POSITIVE_INFINITY);
+    if (wantedInMs < Number.POSITIVE_INFINITY) this.#lookIn(wantedInMs);
   }
 
   // ── what ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -183,21 +186,26 @@ export class Upkeep {
    * be no end of it, and of steps for a few records each.
    */
   async *#steps(): AsyncGenerator<Step | undefined> {
+    const foundTo = new Map<Task, number>();
     do {
       this.#isLeft = false;
-      yield* await this.#findSteps();
+      yield* await this.#findSteps(foundTo);
     } while (this.#isLeft);
     yield* this.#expirySteps();
     for (const giveBack of this.#spareSpace.steps()) yield () => giveBack().then(() => undefined);
   }
 
-  async #findSteps(): Promise<readonly Step[]> {
+  /** `foundTo`: partitions that always have something to do must not keep those behind them waiting. */
+  async #findSteps(foundTo: Map<Task, number>): Promise<readonly Step[]> {
     const { db, queue } = this.#deps;
     const steps: Step[] = [];
     if (await hasToNote(db)) steps.push(() => queue.submit(noteLogEnds()));
     for (const task of TASKS) {
-      const found = await task.find(db);
-      if (found.length === FOUND_MAX) this.#isLeft = true;
+      await this.#rest(0); // of ten thousand partitions each of these takes as long as a step: others come in between
+      const found = await task.find(db, foundTo.get(task) ?? 0);
+      const isFull = found.length === FOUND_MAX;
+      if (isFull) this.#isLeft = true;
+      foundTo.set(task, isFull ? (found.at(-1) ?? 0) : 0);
       for (const partitionId of found) steps.push(() => this.#doOne(task, partitionId));
     }
     return steps;
@@ -206,7 +214,8 @@ export class Upkeep {
   async #doOne(task: Task, partitionId: number): Promise<StepOutcome> {
     const recordsMax = this.#recordsByTask.get(task) ?? FIRST_RECORDS;
     const outcome = await this.#deps.queue.submit(task.step({ partitionId, recordsMax }));
-    this.#recordsByTask.set(task, nextRecords(recordsMax, outcome.tookMs));
+    // The way to a database far away does not get shorter with the step: only the rest of it says how large one may be.
+    this.#recordsByTask.set(task, nextRecords(recordsMax, outcome.tookMs - this.#lease.tookMs));
     return outcome;
   }
 

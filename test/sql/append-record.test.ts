@@ -67,6 +67,12 @@ const TAKEN: readonly (readonly [name: string, columns: Columns, stored: Partial
   ["an empty BLOB", { value: "x''" }, { type: "blob", value: "" }],
   ["an empty key", { key: "''", value: "1" }, { key: "", value: "1" }],
   [
+    "a record with a key to a compacted topic",
+    { topic: "'latest'", key: "''", value: "1" },
+    { key: "", value: "1" },
+  ],
+  ["a tombstone to a compacted topic", { topic: "'latest'", key: "'k'" }, { key: "k", value: "null" }],
+  [
     "a key of control characters, quotes and all planes",
     { key: sqlText('\u0001\n"\\é漢🎉\uffff'), value: "1" },
     { key: '\u0001\n"\\é漢🎉\uffff', value: "1" },
@@ -153,6 +159,8 @@ const REFUSED: readonly (readonly [code: string, name: string, columns: Columns]
     "an array 129 deep after many that are not",
     { value: `'[${"[1],".repeat(500)}' || ${nested(JSON_DEPTH_MAX)} || ']'` },
   ],
+  ["bad_request", "no key, to a compacted topic", { topic: "'latest'", value: "1" }],
+  ["bad_request", "NULL for a key, to a compacted topic", { topic: "'latest'", key: "NULL", value: "1" }],
   ["bad_request", "headers that are not JSON", { value: "1", headers: "'a=b'" }],
   ["bad_request", "headers that are an array", { value: "1", headers: `'["a"]'` }],
   ["bad_request", "headers that are an empty array", { value: "1", headers: "'[]'" }],
@@ -200,8 +208,9 @@ const REFUSED: readonly (readonly [code: string, name: string, columns: Columns]
 ];
 
 const CREATE = [
-  "INSERT INTO topics (topic, partition_count, created_at, schema) VALUES ('orders', 4, 0, NULL), ('checked', 1, 0, '{}')",
-  "INSERT INTO partitions (topic_id, partition) VALUES (1, 0), (1, 1), (1, 2), (1, 3), (2, 0)",
+  `INSERT INTO topics (topic, partition_count, created_at, schema, cleanup)
+   VALUES ('orders', 4, 0, NULL, 'delete'), ('checked', 1, 0, '{}', 'delete'), ('latest', 1, 0, NULL, 'compact')`,
+  "INSERT INTO partitions (topic_id, partition) VALUES (1, 0), (1, 1), (1, 2), (1, 3), (2, 0), (3, 0)",
   "CREATE TABLE own (n INTEGER)",
 ];
 const STATE = `SELECT (SELECT json_group_array(json_array(log_end_offset, records, bytes, frame_bytes_max)) FROM partitions)

@@ -419,6 +419,20 @@ describe("readWaiting()", () => {
     expect(await readWaiting(db)).toEqual({ topics: 4, shortestMs: 700_000 });
   });
 
+  test("is about the age for compaction while something is not compacted, and for retention after that", async () => {
+    await put({ cleanup: "compact", compaction: { minLagMs: 5_000 }, retention: { ms: 700_000 } });
+    await append(keyed("a", "b"));
+    await run();
+    expect(await readWaiting(db)).toEqual({ topics: 1, shortestMs: 5_000 });
+    await database.pass(5_000);
+    await run();
+    expect(await readWaiting(db)).toEqual({ topics: 1, shortestMs: 700_000 });
+    await database.pass(695_000);
+    await run();
+    expect(await readWaiting(db)).toEqual({ topics: 1, shortestMs: undefined });
+    expect(await offsets()).toEqual([]);
+  });
+
   test("is not about a tombstone that is the last record: it stays", async () => {
     await put({ cleanup: "compact", compaction: { tombstoneMs: 5_000 } });
     await append([{ key: "a", value: null }]);

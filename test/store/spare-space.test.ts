@@ -44,13 +44,13 @@ describe("SpareSpace", () => {
     await spare.look();
     await giveBack();
     expect(asked).toEqual([]);
-    expect(await spare.isWaiting()).toBe(true);
+    expect(spare.isWaiting).toBe(true);
     await time.advance(1);
     await spare.look();
     await giveBack();
     expect(asked).toEqual([STEP_PAGES, STEP_PAGES, 7, "checkpoint"]);
     expect(file.free).toBe(KEPT_PAGES);
-    expect(await spare.isWaiting()).toBe(false);
+    expect(spare.isWaiting).toBe(false);
     await giveBack();
     expect(asked).toHaveLength(4);
   });
@@ -81,7 +81,7 @@ describe("SpareSpace", () => {
     const spare = new SpareSpace(undefined, new FakeTime());
     await spare.look();
     expect([...spare.steps()]).toEqual([]);
-    expect(await spare.isWaiting()).toBe(false);
+    expect(spare.isWaiting).toBe(false);
   });
 });
 

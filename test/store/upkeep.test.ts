@@ -106,11 +106,13 @@ describe("Upkeep looks", () => {
     await upkeep.stop();
   });
 
-  test("once an hour where no topic has retention or compaction, once a minute where one has", async () => {
+  test("no more where there is nothing, once an hour for producers, once a minute for retention", async () => {
     const { time, upkeep } = server();
     await put({});
     await append(values(3));
-    expect((await upkeep.run()).nextInMs).toBe(HOURLY_MS);
+    expect(await upkeep.run()).toEqual({ isDone: true, nextInMs: undefined });
+    await database.run("INSERT INTO producers SELECT 'p', 0, 1, now_ms FROM clock");
+    expect(await upkeep.run()).toEqual({ isDone: true, nextInMs: HOURLY_MS });
     await put({ retention: { records: 5 } });
     expect(await upkeep.run()).toEqual({ isDone: true, nextInMs: LOOK_EVERY_MS });
     upkeep.wake();
@@ -124,8 +126,13 @@ describe("Upkeep looks", () => {
     await upkeep.stop();
   });
 
-  test("once a minute on a database that others write to", async () => {
-    expect((await server({ isShared: true, processId: "a" }).upkeep.run()).nextInMs).toBe(LOOK_EVERY_MS);
+  test("an hour after a producer has written, and no sooner for one that writes while it looks", async () => {
+    const { time, upkeep, db } = server();
+    db.onRead = () => upkeep.noteProducer();
+    upkeep.wake();
+    await time.settle();
+    expect(time.pendingDelaysMs).toEqual([HOURLY_MS]);
+    await upkeep.stop();
   });
 
   test.each([
@@ -176,21 +183,6 @@ describe("Upkeep takes a fifth of the time", () => {
     await upkeep.stop();
   });
 
-  test("what others wrote while the step waited was rest too", async () => {
-    const { time, queue, upkeep, takes } = server();
-    await put({ retention: { records: 1 } });
-    await append(values(3_000));
-    takes(10);
-    const others = Array.from({ length: 3 }, () =>
-      queue.submit({ statements: [], bytes: 0, isAlone: true, settle: () => undefined }),
-    );
-    upkeep.wake();
-    await time.settle();
-    await Promise.all(others);
-    expect(time.pendingDelaysMs).toEqual([4 * 10 - 3 * 10]);
-    await upkeep.stop();
-  });
-
   test("by steps that are larger where they are quick, and smaller where they are not", async () => {
     const { db, upkeep, takes, time } = server();
     await put({ retention: { records: 1 } });
@@ -234,6 +226,20 @@ describe("Upkeep goes from partition to partition", () => {
     await upkeep.stop();
   });
 
+  test("of more than a look finds, each, though others always have something", async () => {
+    const { db, upkeep } = server();
+    await put({ partitionCount: 250, retention: { records: 2 } });
+    for (let partition = 0; partition < 250; partition += 1) await append(values(5), partition);
+    const pending: Promise<unknown>[] = [];
+    db.onWrite = () => {
+      const partitionId = Number(partitionsOf(db).at(-1));
+      if (pending.length < 2_000) pending.push(append(values(5), partitionId - 1));
+    };
+    await upkeep.run();
+    await Promise.all(pending);
+    expect(partitionsOf(db)).toEqual(Array.from({ length: 250 }, (_, n) => n + 1));
+  });
+
   test("of more than a look finds, all", async () => {
     const { upkeep } = server();
     await put({ partitionCount: 230, cleanup: "compact" });
@@ -269,6 +275,19 @@ describe("While others go on appending", () => {
     await upkeep.stop();
   });
 
+  test("to look for what there is to do leaves turns of the event loop to others", async () => {
+    const { db, upkeep } = server();
+    const readsByTurn = new Map<number, number>();
+    let turn = 0;
+    db.onRead = () => void readsByTurn.set(turn, (readsByTurn.get(turn) ?? 0) + 1);
+    let isDone = false;
+    void upkeep.run().then(() => {
+      isDone = true;
+    });
+    for (; !isDone; turn += 1) await turnOfTheLoop();
+    expect([...readsByTurn.values()].slice(0, 4)).toEqual([1, 1, 1, 1]);
+  });
+
   test("to look through names that are all in use leaves turns of the event loop to others", async () => {
     const { db, upkeep } = server();
     await database.run(
@@ -287,7 +306,7 @@ describe("While others go on appending", () => {
     }
     const read = readsByTurn.map((reads, turn) => reads - (readsByTurn[turn - 1] ?? 0));
     expect(Math.max(...read)).toBeLessThanOrEqual(2);
-    expect(readsByTurn.at(-1)).toBe(11);
+    expect(readsByTurn.at(-1)).toBe(12); // and one whether there are any
     expect(db.writes).toEqual([]);
   });
 });
@@ -386,6 +405,17 @@ describe("Of two servers on a database", () => {
     expect(await b.upkeep.run()).toMatchObject({ isDone: true });
   });
 
+  test("one whose database is far away takes steps as large as any: the way does not count", async () => {
+    const { db, upkeep, takes, time } = shared("a");
+    await put({ retention: { records: 1 } });
+    await append(values(3_000));
+    takes(40);
+    upkeep.wake();
+    await time.advance(10_000);
+    expect(stepsOf(db).map(({ records }) => records)).toEqual([500, 750, 1_125, 1_688]);
+    await upkeep.stop();
+  });
+
   test("one that has nothing to do takes no lease", async () => {
     const a = shared("a");
     await put({ retention: { records: 1 } });
@@ -426,8 +456,8 @@ describe("Of two servers on a database", () => {
     await append(values(3_000));
     const left: unknown[] = [];
     a.db.onWrite = async (statements) => {
-      if (statements.some(({ sql }) => sql.includes("trim_steps")))
-        left.push(...(await database.rows("SELECT expires_at > now_ms AS is_held FROM upkeep_lease, clock")));
+      if (!statements.some(({ sql }) => sql.includes("trim_steps"))) return;
+      left.push(...(await database.rows("SELECT expires_at > now_ms AS is_held FROM upkeep_lease, clock")));
       a.time.workedMs += 300;
       await database.pass(300);
     };

@@ -273,6 +273,23 @@ describe("a server that dies", () => {
   });
 });
 
+describe("retention", () => {
+  test("goes on where the server dies that topics are known to, on one that never had to do with them", async () => {
+    const { time, a, b } = await startInstances(2);
+    await b.join();
+    await time.advance(NOTICE_MS);
+    await a.call("PUT", "/v1/topics/kept", { retention: { ms: 10_000, records: 5 } });
+    await a.produce(8, 0, "kept");
+    await time.advance(NOTICE_MS);
+    const left = () => rows("SELECT records FROM partition_stats WHERE topic = 'kept'");
+    expect(left()).toEqual([{ records: 5 }]);
+    a.crash();
+    await time.advance(70_000);
+    expect(left()).toEqual([{ records: 0 }]);
+    await b.stop();
+  });
+});
+
 describe("an outage of the database", () => {
   // Of 8 s nobody is told: a write waits for the lock for longer, and a lease runs out in 6.
   test.each([

@@ -15,7 +15,9 @@ import type { ResetPolicies } from "../../src/protocol/places.ts";
 import { appendRecords } from "../../src/store/appends.ts";
 import { readChanges, readSeen } from "../../src/store/changes.ts";
 import { commitOffsets, commitPolicy } from "../../src/store/commits.ts";
+import { compactStep, findCompactable, findOutdated, forgetStep } from "../../src/store/compaction.ts";
 import type { Db, Statement } from "../../src/store/db.ts";
+import { walkGroups, walkProducers } from "../../src/store/expiry.ts";
 import { commitFromOutside, deleteGroup, forgetTopic } from "../../src/store/group-changes.ts";
 import { readMetadata } from "../../src/store/group-pictures.ts";
 import { describeGroup, listGroups } from "../../src/store/group-queries.ts";
@@ -33,9 +35,17 @@ import { endProcess, keepProcess } from "../../src/store/processes.ts";
 import { raiseEpoch, readRepeated } from "../../src/store/producers.ts";
 import { readPartitions } from "../../src/store/reader-partitions.ts";
 import { readChunk, readLogEnds } from "../../src/store/records.ts";
+import {
+  findRetainable,
+  hasToNote,
+  noteLogEnds,
+  readWaiting,
+  retainStep,
+} from "../../src/store/retention.ts";
 import { Topics } from "../../src/store/topics.ts";
 import type { TransactionWrite } from "../../src/store/transactions.ts";
 import { trimStep } from "../../src/store/trims.ts";
+import { UpkeepLease } from "../../src/store/upkeep-lease.ts";
 import type { WriteQueue } from "../../src/store/write-queue.ts";
 import { openQueue, START_MS, WatchedDb } from "./database.ts";
 import { FakeTime } from "./fake-time.ts";
@@ -69,6 +79,8 @@ export async function runStoreScenario(db: Db): Promise<ScenarioOutcome> {
   await passTime(scenario);
   await openAgain(scenario);
   await changeFromOutside(scenario);
+  await keepAndCompact(scenario);
+  await expire(scenario);
   await deleteAndPurge(scenario);
   return { told: scenario.told, sql: scenario.sql };
 }
@@ -460,6 +472,126 @@ async function changeFromOutside(s: Scenario): Promise<void> {
   await s.tell("a leave", s.change({ kind: "leave", member: await s.member("m6") }));
 }
 
+/** Every step by itself, then all that there is to do. */
+async function keepAndCompact(s: Scenario): Promise<void> {
+  const { db, queue, topics } = s;
+  const upkeep = openUpkeep({ db, queue, processId: "p1" });
+  const step = async (name: string, make: typeof retainStep, recordsMax = 3) => {
+    const { hasMore } = await queue.submit(make({ partitionId: await partitionIdOf(s, "kept"), recordsMax }));
+    await s.tell(`${name}, which leaves more`, Promise.resolve(hasMore));
+    await s.tell(`after ${name}`, keptOf(s));
+  };
+  await s.tell(
+    "a topic with limits",
+    topics.put("kept", 1, { retention: { records: 20, bytes: 300, ms: 10_000 } }),
+  );
+  await s.append(
+    "kept",
+    recordsOf(...Array.from({ length: 30 }, (_, n) => `{"key":"k${n % 7}","value":"${n}"}`)),
+  );
+  await s.append(
+    "kept",
+    recordsOf('{"key":"b","bytes":"AP8Q"}', '{"key":"h","value":1,"headers":{"a":"ö"}}'),
+  );
+  await s.tell("log ends that are not noted", hasToNote(db));
+  await s.tell("what waits before", readWaiting(db));
+  await queue.submit(noteLogEnds());
+  await s.tell("what waits", readWaiting(db));
+  await s.tell(
+    "what is too much",
+    findRetainable(db).then(({ length }) => length),
+  );
+  await step("a step of retention", retainStep);
+  await step("a larger one", retainStep, 500);
+  await s.tell(
+    "no limits",
+    topics.put("kept", undefined, { retention: { records: null, bytes: null, ms: null } }),
+  );
+
+  await s.append("kept", recordsOf('{"value":"no key"}'));
+  await s.tell("records without a key", topics.put("kept", undefined, { cleanup: "compact" }));
+  await s.queue.submit(trimStep({ partitionId: await partitionIdOf(s, "kept"), before: 33 }));
+  const compaction = { minLagMs: 5_000, tombstoneMs: 60_000 };
+  await s.tell("a compacted topic", topics.put("kept", undefined, { cleanup: "compact", compaction }));
+  const keys = ["a", "b", "a", "null", "ü🎉", "a", "b"];
+  await s.append(
+    "kept",
+    recordsOf(...keys.map((key, n) => `{"key":"${key}","value":${key === "null" ? null : n}}`)),
+  );
+  await queue.submit(noteLogEnds());
+  await s.tell(
+    "what is too young",
+    findCompactable(db).then(({ length }) => length),
+  );
+  await s.pass(5_000);
+  await s.tell(
+    "what is old enough",
+    findCompactable(db).then(({ length }) => length),
+  );
+  await step("a step of compaction", compactStep);
+  await step("another", compactStep, 2);
+  await s.tell("upkeep of the rest", upkeep.run());
+  await s.tell("what is left of it", keptOf(s));
+  await s.append("kept", recordsOf(largeRecordOf("a"), largeRecordOf("b"), largeRecordOf("a")));
+  await s.pass(5_000);
+  await s.tell("upkeep of large ones", upkeep.run());
+  await s.pass(60_000);
+  await step("a step that takes a tombstone", compactStep);
+  await s.tell("with retention", topics.put("kept", 1, { retention: { ms: 100_000 } }));
+  await s.tell("a trim", queue.submit(trimStep({ partitionId: await partitionIdOf(s, "kept"), before: 39 })));
+  await s.append("kept", recordsOf('{"key":"c","value":1}'));
+  await s.tell("upkeep of what came", upkeep.run());
+  await s.tell("no more compaction", topics.put("kept", 1, { cleanup: "delete" }));
+  await s.tell(
+    "what is outdated",
+    findOutdated(db).then(({ length }) => length),
+  );
+  await step("a step that forgets", forgetStep, 1);
+  await s.tell("upkeep of what is outdated", upkeep.run());
+  await s.tell("what is left in the end", keptOf(s));
+}
+
+const largeRecordOf = (key: string) => `{"key":"${key}","value":"${key.repeat(300_000)}"}`;
+
+async function partitionIdOf(s: Scenario, topic: string): Promise<number> {
+  return (await s.topics.require(topic)).partitionIds[0] ?? 0;
+}
+
+async function keptOf(s: Scenario): Promise<unknown> {
+  const tables = ["append_times", "compactions", "compacted_keys", "trim_steps", "superseded"];
+  const id = await partitionIdOf(s, "kept");
+  return [
+    await s.rows(`SELECT offset, key, substr(value, 1, 20) AS value FROM records WHERE partition_id = ${id}`),
+    await s.rows(`SELECT * FROM partitions WHERE partition_id = ${id}`),
+    ...(await Promise.all(tables.map((table) => s.rows(`SELECT * FROM ${table}`)))),
+  ];
+}
+
+async function expire(s: Scenario): Promise<void> {
+  const { db, queue } = s;
+  const upkeep = () => openUpkeep({ db, queue, processId: "p1", offsetRetentionMs: 1_000 });
+  const lease = (processId: string) => new UpkeepLease({ processId, queue, scheduler: new FakeTime() });
+  const [a, b] = [lease("a"), lease("b")];
+  await s.tell("a lease", a.hold());
+  await s.tell("another's", b.hold());
+  await s.tell("the row", s.rows("SELECT * FROM upkeep_lease"));
+  await s.tell("upkeep of a server that has not got it", upkeep().run());
+  await s.tell("its end", a.end());
+  await s.tell("another's then", b.hold());
+  await b.end();
+  await s.tell("a group that begins to be idle", upkeep().run());
+  await s.tell("since when", s.rows("SELECT * FROM idle_groups"));
+  await s.pass(1_000);
+  await s.tell("groups to expire", Array.fromAsync(walkGroups(db, 1_000)));
+  await s.tell("a group that expires", upkeep().run());
+  await s.tell("groups that are left", listGroups(db));
+  await s.pass(7 * 24 * 3_600_000);
+  await s.tell("producers to expire", Array.fromAsync(walkProducers(db)));
+  await s.tell("producers that expire", upkeep().run());
+  await s.tell("those that are left", s.rows("SELECT * FROM producers"));
+  await s.tell("their answers that are left", s.rows("SELECT * FROM producer_answers"));
+}
+
 async function deleteAndPurge(s: Scenario): Promise<void> {
   const { db, queue, topics } = s;
   await s.tell("a topic that is deleted", topics.delete("orders"));
@@ -467,6 +599,8 @@ async function deleteAndPurge(s: Scenario): Promise<void> {
   await s.tell("one of its name that is too large for a group", topics.put("orders", 11_300));
   await s.tell("what is to be purged", s.rows("SELECT * FROM purges ORDER BY partition_id"));
   await s.tell("upkeep", openUpkeep({ db, queue }).run());
+  const offsets = [{ topic: "visits", partition: 0, offset: 3 }];
+  await s.tell("a group", queue.submit(commitFromOutside({ op: queue.nextOp(), group: GROUP, offsets })));
   await s.tell("a group that is deleted", queue.submit(deleteGroup({ op: queue.nextOp(), group: GROUP })));
   await s.tell("a group that is gone", queue.submit(deleteGroup({ op: queue.nextOp(), group: GROUP })));
   for (const table of TABLES) await s.tell(table, s.rows(`SELECT * FROM ${table}`));
@@ -476,5 +610,6 @@ async function deleteAndPurge(s: Scenario): Promise<void> {
 const TABLES = [
   ...["topics", "partitions", "records", "time_index", "purges", "groups", "group_topics", "members"],
   ...["assignments", "committed_offsets", "offset_history", "processes", "sequence", "catalog", "guard"],
-  ...["producers", "producer_answers"],
+  ...["producers", "producer_answers", "append_times", "trim_steps", "compactions", "compacted_keys"],
+  ...["superseded", "idle_groups", "upkeep_lease"],
 ];
