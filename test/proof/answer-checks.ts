@@ -3,7 +3,8 @@
 
 import type { Anomaly } from "./checker.ts";
 import type { EventOf, SendEvent, Value } from "./history.ts";
-import { logKey, type SeenValues, toldPlaces } from "./seen-values.ts";
+import { logKey } from "./log-key.ts";
+import { type SeenValues, toldPlaces } from "./seen-values.ts";
 
 export function findAnswerAnomalies(seen: SeenValues): readonly Anomaly[] {
   return [...new Set(seen.sendsByValue.values())].flatMap((send) => {

@@ -5,8 +5,8 @@ import type { Anomaly, AnomalyName } from "./checker.ts";
 import { groupsAhead } from "./delivery-checks.ts";
 import { GroupEnds } from "./group-ends.ts";
 import type { EventOf, History, HistoryEvent, LogRef, OffsetEntry, Value } from "./history.ts";
+import { logKey } from "./log-key.ts";
 import { type OwnedGeneration, OwnedGenerations } from "./owned-generations.ts";
-import { logKey } from "./seen-values.ts";
 
 export function findCommitAnomalies(history: History): readonly Anomaly[] {
   const commits = new Commits(groupsAhead(history));

@@ -4,8 +4,8 @@
 import { ConsumerPlaces } from "./consumer-places.ts";
 import { GoneOffsets } from "./gone-offsets.ts";
 import type { EventOf, HistoryEvent, LogRef } from "./history.ts";
+import { logKey } from "./log-key.ts";
 import { OffsetSet } from "./offset-set.ts";
-import { logKey } from "./seen-values.ts";
 
 type Logs = ReadonlyMap<string, EventOf<"snapshot">["logs"][number]>;
 

@@ -3,7 +3,7 @@
 import type { Anomaly } from "./checker.ts";
 import { Coverage } from "./coverage.ts";
 import type { EventOf, History, HistoryEvent, LogRef } from "./history.ts";
-import { logKey } from "./seen-values.ts";
+import { logKey } from "./log-key.ts";
 
 export function findDeliveryAnomalies(history: History): readonly Anomaly[] {
   const deliveries = new Deliveries(groupsAhead(history));

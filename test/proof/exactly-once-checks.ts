@@ -5,7 +5,8 @@ import type { Anomaly } from "./checker.ts";
 import { Coverage } from "./coverage.ts";
 import { GroupEnds } from "./group-ends.ts";
 import type { EventOf, History, HistoryEvent, LogRef, OffsetEntry, SendEvent } from "./history.ts";
-import { logKey, type SeenValues } from "./seen-values.ts";
+import { logKey } from "./log-key.ts";
+import type { SeenValues } from "./seen-values.ts";
 
 export function findExactlyOnceAnomalies(history: History, seen: SeenValues): readonly Anomaly[] {
   const makers = gatherMakers(history, seen);

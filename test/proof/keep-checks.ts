@@ -14,7 +14,8 @@ import type {
   TopicSettings,
 } from "./history.ts";
 import { type KnownRecord, KnownRecords } from "./known-records.ts";
-import { logKey, type SeenValues } from "./seen-values.ts";
+import { logKey } from "./log-key.ts";
+import type { SeenValues } from "./seen-values.ts";
 
 export function findKeepAnomalies(history: History, seen: SeenValues): readonly Anomaly[] {
   const keeps = new Keeps(new KnownRecords(history, seen));
@@ -117,6 +118,7 @@ class Keeps {
     const asked = [...this.#unanswered.values(), ...this.#answered].filter((each) => each.topic === topic);
     return {
       isCompacted: before.isCompacted || after.isCompacted || before.cleanupVersion !== after.cleanupVersion,
+      hasGaps: after.cleanupVersion > 0,
       all: [before, after, ...asked.map(({ to }) => to)],
     };
   }
@@ -125,11 +127,13 @@ class Keeps {
 
   #judgeStart(log: SeenLog, possible: Possible): void {
     const { logStartOffset: start, logEndOffset: end } = log;
+    // Where records are gone already nobody knows which was the last to go.
+    const lastToGo = possible.hasGaps ? (this.#startsByLog.get(logKey(log)) ?? 0) : start - 1;
     const isExplained =
       start <= (this.#trims.get(`${log.topic}/${log.partition}`) ?? 0) ||
       limits(possible, "retentionRecords").some((records) => start <= end - records) ||
       limits(possible, "retentionMs").some((ms) => this.#ageOf(log, start - 1) >= ms) ||
-      limits(possible, "retentionBytes").some((bytes) => this.#records.weight(log, start - 1, end) > bytes);
+      limits(possible, "retentionBytes").some((bytes) => this.#records.weight(log, lastToGo, end) > bytes);
     if (isExplained) return;
     const what = `${logKey(log)} starts at ${start} and ends at ${end}`;
     this.#tell("kept too little", `${what}, which neither a trim nor its retention explains`);
@@ -193,6 +197,8 @@ class Keeps {
 
 interface Possible {
   readonly isCompacted: boolean;
+  /** It is compacted, or was so before. */
+  readonly hasGaps: boolean;
   readonly all: readonly Partial<KeepSettings>[];
 }
 

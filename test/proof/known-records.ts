@@ -1,7 +1,8 @@
 // What a history tells of the records of each partition, wherever it does: their keys, and what they weigh.
 
 import type { EventOf, History, LogRef, SendEvent, Value } from "./history.ts";
-import { logKey, type SeenValues, toldPlaces } from "./seen-values.ts";
+import { logKey } from "./log-key.ts";
+import { type SeenValues, toldPlaces } from "./seen-values.ts";
 
 export interface KnownRecord {
   readonly offset: number;

@@ -5,7 +5,7 @@ import type { Anomaly } from "./checker.ts";
 import { type ConsumerPlace, ConsumerPlaces } from "./consumer-places.ts";
 import { GoneOffsets } from "./gone-offsets.ts";
 import type { EventOf, History, HistoryEvent, LogRef } from "./history.ts";
-import { logKey } from "./seen-values.ts";
+import { logKey } from "./log-key.ts";
 
 export function findPollAnomalies(history: History): readonly Anomaly[] {
   const polls = new Polls();

@@ -32,8 +32,6 @@ export interface SeenValues {
   readonly steadyTopics: ReadonlySet<string>;
 }
 
-export { logKey };
-
 export function placeKey(log: LogRef, offset: number): PlaceKey {
   return `${logKey(log)}@${offset}`;
 }

@@ -176,6 +176,8 @@ export async function operate(world: World, subjects: Subjects): Promise<void> {
 async function changeWhatIsKept(world: World, subjects: Subjects): Promise<void> {
   const dice = world.dice.fork("keepers");
   const acts = dice.isLucky(0.8) ? keepers(subjects).filter(() => dice.isLucky(0.7)) : [];
+  // Mostly from the start on.
+  if (acts.length > 0 && dice.isLucky(0.7)) await dice.pick(acts)(world, dice);
   await repeat(world, { dice, acts, everyMs: KEEPERS_EVERY_MS });
 }
 

@@ -38,6 +38,7 @@ const CHAOS_MAX_MS = 30_000;
 /** Leases and deadlines one after the other take less than a minute; the rest is for one slow member with a long backlog. */
 const SETTLED_WITHIN_MS = 600_000;
 const LOOK_EVERY_MS = 40;
+const START_EVERY_MS = 500;
 const GROUP_IDLE_MS = [300, 10_000] as const;
 
 const SUBJECTS: Subjects = {
@@ -95,7 +96,7 @@ class Simulation {
 
   async run(): Promise<void> {
     const world = this.#world;
-    for (let index = 0; index < world.serverCount; index += 1) world.spawn(world.startServer(index));
+    for (let index = 0; index < world.serverCount; index += 1) world.spawn(this.#start(index));
     world.spawn(this.#populate());
     const chaosMs = world.dice.spread(CHAOS_MIN_MS, CHAOS_MAX_MS);
     await this.#pass(chaosMs, () => false);
@@ -109,6 +110,15 @@ class Simulation {
   }
 
   // ── who is there ───────────────────────────────────────────────────────────────────────────────────────
+
+  /** Until it is there for the first time: without a server nothing would happen. */
+  async #start(index: number): Promise<void> {
+    const world = this.#world;
+    while (world.servers[index]?.isReady !== true) {
+      await world.startServer(index);
+      await world.time.sleep(START_EVERY_MS);
+    }
+  }
 
   async #populate(): Promise<void> {
     const world = this.#world;

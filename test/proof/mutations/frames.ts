@@ -1,7 +1,7 @@
 // What can be wrong with the frames that a consumer is sent.
 
 import type { EventOf, History, SeenRecord } from "../history.ts";
-import { logKey } from "../seen-values.ts";
+import { logKey } from "../log-key.ts";
 import { type At, type Facts, isSame, type Mutation } from "./mutation.ts";
 
 export const FRAME_MUTATIONS: readonly Mutation[] = [

@@ -1,7 +1,7 @@
 // What can be wrong with what the database has.
 
 import type { EventOf, History } from "../history.ts";
-import { logKey } from "../seen-values.ts";
+import { logKey } from "../log-key.ts";
 import { type At, type Facts, isOf, isSame, type Mutation } from "./mutation.ts";
 
 type Snapshot = EventOf<"snapshot">;
@@ -59,7 +59,8 @@ export const SNAPSHOT_MUTATIONS: readonly Mutation[] = [
       eachCommitted(facts, ({ at, row, nth }) => {
         const log = at.event.logs.find((each) => logKey(each) === logKey(row));
         const until = sentUntil(facts, at.index, row);
-        const isKept = log && until >= log.logStartOffset && until < log.logEndOffset;
+        const isKept =
+          log && until >= log.logStartOffset && until < log.logEndOffset && !facts.seen.gone.has(log, until);
         if (!isKept || facts.groupsAhead.has(row.group) || !facts.isUntouched(row.group, row))
           return undefined;
         return withCommitted(facts, at, at.event.committed.with(nth, { ...row, offset: until + 1 }));
