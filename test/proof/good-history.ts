@@ -33,7 +33,7 @@ class Story extends StoryKeepers {
       [1, () => this.takeOver(this.any(this.clients))],
       [4, () => this.moveOwner()],
       [4, () => this.operate()],
-      [6, () => this.keep()],
+      [10, () => this.keep()],
       [1, () => this.stepClock()],
       [5, () => this.look()],
     ];

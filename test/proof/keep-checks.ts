@@ -154,24 +154,26 @@ class Keeps {
       return this.#tell(name, `${what}, and nothing of its key ${record.key} came after it`);
     }
     const ageMs = this.#ageOf(log, later);
-    const lagMs = Math.min(...possible.all.map(({ minLagMs }) => minLagMs ?? 0));
+    const lagMs = Math.min(...ages(possible, "minLagMs", 0));
     if (ageMs < lagMs)
       this.#tell("deleted too early", `${what}, for ${later}, which is ${ageMs} ms old, not ${lagMs}`);
   }
 
   #isOldTombstone(log: SeenLog, { offset, isTombstone }: KnownRecord, possible: Possible): boolean {
     if (!isTombstone) return false;
-    return possible.all.some(({ tombstoneMs }) => this.#ageOf(log, offset) >= (tombstoneMs ?? DAY_MS));
+    return this.#ageOf(log, offset) >= Math.min(...ages(possible, "tombstoneMs", DAY_MS));
   }
 
   // ── groups ─────────────────────────────────────────────────────────────────────────────────────────────
 
   #judgeGroupEnd({ group: { group, version, aliveUntilMs } }: GroupEnd, nowMs: number): void {
-    const idleMs = this.#sinceLast((look) => look.versionsByGroup.get(group) !== version, 1);
-    if (aliveUntilMs > nowMs)
+    const sinceLookMs = nowMs - Math.min(...this.#looks.slice(-2).map((look) => look.nowMs));
+    // In a longer time its members may have left and their leases with them.
+    if (aliveUntilMs > nowMs && sinceLookMs < this.#groupIdleMs)
       this.#tell("group expired in use", `${group} had members until ${aliveUntilMs}, it is ${nowMs}`);
-    else if (idleMs < this.#groupIdleMs)
-      this.#tell("group expired in use", `${group} had members ${idleMs} ms ago at most`);
+    const idleMs = this.#sinceLast(({ versionsByGroup }) => versionsByGroup.get(group) !== version, 1);
+    if (idleMs < this.#groupIdleMs)
+      this.#tell("group expired in use", `${group} was changed ${idleMs} ms ago at most`);
   }
 
   // ── ages ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -207,4 +209,9 @@ function limits(
   of: "retentionMs" | "retentionBytes" | "retentionRecords",
 ): readonly number[] {
   return all.flatMap((settings) => settings[of] ?? []);
+}
+
+/** What is not named in a change stays as it was before or is afterwards. */
+function ages({ all }: Possible, of: "minLagMs" | "tombstoneMs", defaultMs: number): readonly number[] {
+  return all.flatMap((settings) => (settings[of] === undefined ? [] : (settings[of] ?? defaultMs)));
 }

@@ -166,6 +166,7 @@ export class LogModel {
     group.topicsSeen.clear();
     group.partitionsSeen.clear();
     group.life = undefined;
+    this.#resets = this.#resets.filter((reset) => reset.group !== group.name);
   }
 
   /** A new generation, from the committed offset, or where the policy says. */

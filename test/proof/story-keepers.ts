@@ -37,12 +37,13 @@ export abstract class StoryKeepers extends StoryMembers {
   }
 
   protected keep(): void {
-    const partition = this.dice.pick(this.model.partitions.filter(({ topic }) => topic !== "made"));
+    const partitions = this.model.partitions.filter(({ topic }) => topic !== "made");
+    const partition = this.dice.pick(partitions);
     const act = this.dice.below(8);
     if (act <= 1) this.set(partition);
     if (act === 2) this.trim(partition);
-    if (act === 3 || act === 4) this.retain(partition);
-    if (act === 5 || act === 6) this.compact(partition);
+    if (act === 3) this.retain(partition);
+    if (act >= 4 && act <= 6) for (const each of partitions) this.compact(each);
     if (act === 7) this.expireGroups();
   }
 
@@ -50,15 +51,18 @@ export abstract class StoryKeepers extends StoryMembers {
 
   protected set({ topic }: ModelPartition): void {
     const { dice } = this;
+    const compacted = {
+      isCompacted: this.hasKeys,
+      minLagMs: dice.pick([null, 1_000]),
+      tombstoneMs: dice.pick([null, 1_000]),
+    };
     const to = dice.pick<Partial<KeepSettings>>([
       { retentionRecords: dice.pick([null, dice.between(1, 10)]) },
       { retentionBytes: dice.pick([null, dice.between(5, 40)]) },
       { retentionMs: dice.pick([null, dice.between(500, 5_000)]) },
-      {
-        isCompacted: this.hasKeys,
-        minLagMs: dice.pick([null, 1_000]),
-        tombstoneMs: dice.pick([null, 1_000]),
-      },
+      compacted,
+      compacted,
+      { isCompacted: this.hasKeys },
       { isCompacted: false },
     ]);
     const setting = this.nextName("setting");

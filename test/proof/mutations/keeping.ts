@@ -3,6 +3,7 @@
 import type { EventOf, History, LogRef, SeenLog, TopicSettings } from "../history.ts";
 import { KnownRecords } from "../known-records.ts";
 import { logKey } from "../log-key.ts";
+import { GROUP_IDLE_MS } from "../story-network.ts";
 import { type At, type Facts, isOf, type Mutation } from "./mutation.ts";
 
 const FOR_EVER_MS = 1_000_000_000;
@@ -68,9 +69,12 @@ export const KEEPING_MUTATIONS: readonly Mutation[] = [
     expected: ["deleted too early"],
     spoil: function* (facts) {
       const records = new KnownRecords(facts.history, facts.seen);
-      for (const { event } of facts.all("snapshot"))
+      for (const { index, event } of facts.all("snapshot"))
         for (const log of event.logs)
-          if (log.gone?.some((offset) => isReplaced(records, log, offset)))
+          if (
+            isSet(facts.snapshotBefore(index), log) &&
+            log.gone?.some((offset) => isReplaced(records, log, offset))
+          )
             yield withSettings(facts, log, { minLagMs: FOR_EVER_MS, tombstoneMs: null });
     },
   },
@@ -110,7 +114,7 @@ export const KEEPING_MUTATIONS: readonly Mutation[] = [
         const before = facts.snapshotBefore(index);
         for (const group of event.groups ?? []) {
           const was = before?.groups?.find((each) => each.createdAt === group.createdAt);
-          if (!was || was.aliveUntilMs <= (event.nowMs ?? 0)) continue;
+          if (!was || !isSoonAfter(event, before) || was.aliveUntilMs <= (event.nowMs ?? 0)) continue;
           yield facts.replace(index, {
             ...event,
             groups: event.groups?.filter((each) => each !== group) ?? [],
@@ -165,6 +169,16 @@ function newestOfKeys(facts: Facts, log: EventOf<"log">) {
     if (!record || record.key === null) return [];
     return records.nextOfKey(log, record, log.logEndOffset) === undefined ? [record] : [];
   });
+}
+
+/** Nobody could have left and been forgotten between them. */
+function isSoonAfter({ nowMs = 0 }: EventOf<"snapshot">, before: EventOf<"snapshot"> | undefined): boolean {
+  return Math.abs(nowMs - (before?.nowMs ?? 0)) < GROUP_IDLE_MS;
+}
+
+/** Its settings are no longer those of a new topic. */
+function isSet(snapshot: EventOf<"snapshot"> | undefined, { topicId }: LogRef): boolean {
+  return snapshot?.settings?.some((each) => each.topicId === topicId) ?? false;
 }
 
 function isReplaced(records: KnownRecords, log: SeenLog, offset: number): boolean {
