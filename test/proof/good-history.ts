@@ -33,7 +33,7 @@ class Story extends StoryKeepers {
       [1, () => this.takeOver(this.any(this.clients))],
       [4, () => this.moveOwner()],
       [4, () => this.operate()],
-      [10, () => this.keep()],
+      [this.areKeepersBusy ? 10 : 1, () => this.keep()],
       [1, () => this.stepClock()],
       [5, () => this.look()],
     ];

@@ -1,6 +1,7 @@
 // Who says what topics keep, and what then goes: by trims, retention and compaction; and groups that expire. All of it as
 // the settings say, on a clock that is set back now and then.
 
+import type { Dice } from "../support/dice.ts";
 import type { KeepSettings, TopicSettings } from "./history.ts";
 import type { ModelGroup, ModelPartition } from "./log-model.ts";
 import { StoryMembers } from "./story-members.ts";
@@ -20,6 +21,14 @@ const DEFAULTS: Omit<TopicSettings, "topicId"> = {
 };
 
 export abstract class StoryKeepers extends StoryMembers {
+  /** Otherwise much stays that is trimmed or compacted elsewhere. */
+  protected readonly areKeepersBusy: boolean;
+
+  constructor(dice: Dice) {
+    super(dice);
+    this.areKeepersBusy = dice.isLucky(0.5);
+  }
+
   protected abstract look(): void;
 
   protected pass(): void {

@@ -48,14 +48,14 @@ export const FRAME_MUTATIONS: readonly Mutation[] = [
       }),
   },
   {
-    // What was trimmed at the end, and nobody else was sent, is known to this one frame only.
+    // What is deleted at the end, and nobody else was sent, is known to this one frame only.
     name: "a record of a frame has another value than in the log",
     expected: ["inconsistent offsets"],
     spoil: (facts) =>
       eachRecord(facts, (frame, nth, { offset }) => {
         const log = facts.placeBefore(frame.index)?.log;
         const final = log && facts.seen.finalLogs.get(logKey(log));
-        if (!final || offset < final.logStartOffset) return undefined;
+        if (!final || offset < final.logStartOffset || facts.seen.gone.has(final, offset)) return undefined;
         return withValue(facts, { frame, nth, value: "nobody's" });
       }),
   },

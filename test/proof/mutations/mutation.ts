@@ -99,6 +99,14 @@ export class Facts {
     return look !== undefined && offset >= look.logStartOffset && !this.seen.gone.has(look, offset);
   }
 
+  /** It has not ended and come again. */
+  livesOnce(group: string): boolean {
+    const lives = this.history.flatMap((event) =>
+      event.type === "snapshot" ? (event.groups ?? []).filter((each) => each.group === group) : [],
+    );
+    return new Set(lives.map(({ createdAt }) => createdAt)).size <= 1;
+  }
+
   snapshotBefore(index: number): EventOf<"snapshot"> | undefined {
     return this.history.slice(0, index).findLast((event) => isOf(event, "snapshot"));
   }

@@ -87,7 +87,8 @@ export const RECORD_MUTATIONS: readonly Mutation[] = [
           values.some((value) => facts.seen.placesByValue.has(value)),
         );
         const at = facts.history.findIndex((each) => each.type === "not-sent" && each.send === event.send);
-        if (isWritten || !event.appends.every(({ topic }) => isUntrimmed(facts, topic))) continue;
+        const isEmpty = event.appends.every(({ values }) => values.length === 0);
+        if (isWritten || isEmpty || !event.appends.every(({ topic }) => isUntrimmed(facts, topic))) continue;
         const sent = { type: "sent", send: event.send, runs: [] } as const;
         if (at < 0) yield facts.replace(index, event, sent);
         else yield facts.replace(at, sent);
