@@ -3,7 +3,8 @@
 
 import type { Anomaly } from "./checker.ts";
 import type { EventOf, SendEvent, Value } from "./history.ts";
-import { logKey, type SeenValues, toldPlaces } from "./seen-values.ts";
+import { logKey } from "./log-key.ts";
+import { type SeenValues, toldPlaces } from "./seen-values.ts";
 
 export function findAnswerAnomalies(seen: SeenValues): readonly Anomaly[] {
   return [...new Set(seen.sendsByValue.values())].flatMap((send) => {
@@ -74,11 +75,16 @@ function judgeUnanswered(seen: SeenValues, send: SendEvent): readonly Anomaly[] 
   );
 }
 
-/** It must be in its topic and is not. What a topic of another id held, and what was trimmed, nobody can miss. */
+/** It must be in its topic and is not. What a topic of another id held, and what was deleted, nobody can miss. */
 function isMissed(seen: SeenValues, { value, topic, told }: AnsweredValue): boolean {
   const logs = seen.finalLogsByTopic.get(topic);
   if (!logs || seen.finalValues.has(value) || !seen.steadyTopics.has(topic)) return false;
-  const mayBeTrimmed = (log: EventOf<"log">) =>
-    told ? log.partition === told.partition && told.offset < log.logStartOffset : log.logStartOffset > 0;
-  return ![...logs].some(mayBeTrimmed);
+  const sighted = [...(seen.placesByValue.get(value)?.values() ?? [])][0];
+  const place = told ?? (sighted && { partition: sighted.log.partition, offset: sighted.offset });
+  const mayBeDeleted = (log: EventOf<"log">) => {
+    if (!place) return log.logStartOffset > 0 || seen.gone.hasAny(log);
+    const { partition, offset } = place;
+    return log.partition === partition && (offset < log.logStartOffset || seen.gone.has(log, offset));
+  };
+  return ![...logs].some(mayBeDeleted);
 }

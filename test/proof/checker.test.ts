@@ -6,6 +6,7 @@ import { ANOMALY_NAMES, findAnomalies } from "./checker.ts";
 import { goodHistory } from "./good-history.ts";
 import { COMMIT_MUTATIONS } from "./mutations/commits.ts";
 import { FRAME_MUTATIONS } from "./mutations/frames.ts";
+import { KEEPING_MUTATIONS } from "./mutations/keeping.ts";
 import { Facts } from "./mutations/mutation.ts";
 import { OWNERSHIP_MUTATIONS } from "./mutations/ownership.ts";
 import { RECORD_MUTATIONS } from "./mutations/records.ts";
@@ -17,9 +18,10 @@ const MUTATIONS = [
   ...OWNERSHIP_MUTATIONS,
   ...COMMIT_MUTATIONS,
   ...SNAPSHOT_MUTATIONS,
+  ...KEEPING_MUTATIONS,
 ];
 const GOOD = isLongRun ? { seeds: 5_000, steps: 300 } : { seeds: 100, steps: 120 };
-const SPOILT = isLongRun ? { seeds: 30, steps: 200 } : { seeds: 100, steps: 100 };
+const SPOILT = isLongRun ? { seeds: 50, steps: 200 } : { seeds: 200, steps: 120 };
 /** Of each mutation: the quick run tries some, the first of each of several seeds. */
 const PLACES_MAX = isLongRun ? Number.POSITIVE_INFINITY : 8;
 const PLACES_OF_SEED_MAX = isLongRun ? Number.POSITIVE_INFINITY : 2;

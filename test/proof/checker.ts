@@ -7,6 +7,7 @@ import { findCommitAnomalies } from "./commit-checks.ts";
 import { findDeliveryAnomalies } from "./delivery-checks.ts";
 import { findExactlyOnceAnomalies } from "./exactly-once-checks.ts";
 import type { History } from "./history.ts";
+import { findKeepAnomalies } from "./keep-checks.ts";
 import { findLogAnomalies } from "./log-checks.ts";
 import { findOwnershipAnomalies } from "./ownership-checks.ts";
 import { findPollAnomalies } from "./poll-checks.ts";
@@ -19,7 +20,7 @@ export const ANOMALY_NAMES = [
   "inconsistent offsets",
   /** One value is at two offsets. */
   "duplicate",
-  /** What was acknowledged is not in the log, and was not trimmed. */
+  /** What was acknowledged is not in the log, and was not deleted. */
   "lost write",
   /** What was acknowledged was delivered to nobody, or not to a group that has settled. */
   "unseen",
@@ -47,7 +48,7 @@ export const ANOMALY_NAMES = [
   "undelivered below committed",
   /** An ownership begins where neither the committed offset nor a policy says. */
   "reset started at the wrong place",
-  /** Between log start and log end an offset has no record, or these went back. */
+  /** Between log start and log end an offset has no record and compaction does not say why, or these went back. */
   "gap in offsets",
   /** A value is seen that nobody has sent, or at another place than its producer was told. */
   "value changed",
@@ -57,6 +58,18 @@ export const ANOMALY_NAMES = [
   "processed twice",
   /** A group that commits in transactions has committed a record and made nothing of it. */
   "never processed",
+  /** The log start has moved up, and neither a trim nor the topic's retention says why. */
+  "kept too little",
+  /** Compaction has deleted a record, and its key has no later one. */
+  "lost newest of a key",
+  /** Compaction has deleted the last record of a partition. */
+  "lost last record",
+  /** A tombstone has not been there for `tombstoneMs`, or what a record was deleted for not for `minLagMs`. */
+  "deleted too early",
+  /** A topic is compacted, and one of its records has no key. */
+  "keyless in a compacted log",
+  /** A group has expired that had members, or not long enough after it had some. */
+  "group expired in use",
 ] as const;
 
 export type AnomalyName = (typeof ANOMALY_NAMES)[number];
@@ -81,5 +94,6 @@ export function findAnomalies(history: History): readonly Anomaly[] {
     ...findDeliveryAnomalies(history),
     ...findOwnershipAnomalies(history),
     ...findExactlyOnceAnomalies(history, seen),
+    ...findKeepAnomalies(history, seen),
   ];
 }

@@ -3,9 +3,10 @@
 
 import type { Anomaly, AnomalyName } from "./checker.ts";
 import { groupsAhead } from "./delivery-checks.ts";
+import { GroupEnds } from "./group-ends.ts";
 import type { EventOf, History, HistoryEvent, LogRef, OffsetEntry, Value } from "./history.ts";
+import { logKey } from "./log-key.ts";
 import { type OwnedGeneration, OwnedGenerations } from "./owned-generations.ts";
-import { logKey } from "./seen-values.ts";
 
 export function findCommitAnomalies(history: History): readonly Anomaly[] {
   const commits = new Commits(groupsAhead(history));
@@ -44,6 +45,7 @@ class Commits {
   /** Sends with commits, by what they append. */
   readonly #sendsByValue = new Map<Value, string>();
   readonly #groupsAhead: ReadonlySet<string>;
+  readonly #groupEnds = new GroupEnds();
 
   constructor(ahead: ReadonlySet<string>) {
     this.#groupsAhead = ahead;
@@ -156,7 +158,9 @@ class Commits {
 
   // ── what the database has ──────────────────────────────────────────────────────────────────────────────
 
-  #seeSnapshot({ logs, committed, owners, resets }: EventOf<"snapshot">): void {
+  #seeSnapshot(snapshot: EventOf<"snapshot">): void {
+    const { logs, committed, owners, resets } = snapshot;
+    for (const { group } of this.#groupEnds.see(snapshot)) this.#forget(group.group);
     const idsBefore = new Map(this.#topicIds);
     for (const { topic, topicId } of logs) this.#topicIds.set(topic, topicId);
     for (const { group, ...reset } of resets) {
@@ -174,6 +178,15 @@ class Commits {
     for (const [key, found] of this.#groupLogs) {
       const [, log = ""] = key.split(" ");
       if (isThere.has(log)) this.#compare(key, found, [offsets.get(key), generations.get(key)]);
+    }
+  }
+
+  /** It has ended: one of that name begins anew. */
+  #forget(group: string): void {
+    for (const [key, found] of this.#groupLogs) {
+      if (!key.startsWith(`${group} `)) continue;
+      found.atLeast = null;
+      found.resets += 1;
     }
   }
 

@@ -2,9 +2,10 @@
 // check adds to them. Fed one event after the other.
 
 import { ConsumerPlaces } from "./consumer-places.ts";
+import { GoneOffsets } from "./gone-offsets.ts";
 import type { EventOf, HistoryEvent, LogRef } from "./history.ts";
+import { logKey } from "./log-key.ts";
 import { OffsetSet } from "./offset-set.ts";
-import { logKey } from "./seen-values.ts";
 
 type Logs = ReadonlyMap<string, EventOf<"snapshot">["logs"][number]>;
 
@@ -12,6 +13,7 @@ export class Coverage {
   readonly #places = new ConsumerPlaces();
   readonly #groupByConsumer = new Map<string, string>();
   readonly #covered = new Map<string, OffsetSet>();
+  readonly #gone = new GoneOffsets();
   /** Of the last snapshot, by topic and partition. */
   #logs: Logs = new Map();
   readonly #isOfCommits: boolean;
@@ -28,6 +30,17 @@ export class Coverage {
     const covered = this.#covered.get(key) ?? new OffsetSet();
     this.#covered.set(key, covered);
     return covered;
+  }
+
+  /** The lowest that nothing covers, of the half-open range. What is gone nobody can be sent. */
+  firstMissing(group: string, log: LogRef, [from, until]: readonly [number, number]): number | undefined {
+    const covered = this.of(group, log);
+    let missing = covered.firstMissing(from, until);
+    while (missing !== undefined && this.#gone.has(log, missing)) {
+      covered.add(missing, missing + 1);
+      missing = covered.firstMissing(missing, until);
+    }
+    return missing;
   }
 
   /** The group that a frame has come to, and the partition that it is of; undefined for readers. */
@@ -50,6 +63,7 @@ export class Coverage {
       this.#pass(event, 0, event.offset);
     }
     if (event.type === "snapshot") this.#seeSnapshot(event);
+    this.#gone.see(event);
     this.#places.see(event);
   }
 

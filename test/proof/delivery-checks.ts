@@ -3,7 +3,7 @@
 import type { Anomaly } from "./checker.ts";
 import { Coverage } from "./coverage.ts";
 import type { EventOf, History, HistoryEvent, LogRef } from "./history.ts";
-import { logKey } from "./seen-values.ts";
+import { logKey } from "./log-key.ts";
 
 export function findDeliveryAnomalies(history: History): readonly Anomaly[] {
   const deliveries = new Deliveries(groupsAhead(history));
@@ -59,10 +59,9 @@ class Deliveries {
     if (row.offset > log.logEndOffset)
       this.#tell({ name: "commit past delivered", says: `${what}, which ends at ${log.logEndOffset}` });
     if (this.#groupsAhead.has(row.group)) return;
-    const covered = this.#coverage.of(row.group, row);
-    const missing = covered.firstMissing(log.logStartOffset, row.offset);
+    const missing = this.#coverage.firstMissing(row.group, row, [log.logStartOffset, row.offset]);
     if (missing === undefined) return;
-    if (missing >= covered.end)
+    if (missing >= this.#coverage.of(row.group, row).end)
       this.#tell({ name: "commit past delivered", says: `${what}, ${missing} was not sent to it` });
     else this.#tell({ name: "undelivered below committed", says: `${what}, ${missing} was passed over` });
   }
@@ -70,7 +69,7 @@ class Deliveries {
   #judgeEnd(group: string, topics: readonly string[]): void {
     for (const log of this.#coverage.logs.values()) {
       if (!topics.includes(log.topic)) continue;
-      const missing = this.#coverage.of(group, log).firstMissing(log.logStartOffset, log.logEndOffset);
+      const missing = this.#coverage.firstMissing(group, log, [log.logStartOffset, log.logEndOffset]);
       if (missing !== undefined && !this.#groupsAhead.has(group))
         this.#tell({ name: "unseen", says: `${group} was never sent ${missing} of ${logKey(log)}` });
       const committed = this.#committed.get(keyOf(group, log));

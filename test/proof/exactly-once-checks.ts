@@ -3,8 +3,10 @@
 
 import type { Anomaly } from "./checker.ts";
 import { Coverage } from "./coverage.ts";
+import { GroupEnds } from "./group-ends.ts";
 import type { EventOf, History, HistoryEvent, LogRef, OffsetEntry, SendEvent } from "./history.ts";
-import { logKey, type SeenValues } from "./seen-values.ts";
+import { logKey } from "./log-key.ts";
+import type { SeenValues } from "./seen-values.ts";
 
 export function findExactlyOnceAnomalies(history: History, seen: SeenValues): readonly Anomaly[] {
   const makers = gatherMakers(history, seen);
@@ -118,11 +120,16 @@ function gatherReturns(history: History): ReadonlyMap<string, readonly Return[]>
     before.push(sent);
     returns.set(key, before);
   };
+  const ends = new GroupEnds();
   for (const event of history) {
     if (event.type === "subscribed" && event.group !== null) groupByConsumer.set(event.consumer, event.group);
-    if (event.type === "snapshot")
+    if (event.type === "snapshot") {
       for (const { group, topic, partition, previous, offset } of event.resets)
         add(`${group} ${topic}/${partition}`, { to: offset, from: previous ?? 0 });
+      for (const { committed } of ends.see(event))
+        for (const { group, topic, partition } of committed)
+          add(`${group} ${topic}/${partition}`, { to: 0, from: Number.POSITIVE_INFINITY });
+    }
     if (event.type === "assigned")
       for (const { topic, partition, isSought, position } of event.partitions)
         if (isSought && position !== null)
@@ -156,7 +163,7 @@ function findNever(
     if (!log || !seen.steadyTopics.has(row.topic)) return [];
     const covered = coverage.of(row.group, row);
     for (const offset of offsetsMade(maker, row)) covered.add(offset, offset + 1);
-    const missing = covered.firstMissing(log.logStartOffset, row.offset);
+    const missing = coverage.firstMissing(row.group, row, [log.logStartOffset, row.offset]);
     if (missing === undefined) return [];
     const says = `${row.group} has committed ${row.offset} of ${logKey(row)} and made nothing of ${missing}`;
     return [{ name: "never processed", says }];

@@ -4,10 +4,11 @@
 import { Dice } from "../support/dice.ts";
 import type { EventOf, History, SendEvent } from "./history.ts";
 import type { ModelGroup, ModelPartition } from "./log-model.ts";
-import { StoryMembers } from "./story-members.ts";
+import { StoryKeepers } from "./story-keepers.ts";
 import { nameOf, type Producer } from "./story-network.ts";
 
 const BATCH_MAX = 4;
+const KEYS = 4;
 const PARTITIONS_MAX = 4;
 const ROUNDS_MAX = 500;
 
@@ -17,8 +18,9 @@ export function goodHistory(seed: number, steps: number): History {
   return story.end();
 }
 
-class Story extends StoryMembers {
+class Story extends StoryKeepers {
   step(): void {
+    this.pass();
     const acts: readonly (readonly [weight: number, act: () => void])[] = [
       [12, () => this.produce(this.dice.pick(this.producers))],
       [12, () => this.carryOut()],
@@ -30,7 +32,9 @@ class Story extends StoryMembers {
       [1, () => this.leave(this.any(this.clients))],
       [1, () => this.takeOver(this.any(this.clients))],
       [4, () => this.moveOwner()],
-      [5, () => this.operate()],
+      [4, () => this.operate()],
+      [this.areKeepersBusy ? 10 : 1, () => this.keep()],
+      [1, () => this.stepClock()],
       [5, () => this.look()],
     ];
     let left = this.dice.below(acts.reduce((sum, [weight]) => sum + weight, 0));
@@ -73,17 +77,20 @@ class Story extends StoryMembers {
     const topic = isIdempotent ? "orders" : this.dice.pick(["orders", "doomed"]);
     const values = Array.from({ length: this.dice.between(1, BATCH_MAX) }, () => this.nextName("v"));
     const event = { type: "send", send: this.nextName("send"), producer: name, isIdempotent } as const;
-    const send = { ...event, appends: [{ topic, values }] };
+    const keys = values.map(() => (this.hasKeys ? `k${this.dice.below(KEYS)}` : null));
+    const tombstones = values.filter(() => this.hasKeys && this.dice.isLucky(0.2));
+    const append = { topic, values, keys, tombstones };
+    const send = { ...event, appends: [append] };
     this.events.push(send);
     const fate = isIdempotent ? "written" : this.dice.pick(["written", "written", "refused", "unknown"]);
-    if (fate === "unknown") this.late.push(() => this.model.append(topic, values));
+    if (fate === "unknown") this.late.push(() => this.model.append(append));
     if (fate === "written") outbox.push(() => inbox.push(this.answer(send)));
     if (fate === "refused")
       outbox.push(() => inbox.push({ type: "not-sent", send: send.send, code: "unavailable" }));
   }
 
   protected answer({ send, appends }: SendEvent): EventOf<"sent"> | EventOf<"not-sent"> {
-    const runs = appends.flatMap(({ topic, values }) => this.model.append(topic, values) ?? []);
+    const runs = appends.flatMap((append) => this.model.append(append) ?? []);
     if (runs.length === 0) return { type: "not-sent", send, code: "unknown_topic" };
     return { type: "sent", send, runs: this.dice.isLucky(0.1) ? [] : runs };
   }
@@ -92,14 +99,11 @@ class Story extends StoryMembers {
 
   protected operate(): void {
     const { billing, mill, ahead, outside } = this.groups;
-    const act = this.dice.below(6);
-    const partition = this.dice.pick(this.model.partitions);
-    const anywhere = this.dice.between(partition.logStartOffset, partition.values.length);
+    const act = this.dice.below(5);
     if (act <= 1) this.reset(this.dice.pick([billing, mill, ahead]));
-    if (act === 2 && partition.topic !== "made") partition.logStartOffset = anywhere;
-    if (act === 3 && this.model.of("orders").length < PARTITIONS_MAX) this.model.grow("orders");
-    if (act === 4) this.renewTopic("doomed");
-    if (act === 5) this.commitFromOutside(outside);
+    if (act === 2 && this.model.of("orders").length < PARTITIONS_MAX) this.model.grow("orders");
+    if (act === 3) this.renewTopic("doomed");
+    if (act === 4) this.commitFromOutside(outside);
   }
 
   protected reset(group: ModelGroup): void {
@@ -132,12 +136,13 @@ class Story extends StoryMembers {
     const { topic, partition: number } = partition;
     this.events.push({ type: "passing", group: group.name, topic, partition: number, offset });
     this.late.push(() => {
+      this.model.use(group);
       group.committed.set(partition, Math.max(group.committed.get(partition) ?? 0, offset));
     });
   }
 
   protected look(): void {
-    this.events.push(this.model.snapshot());
+    this.events.push(this.model.snapshot((group) => this.membersOf(group).length > 0));
   }
 
   // ── the end ────────────────────────────────────────────────────────────────────────────────────────────

@@ -40,6 +40,10 @@ export interface SendEvent {
   readonly appends: readonly {
     readonly topic: string;
     readonly values: readonly Value[];
+    /** Of each value its record's key, null for none. Not given: nobody knows. */
+    readonly keys?: readonly (string | null)[];
+    /** Those that stand for a record whose value is null: it carries their name elsewhere. */
+    readonly tombstones?: readonly Value[];
     /** What each value was made of, e.g. `orders/0@5`. */
     readonly sources?: readonly string[];
   }[];
@@ -142,13 +146,54 @@ export interface EndedEvent {
 
 // ── what the database has ────────────────────────────────────────────────────────────────────────────────
 
-/** One snapshot, by SQL. Each reset stands in one snapshot only. */
+/** One snapshot, by SQL. Each reset, and each record that has come or gone, stands in one snapshot only. */
 export interface SnapshotEvent {
   readonly type: "snapshot";
-  readonly logs: readonly (LogRef & { readonly logStartOffset: number; readonly logEndOffset: number })[];
+  /** The database's clock, ms; where the next four are told. */
+  readonly nowMs?: number;
+  readonly logs: readonly SeenLog[];
+  /** Of all topics that have, or had, other settings than the default ones. */
+  readonly settings?: readonly TopicSettings[];
+  /** All that there are. */
+  readonly groups?: readonly SeenGroup[];
   readonly committed: readonly (LogRef & { readonly group: string; readonly offset: number })[];
   readonly owners: readonly (LogRef & { readonly group: string; readonly generation: number })[];
   readonly resets: readonly ResetRow[];
+}
+
+export interface SeenLog extends LogRef {
+  readonly logStartOffset: number;
+  readonly logEndOffset: number;
+  /** What has come since the last snapshot and is still there, with what it weighs. */
+  readonly appended?: readonly (SeenRecord & { readonly bytes: number })[];
+  /** Offsets above the log start that have no record since this snapshot. */
+  readonly gone?: readonly number[];
+}
+
+/** Null: no limit, or the default. */
+export interface KeepSettings {
+  readonly retentionMs: number | null;
+  readonly retentionBytes: number | null;
+  readonly retentionRecords: number | null;
+  readonly isCompacted: boolean;
+  readonly minLagMs: number | null;
+  readonly tombstoneMs: number | null;
+}
+
+export interface TopicSettings extends KeepSettings {
+  readonly topicId: number;
+  /** How often `isCompacted` has changed. */
+  readonly cleanupVersion: number;
+}
+
+export interface SeenGroup {
+  readonly group: string;
+  /** Another one: it is not the group that it was. */
+  readonly createdAt: number;
+  /** Who joins or leaves gives it another one. */
+  readonly version: number;
+  /** When the last of its members' leases ends, by the database's clock; 0 without members. */
+  readonly aliveUntilMs: number;
 }
 
 /** A row of `offset_history`. `previous` null: nothing was committed. */
@@ -168,6 +213,36 @@ export interface PassingEvent {
   readonly topic: string;
   readonly partition: number;
   readonly offset: number;
+}
+
+/** A trim, asked for. */
+export interface TrimmingEvent {
+  readonly type: "trimming";
+  readonly topic: string;
+  readonly partition: number;
+  /** Records below it may go, from now on. */
+  readonly before: number;
+}
+
+/** Other settings of a topic, asked for. Until it is answered nobody knows when they hold. */
+export interface SettingEvent {
+  readonly type: "setting";
+  readonly setting: string;
+  readonly topic: string;
+  /** What is not named stays. */
+  readonly to: Partial<KeepSettings>;
+}
+
+/** They hold, or were refused. */
+export interface SetEvent {
+  readonly type: "set";
+  readonly setting: string;
+}
+
+/** How long groups without members stay: without it for ever. */
+export interface GroupsExpireEvent {
+  readonly type: "groups-expire";
+  readonly idleMs: number;
 }
 
 /** All that a partition holds at the end. */
@@ -197,6 +272,10 @@ export type HistoryEvent =
   | EndedEvent
   | SnapshotEvent
   | PassingEvent
+  | TrimmingEvent
+  | SettingEvent
+  | SetEvent
+  | GroupsExpireEvent
   | LogEvent
   | SettledEvent;
 

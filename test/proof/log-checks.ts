@@ -2,7 +2,8 @@
 
 import type { Anomaly } from "./checker.ts";
 import type { EventOf, History } from "./history.ts";
-import { logKey, type SeenValues } from "./seen-values.ts";
+import { logKey } from "./log-key.ts";
+import type { SeenValues } from "./seen-values.ts";
 
 export function findLogAnomalies(history: History, seen: SeenValues): readonly Anomaly[] {
   return [
@@ -41,15 +42,18 @@ function findUnsent({ sightings, sendsByValue }: SeenValues): readonly Anomaly[]
     }));
 }
 
-function findGaps({ finalLogs }: SeenValues): readonly Anomaly[] {
+/** What is there, and what snapshots have seen go, is all that there was, once. */
+function findGaps({ finalLogs, gone }: SeenValues): readonly Anomaly[] {
   return [...finalLogs.values()].flatMap((log) => {
-    const found = log.records.map(({ offset }) => offset);
-    const isDense =
-      found.length === log.logEndOffset - log.logStartOffset &&
-      found.every((offset, index) => offset === log.logStartOffset + index);
-    if (isDense) return [];
-    const { logStartOffset, logEndOffset } = log;
-    const says = `${logKey(log)} has ${found.length} records from ${logStartOffset} to ${logEndOffset}`;
+    const { logStartOffset, logEndOffset, records } = log;
+    const expected = Array.from(
+      { length: logEndOffset - logStartOffset },
+      (_, n) => logStartOffset + n,
+    ).filter((offset) => !gone.has(log, offset));
+    const isComplete =
+      records.length === expected.length && records.every(({ offset }, index) => offset === expected[index]);
+    if (isComplete) return [];
+    const says = `${logKey(log)} has ${records.length} records from ${logStartOffset} to ${logEndOffset}, ${expected.length} should be there`;
     return [{ name: "gap in offsets", says }] as const;
   });
 }

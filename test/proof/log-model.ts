@@ -2,7 +2,16 @@
 // good-history.ts's.
 
 import type { Dice } from "../support/dice.ts";
-import type { EventOf, LogRef, OffsetEntry, ResetRow, SendEvent, Value } from "./history.ts";
+import type {
+  EventOf,
+  LogRef,
+  OffsetEntry,
+  ResetRow,
+  SeenGroup,
+  SendEvent,
+  TopicSettings,
+  Value,
+} from "./history.ts";
 
 export type Policy = "earliest" | "latest" | "none";
 type Assigned = EventOf<"assigned">["partitions"][number];
@@ -10,7 +19,14 @@ type Assigned = EventOf<"assigned">["partitions"][number];
 export interface ModelPartition extends LogRef {
   /** By offset. */
   readonly values: Value[];
+  readonly keys: (string | null)[];
+  readonly tombstones: Set<number>;
+  readonly appendedAtMs: number[];
+  /** Compacted. */
+  readonly gone: Set<number>;
   logStartOffset: number;
+  /** What a snapshot has told. */
+  readonly told: { end: number; readonly gone: Set<number> };
 }
 
 export interface Ownership {
@@ -30,15 +46,26 @@ export interface ModelGroup {
   readonly topicsSeen: Set<string>;
   /** Any other of a topic that it has seen is a new one. */
   readonly partitionsSeen: Set<ModelPartition>;
+  /** Undefined while there is no such group. */
+  life: Pick<SeenGroup, "createdAt" | "version"> | undefined;
+  /** By the clock: when it last had members, or was changed. */
+  usedAtMs: number;
 }
 
+type Append = SendEvent["appends"][number];
+
+const LEASE_MS = 10_000;
+
 export class LogModel {
+  nowMs = 1_000_000;
   partitions: readonly ModelPartition[] = [];
+  settings: readonly TopicSettings[] = [];
   readonly groups: ModelGroup[] = [];
   readonly #dice: Dice;
   #resets: ResetRow[] = [];
   #generations = 0;
   #topicIds = 0;
+  #groupVersions = 0;
 
   constructor(dice: Dice) {
     this.#dice = dice;
@@ -78,28 +105,44 @@ export class LogModel {
     );
   }
 
-  append(topic: string, values: readonly Value[]): EventOf<"sent">["runs"] | undefined {
+  append({ topic, values, keys, tombstones = [] }: Append): EventOf<"sent">["runs"] | undefined {
     const partitions = this.of(topic);
     if (partitions.length === 0) return undefined;
     const runs: { topic: string; partition: number; offset: number; count: number }[] = [];
-    for (const value of values) {
-      const { partition, values: stored } = this.#dice.pick(partitions);
+    for (const [nth, value] of values.entries()) {
+      const log = this.#dice.pick(partitions);
+      const { partition, values: stored } = log;
       const last = runs.at(-1);
       if (last?.partition === partition) last.count += 1;
       else runs.push({ topic, partition, offset: stored.length, count: 1 });
+      if (tombstones.includes(value)) log.tombstones.add(stored.length);
+      log.keys.push(keys?.[nth] ?? null);
+      log.appendedAtMs.push(this.nowMs);
       stored.push(value);
     }
     return runs;
   }
 
   #add(topic: string, topicId: number, partition: number): void {
-    this.partitions = [...this.partitions, { topic, topicId, partition, values: [], logStartOffset: 0 }];
+    const records = {
+      values: [],
+      keys: [],
+      tombstones: new Set<number>(),
+      appendedAtMs: [],
+      gone: new Set<number>(),
+    };
+    const told = { end: 0, gone: new Set<number>() };
+    this.partitions = [
+      ...this.partitions,
+      { topic, topicId, partition, ...records, logStartOffset: 0, told },
+    ];
   }
 
   // ── ownership ──────────────────────────────────────────────────────────────────────────────────────────
 
   /** The first time that a group has a topic, its policy holds for all of the topic. */
   subscribe(group: ModelGroup): void {
+    this.use(group);
     for (const topic of group.topics) {
       if (group.topicsSeen.has(topic) || this.of(topic).length === 0) continue;
       for (const partition of this.of(topic)) {
@@ -108,6 +151,22 @@ export class LogModel {
       }
       group.topicsSeen.add(topic);
     }
+  }
+
+  /** Somebody joins or leaves it, or changes it from outside. */
+  use(group: ModelGroup): void {
+    this.#groupVersions += 1;
+    group.life = { createdAt: this.#groupVersions, ...group.life, version: this.#groupVersions };
+    group.usedAtMs = this.nowMs;
+  }
+
+  /** All of it. */
+  expire(group: ModelGroup): void {
+    group.committed.clear();
+    group.topicsSeen.clear();
+    group.partitionsSeen.clear();
+    group.life = undefined;
+    this.#resets = this.#resets.filter((reset) => reset.group !== group.name);
   }
 
   /** A new generation, from the committed offset, or where the policy says. */
@@ -206,31 +265,60 @@ export class LogModel {
       const { code } = this.commit(group, entry);
       if (code !== undefined) return code;
     }
-    return appends.flatMap(({ topic, values }) => this.append(topic, values) ?? []);
+    return appends.flatMap((append) => this.append(append) ?? []);
   }
 
   // ── what there is to see ───────────────────────────────────────────────────────────────────────────────
 
-  snapshot(): EventOf<"snapshot"> {
+  /** `isUsed`: it has members. */
+  snapshot(isUsed: (group: ModelGroup) => boolean): EventOf<"snapshot"> {
+    const { nowMs, settings } = this;
     const resets = this.#resets;
     this.#resets = [];
-    const logs = this.partitions.map(boundsOf);
+    const logs = this.partitions.map(lookAt);
+    const groups = this.groups.flatMap((group): readonly SeenGroup[] => {
+      const aliveUntilMs = isUsed(group) ? nowMs + LEASE_MS : 0;
+      return group.life ? [{ group: group.name, ...group.life, aliveUntilMs }] : [];
+    });
     const committed = this.groups.flatMap((group) =>
       [...group.committed].map(([log, offset]) => ({ group: group.name, ...refOf(log), offset })),
     );
     const owners = this.groups.flatMap((group) =>
       [...group.owners].map(([log, { generation }]) => ({ group: group.name, ...refOf(log), generation })),
     );
-    return { type: "snapshot", logs, committed, owners, resets };
+    return { type: "snapshot", nowMs, logs, settings, groups, committed, owners, resets };
   }
 
   logs(): readonly EventOf<"log">[] {
     return this.partitions.map((log) => ({
       type: "log",
       ...boundsOf(log),
-      records: log.values.map((value, offset) => ({ offset, value })).slice(log.logStartOffset),
+      records: recordsOf(log, log.logStartOffset, log.values.length),
     }));
   }
+}
+
+/** What there is of the half-open range. */
+export function recordsOf({ values, gone }: ModelPartition, from: number, until: number) {
+  const all = values.map((value, offset) => ({ offset, value }));
+  return all.slice(from, until).filter(({ offset }) => !gone.has(offset));
+}
+
+/** Each record that has come or gone is told once. */
+function lookAt(log: ModelPartition): EventOf<"snapshot">["logs"][number] {
+  const { told, gone, values, logStartOffset } = log;
+  const appended = recordsOf(log, Math.max(told.end, logStartOffset), values.length).map((record) => ({
+    ...record,
+    bytes: record.value.length,
+  }));
+  told.end = values.length;
+  const newlyGone = [...gone].filter((offset) => !told.gone.has(offset) && offset >= logStartOffset);
+  for (const offset of newlyGone) told.gone.add(offset);
+  return {
+    ...boundsOf(log),
+    ...(appended.length > 0 && { appended }),
+    ...(newlyGone.length > 0 && { gone: newlyGone }),
+  };
 }
 
 function isUsable({ logStartOffset, values }: ModelPartition, offset: number): boolean {

@@ -34,6 +34,10 @@ export class OffsetSet {
     return range.until >= until ? undefined : range.until;
   }
 
+  has(offset: number): boolean {
+    return this.firstMissing(offset, offset + 1) === undefined;
+  }
+
   /** Above the highest; 0 of an empty set. */
   get end(): number {
     return this.#ranges.at(-1)?.until ?? 0;

@@ -2,7 +2,7 @@
 
 import type { Anomaly } from "./checker.ts";
 import type { EventOf, History, HistoryEvent } from "./history.ts";
-import { logKey } from "./seen-values.ts";
+import { logKey } from "./log-key.ts";
 
 export function findOwnershipAnomalies(history: History): readonly Anomaly[] {
   const owners = new Owners();

@@ -3,8 +3,9 @@
 
 import type { Anomaly } from "./checker.ts";
 import { type ConsumerPlace, ConsumerPlaces } from "./consumer-places.ts";
+import { GoneOffsets } from "./gone-offsets.ts";
 import type { EventOf, History, HistoryEvent, LogRef } from "./history.ts";
-import { logKey } from "./seen-values.ts";
+import { logKey } from "./log-key.ts";
 
 export function findPollAnomalies(history: History): readonly Anomaly[] {
   const polls = new Polls();
@@ -19,25 +20,27 @@ interface Poll {
   readonly place: ConsumerPlace | undefined;
 }
 
-/** What a frame may pass over was trimmed before it was seen: the next look at the log tells. */
+/** What a frame may pass over was deleted before it was seen: the next look at the log tells. */
 class Polls {
   readonly #places = new ConsumerPlaces();
   readonly #anomalies: Anomaly[] = [];
   #unjudged: Poll[] = [];
   readonly #logStarts = new Map<string, number>();
+  readonly #gone = new GoneOffsets();
 
   see(event: HistoryEvent): void {
     if (event.type === "polled") this.#unjudged.push({ poll: event, place: this.#places.of(event) });
     this.#places.see(event);
+    this.#gone.see(event);
     if (event.type === "log") this.#logStarts.set(logKey(event), event.logStartOffset);
     if (event.type !== "snapshot") return;
     for (const log of event.logs) this.#logStarts.set(logKey(log), log.logStartOffset);
     const isThere = new Set(event.logs.map(logKey));
-    this.#judge((log, offset) => !isThere.has(logKey(log)) || this.#isTrimmed(log, offset));
+    this.#judge((log, offset) => !isThere.has(logKey(log)) || this.#isDeleted(log, offset));
   }
 
   finish(): readonly Anomaly[] {
-    this.#judge((log, offset) => this.#isTrimmed(log, offset));
+    this.#judge((log, offset) => this.#isDeleted(log, offset));
     return this.#anomalies;
   }
 
@@ -46,8 +49,8 @@ class Polls {
     this.#unjudged = [];
   }
 
-  #isTrimmed(log: LogRef, offset: number): boolean {
-    return offset < (this.#logStarts.get(logKey(log)) ?? 0);
+  #isDeleted(log: LogRef, offset: number): boolean {
+    return this.#gone.has(log, offset) || offset < (this.#logStarts.get(logKey(log)) ?? 0);
   }
 }
 

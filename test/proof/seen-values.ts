@@ -1,7 +1,9 @@
 // Where every value of a history was sent to and where it was seen, gathered once for all checks.
 
 import { ConsumerPlaces } from "./consumer-places.ts";
+import { GoneOffsets } from "./gone-offsets.ts";
 import type { EventOf, History, LogRef, SeenRecord, SendEvent, Value } from "./history.ts";
+import { logKey } from "./log-key.ts";
 
 /** A record's place, as a key of maps. */
 export type PlaceKey = `${string}@${number}`;
@@ -24,12 +26,10 @@ export interface SeenValues {
   readonly finalLogs: ReadonlyMap<string, EventOf<"log">>;
   readonly finalLogsByTopic: ReadonlyMap<string, ReadonlySet<EventOf<"log">>>;
   readonly finalValues: ReadonlySet<Value>;
+  /** What compaction has deleted. */
+  readonly gone: GoneOffsets;
   /** Topics that were there under one id only: to others nobody can say which one a send has gone to. */
   readonly steadyTopics: ReadonlySet<string>;
-}
-
-export function logKey({ topicId, partition }: LogRef): string {
-  return `${topicId}/${partition}`;
 }
 
 export function placeKey(log: LogRef, offset: number): PlaceKey {
@@ -45,6 +45,7 @@ export function gatherValues(history: History): SeenValues {
   const finalValues = new Set<Value>();
   const idsByTopic = new Map<string, Set<number>>();
   const places = new ConsumerPlaces();
+  const gone = new GoneOffsets();
   const note = ({ topic, topicId }: LogRef) => add(idsByTopic, topic, topicId);
 
   for (const event of history) {
@@ -52,7 +53,11 @@ export function gatherValues(history: History): SeenValues {
       for (const value of event.appends.flatMap(({ values }) => values)) sendsByValue.set(value, event);
     if (event.type === "sent" || event.type === "not-sent") outcomes.set(event.send, event);
     if (event.type === "assigned") event.partitions.forEach(note);
-    if (event.type === "snapshot") event.logs.forEach(note);
+    if (event.type === "snapshot")
+      for (const log of event.logs) {
+        note(log);
+        for (const record of log.appended ?? []) seen.add({ ...record, log, by: "a look" });
+      }
     if (event.type === "log") {
       note(event);
       finalLogs.set(logKey(event), event);
@@ -67,6 +72,7 @@ export function gatherValues(history: History): SeenValues {
       if (log) for (const record of event.records) seen.add({ ...record, log, by: event.consumer });
     }
     places.see(event);
+    gone.see(event);
   }
   const steadyTopics = [...idsByTopic].filter(([, ids]) => ids.size === 1).map(([topic]) => topic);
   return {
@@ -76,6 +82,7 @@ export function gatherValues(history: History): SeenValues {
     finalLogs,
     finalLogsByTopic,
     finalValues,
+    gone,
     steadyTopics: new Set(steadyTopics),
   };
 }

@@ -2,7 +2,8 @@
 
 import type { Anomaly } from "./checker.ts";
 import type { History, SendEvent } from "./history.ts";
-import { logKey, type SeenValues } from "./seen-values.ts";
+import { logKey } from "./log-key.ts";
+import type { SeenValues } from "./seen-values.ts";
 
 export function findSendAnomalies(history: History, seen: SeenValues): readonly Anomaly[] {
   return [...findAbortedReads(seen), ...findDisorder(history, seen)];

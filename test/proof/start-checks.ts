@@ -2,7 +2,7 @@
 
 import type { Anomaly } from "./checker.ts";
 import type { EventOf, History, HistoryEvent, LogRef, ResetRow } from "./history.ts";
-import { logKey } from "./seen-values.ts";
+import { logKey } from "./log-key.ts";
 
 export function findStartAnomalies(history: History): readonly Anomaly[] {
   const starts = new Starts();

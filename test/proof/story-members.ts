@@ -1,7 +1,7 @@
 // Members and readers: who comes and goes, what each is sent, and what it does with it.
 
 import type { SendEvent } from "./history.ts";
-import type { ModelGroup, ModelPartition, Ownership } from "./log-model.ts";
+import { type ModelGroup, type ModelPartition, type Ownership, recordsOf } from "./log-model.ts";
 import { type Client, StoryNetwork } from "./story-network.ts";
 
 const FRAME_MAX = 4;
@@ -63,6 +63,7 @@ export class StoryMembers extends StoryNetwork {
 
   protected disown(client: Client): readonly ModelPartition[] {
     client.isSubscribed = false;
+    if (client.group) this.model.use(client.group);
     const owned = [...(client.group?.owners ?? [])].filter(([, { consumer }]) => consumer === client.name);
     for (const [partition] of owned) client.group?.owners.delete(partition);
     return owned.map(([partition]) => partition);
@@ -143,14 +144,13 @@ export class StoryMembers extends StoryNetwork {
     const { topic, partition: number } = partition;
     const entry = { topic, partition: number, generation, offset: next };
     if (client.group?.isAhead) this.model.commit(client.group, entry);
-    const all = partition.values.map((value, offset) => ({ offset, value }));
     client.inbox.push({
       type: "polled",
       consumer: client.name,
       topic,
       partition: number,
       generation,
-      records: all.slice(from, next),
+      records: recordsOf(partition, from, next),
       next,
     });
   }

@@ -5,6 +5,9 @@ import type { Dice } from "../support/dice.ts";
 import type { HistoryEvent, OffsetEntry } from "./history.ts";
 import { LogModel, type ModelGroup, type ModelPartition, type Ownership } from "./log-model.ts";
 
+/** After so long a group without members may expire. */
+export const GROUP_IDLE_MS = 5_000;
+
 /** A subscription, as its client sees it. */
 export interface Client {
   readonly name: string;
@@ -45,11 +48,14 @@ export class StoryNetwork {
   /** What may be carried out at any time, or never. */
   protected late: (() => void)[] = [];
   protected isEnding = false;
+  /** All records of topics that may be compacted. */
+  protected readonly hasKeys: boolean;
   protected names = 0;
 
   constructor(dice: Dice) {
     this.dice = dice;
     this.model = new LogModel(dice);
+    this.hasKeys = dice.isLucky(0.7);
     const policy = dice.pick(["earliest", "latest", "none"] as const);
     this.groups = {
       billing: this.addGroup("billing", { topics: ["orders", "doomed"], policy }),
@@ -65,7 +71,10 @@ export class StoryNetwork {
     this.model.create("orders", 2);
     this.model.create("made", 1);
     this.model.create("doomed", 1);
-    this.events.push(this.model.snapshot());
+    this.events.push(
+      { type: "groups-expire", idleMs: GROUP_IDLE_MS },
+      this.model.snapshot(() => false),
+    );
   }
 
   // ── what is under way ──────────────────────────────────────────────────────────────────────────────────
@@ -122,6 +131,8 @@ export class StoryNetwork {
       owners: new Map(),
       topicsSeen: new Set(),
       partitionsSeen: new Set(),
+      life: undefined,
+      usedAtMs: this.model.nowMs,
       ...options,
     };
     this.model.groups.push(group);

@@ -13,9 +13,24 @@ export interface ProducerOptions {
   readonly topic: string;
 }
 
+export interface ProducedRecord {
+  /** Null: a tombstone, which is known by its name. */
+  readonly value: string | null;
+  readonly key?: string;
+  readonly headers?: { readonly name: string };
+}
+
 export interface Batch {
   readonly send: string;
-  readonly records: readonly { readonly value: string; readonly key?: string }[];
+  readonly records: readonly ProducedRecord[];
+  /** A compacted topic does not take it. */
+  readonly lacksKeys: boolean;
+}
+
+/** What the history calls a record that somebody was sent. */
+export function nameOfRecord({ value, headers }: { value?: unknown; headers?: unknown }): string {
+  if (value !== null) return String(value);
+  return typeof headers === "object" && headers !== null && "name" in headers ? String(headers.name) : "null";
 }
 
 export class Batches {
@@ -33,22 +48,36 @@ export class Batches {
 
   next(): Batch {
     const { name, topic, isIdempotent } = this.#options;
-    const records = Array.from({ length: this.#dice.spread(1, BATCH_MAX) }, () => {
+    const { keys } = this.#world;
+    const named = Array.from({ length: this.#dice.spread(1, BATCH_MAX) }, () => {
       this.#values += 1;
-      const key = this.#dice.isLucky(0.7) ? { key: `k${this.#dice.below(KEYS)}` } : {};
-      return { value: `${name}-${this.#values}`, ...key };
+      // Who has sequences could not go on after a refusal.
+      const hasKey = isIdempotent || keys.isEverywhere || this.#dice.isLucky(0.7);
+      const isTombstone = hasKey && this.#dice.isLucky(keys.tombstones);
+      const key = hasKey ? `k${this.#dice.below(KEYS)}` : null;
+      return { value: `${name}-${this.#values}`, key, isTombstone };
     });
     const send = `${name}#${this.#sends}`;
     this.#sends += 1;
-    const values = records.map(({ value }) => value);
     this.#world.record({
       type: "send",
       send,
       producer: name,
       isIdempotent,
-      appends: [{ topic, values }],
+      appends: [
+        {
+          topic,
+          values: named.map(({ value }) => value),
+          keys: named.map(({ key }) => key),
+          tombstones: named.filter(({ isTombstone }) => isTombstone).map(({ value }) => value),
+        },
+      ],
     });
-    return { send, records };
+    const records = named.map(({ value, key, isTombstone }) => ({
+      ...(isTombstone ? { value: null, headers: { name: value } } : { value }),
+      ...(key !== null && { key }),
+    }));
+    return { send, records, lacksKeys: named.some(({ key }) => key === null) };
   }
 }
 
@@ -66,10 +95,12 @@ export interface Found {
 
 export function recordOutcome(
   world: World,
-  { send, topic }: { send: string; topic: string },
+  { send, topic, lacksKeys }: { send: string; topic: string; lacksKeys: boolean },
   found: Found,
 ): void {
+  const isKeyRefused = lacksKeys && found.code === "bad_request";
   if (found.runs) world.record({ type: "sent", send, runs: found.runs.map((run) => ({ topic, ...run })) });
-  else if (REFUSED.has(found.code ?? "")) world.record({ type: "not-sent", send, code: found.code ?? "" });
+  else if (isKeyRefused || REFUSED.has(found.code ?? ""))
+    world.record({ type: "not-sent", send, code: found.code ?? "" });
   else if (found.code !== "outcome_unknown") throw new Error(`${send}: ${JSON.stringify(found)}`);
 }

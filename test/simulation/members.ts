@@ -3,6 +3,7 @@
 
 import type { AckEntry, AssignedPartition, ServerFrame, SubscribeFrame } from "../../src/protocol/frames.ts";
 import type { Dice } from "../support/dice.ts";
+import { nameOfRecord } from "./batches.ts";
 import type { SimulatedSocket } from "./socket.ts";
 import type { FrameOf, World } from "./world.ts";
 
@@ -207,7 +208,7 @@ export class SimulatedMember {
       topic,
       partition,
       generation,
-      records: records.map(({ offset, value }) => ({ offset, value: String(value) })),
+      records: records.map((record) => ({ offset: record.offset, value: nameOfRecord(record) })),
       next,
     });
     this.#held.push({ entry: { topic, partition, generation, offset: next }, records });

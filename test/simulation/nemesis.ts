@@ -69,7 +69,7 @@ const ACTS: Readonly<Record<keyof Disasters, Act>> = {
   async clockStep(world, dice) {
     const step = dice.spread(100, CLOCK_STEP_MAX_MS) * (dice.isLucky(0.5) ? 1 : -1);
     world.note(`nemesis: the database's clock goes ${step} ms`);
-    world.clockStepMs += step;
+    world.stepClock(step);
   },
 
   async hangUp(world, dice) {

@@ -14,7 +14,7 @@ const TEST_TIMEOUT_MS = 600_000;
 interface PlantedBug extends Replacement {
   readonly name: string;
   /** Any of these. */
-  readonly foundAs: readonly (AnomalyName | "not settled")[];
+  readonly foundAs: readonly (AnomalyName | "not settled" | "counters")[];
 }
 
 const BUGS: readonly PlantedBug[] = [
@@ -101,6 +101,70 @@ const BUGS: readonly PlantedBug[] = [
     from: "if (due.groups.length > 0) this.#deps.onDue(due.groups);",
     to: "",
     foundAs: ["not settled"],
+  },
+  {
+    // In 22 of the first 60 seeds.
+    name: "compaction keeps the oldest of a step's records, not the newest",
+    file: "src/store/compaction.ts",
+    from: "(SELECT r.key, max(r.offset) AS offset",
+    to: "(SELECT r.key, min(r.offset) AS offset",
+    foundAs: ["lost newest of a key", "lost last record"],
+  },
+  {
+    // In 21.
+    name: "compaction forgets the counters",
+    file: "src/store/compaction.ts",
+    from: "{ sql: NOTE_SUPERSEDED, args },\n    { sql: TAKE_FROM_COUNTERS, args },",
+    to: "{ sql: NOTE_SUPERSEDED, args },",
+    foundAs: ["counters"],
+  },
+  {
+    // In 11.
+    name: "all goes that was ever noted, where something is old enough",
+    file: "src/store/retention.ts",
+    from: "= partitions.partition_id AND a.at <= c.now_ms - (SELECT",
+    to: "= partitions.partition_id AND a.at <= c.now_ms AND (SELECT",
+    foundAs: ["kept too little"],
+  },
+  {
+    // In 8.
+    name: "retention deletes one record too many",
+    file: "src/store/retention.ts",
+    from: "(SELECT p.records - t.retention_records ",
+    to: "(SELECT p.records - t.retention_records + 1 ",
+    foundAs: ["kept too little"],
+  },
+  {
+    // In 7.
+    name: "compaction does not wait for `minLagMs`",
+    file: "src/store/compaction.ts",
+    from: "CASE WHEN t.compaction_min_lag_ms > 0",
+    to: "CASE WHEN false",
+    foundAs: ["deleted too early"],
+  },
+  {
+    // In 4.
+    name: "nobody asks for keys where a topic is compacted",
+    file: "src/stream/transact.ts",
+    from: "if (topic?.isCompacted) requireKeys(wanted.records, wanted);",
+    to: "",
+    foundAs: ["keyless in a compacted log"],
+  },
+  {
+    // In 1.
+    name: "an old tombstone goes, though it is the last record",
+    file: "src/store/compaction.ts",
+    from: "AND k.offset < p.log_end_offset - 1\n    AND k.tombstone_at <= c.now_ms - coalesce(t.",
+    to: "AND k.tombstone_at <= c.now_ms - coalesce(t.",
+    foundAs: ["lost last record"],
+  },
+  {
+    // In 1.
+    name: "a group that was used again expires by its first idle time",
+    file: "src/store/expiry.ts",
+    from: "AND i.version = g.version",
+    to: "",
+    foundAs: ["group expired in use"],
   },
 ];
 

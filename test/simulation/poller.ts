@@ -2,6 +2,7 @@
 
 import type { PolledEvent } from "../proof/history.ts";
 import type { Dice } from "../support/dice.ts";
+import { nameOfRecord } from "./batches.ts";
 import { LOST } from "./server.ts";
 import type { World } from "./world.ts";
 
@@ -11,7 +12,11 @@ const LIMIT_MAX = 50;
 
 interface Fetched {
   readonly topicId: number;
-  readonly records: readonly { readonly offset: number; readonly value: unknown }[];
+  readonly records: readonly {
+    readonly offset: number;
+    readonly value: unknown;
+    readonly headers?: unknown;
+  }[];
   readonly next: number;
   readonly logStartOffset: number;
   readonly logEndOffset: number;
@@ -67,7 +72,7 @@ function polled({ consumer, topic, fetched: { records, next } }: FetchedBy): Pol
     topic,
     partition: 0,
     generation: 0,
-    records: records.map(({ offset, value }) => ({ offset, value: String(value) })),
+    records: records.map((record) => ({ offset: record.offset, value: nameOfRecord(record) })),
     next,
   };
 }

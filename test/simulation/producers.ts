@@ -30,9 +30,9 @@ async function sendOnce(
   dice: Dice,
   { topic, batches }: { readonly topic: string; readonly batches: Batches },
 ): Promise<void> {
-  const { send, records } = batches.next();
+  const { records, ...batch } = batches.next();
   const answer = await world.call(dice, "POST", `/v1/topics/${topic}/records`, { records });
-  if (answer !== LOST) recordOutcome(world, { send, topic }, answer.body);
+  if (answer !== LOST) recordOutcome(world, { ...batch, topic }, answer.body);
 }
 
 /**
@@ -50,7 +50,7 @@ export async function produceInSequence(world: World, options: ProducerOptions):
     const answer = await sendUntilAnswered(world, dice, { topic, batch, producer });
     if (answer === LOST) producer = { ...producer, epoch: await nextEpoch(world, dice, name), sequence: 0 };
     else {
-      recordOutcome(world, { send: batch.send, topic }, answer.body);
+      recordOutcome(world, { ...batch, topic }, answer.body);
       producer = { ...producer, sequence: producer.sequence + 1 };
     }
   }
@@ -98,15 +98,15 @@ export async function produceOnCondition(world: World, options: ProducerOptions)
     const described = await world.call(dice, "GET", `/v1/topics/${topic}`);
     if (described === LOST || described.status !== 200) continue;
     const { logEndOffset } = described.body.partitions[0];
-    const { send, records } = batches.next();
+    const batch = batches.next();
     const answer = await world.call(dice, "POST", `/v1/topics/${topic}/records`, {
-      records: records.map((record) => ({ ...record, partition: 0 })),
+      records: batch.records.map((record) => ({ ...record, partition: 0 })),
       expect: [{ partition: 0, logEndOffset }],
     });
     if (answer === LOST) continue;
     if (answer.status === 200 && answer.body.runs[0].offset !== logEndOffset)
-      throw new Error(`${send} expected ${logEndOffset} and is at ${JSON.stringify(answer.body)}`);
-    recordOutcome(world, { send, topic }, answer.body);
+      throw new Error(`${batch.send} expected ${logEndOffset} and is at ${JSON.stringify(answer.body)}`);
+    recordOutcome(world, { ...batch, topic }, answer.body);
   }
 }
 
@@ -117,13 +117,29 @@ export async function produceBySql(world: World, options: ProducerOptions): Prom
   while (!world.isEnding) {
     await pause(world, dice);
     if (world.database.isDown || world.database.isLocked) continue;
-    const { send, records } = batches.next();
-    world.database.transaction(
-      records.map(({ key = null, value }) => ({
-        sql: "INSERT INTO append_record (topic, key, value) VALUES (:topic, :key, json_quote(:value))",
-        args: { topic: options.topic, key, value },
-      })),
-    );
-    world.record({ type: "sent", send, runs: [] });
+    const batch = batches.next();
+    const code = appendBySql(world, options.topic, batch);
+    if (code === undefined) world.record({ type: "sent", send: batch.send, runs: [] });
+    else world.record({ type: "not-sent", send: batch.send, code });
+  }
+}
+
+/** The code that a record without a key is refused with, where the topic is compacted. */
+function appendBySql(world: World, topic: string, { records, lacksKeys }: Batch): string | undefined {
+  const statements = records.map(({ key = null, value, headers }) => ({
+    sql: "INSERT INTO append_record (topic, key, value, headers) VALUES (:topic, :key, :value, :headers)",
+    args: { topic, key, value: JSON.stringify(value), headers: headers ? JSON.stringify(headers) : null },
+  }));
+  try {
+    world.database.transaction(statements);
+    return undefined;
+  } catch (error) {
+    if (
+      lacksKeys &&
+      error instanceof Error &&
+      error.message.startsWith("bad_request: the topic is compacted")
+    )
+      return "bad_request";
+    throw error;
   }
 }

@@ -27,6 +27,8 @@ export interface ServerDeps {
   readonly database: SimulatedDatabase;
   /** It owns the file; else it shares it. */
   readonly ownsFile: boolean;
+  /** How long a group without members stays; null: for ever. */
+  readonly groupIdleMs: number | null;
   readonly time: FakeTime;
   readonly dice: Dice;
   readonly faults: () => PresentFaults;
@@ -64,7 +66,7 @@ export class SimulatedServer {
 
   /** Until it listens, or has failed to start, or is dead. */
   async start(): Promise<void> {
-    const { dice, log, name } = this.#deps;
+    const { dice, log, name, groupIdleMs: offsetRetentionMs } = this.#deps;
     try {
       const server = createServer({
         db: await this.#openDatabase(),
@@ -73,6 +75,7 @@ export class SimulatedServer {
         log: (event, facts) => log(`${name}: ${event} ${JSON.stringify(facts ?? {})}`),
         origins: { allowed: [], allowsLoopback: true },
         createsTopicsOnFirstUse: false,
+        offsetRetentionMs,
       });
       await server.start();
       this.#server = server;

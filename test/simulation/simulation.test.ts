@@ -1,11 +1,11 @@
-// A hundred seeds of the simulation, and that a seed is all that a run follows from. `bun run simulate` runs more.
+// Eighty seeds of the simulation, and that a seed is all that a run follows from. `bun run simulate` runs more.
 
 import { afterAll, expect, test } from "bun:test";
 import { SimulatedDatabase } from "./database.ts";
 import { historyText, wrongWith } from "./simulate.ts";
 import { type Run, runSeed } from "./simulation.ts";
 
-const SEEDS = 100;
+const SEEDS = 80;
 const REPLAYED_SEEDS = [1, 2, 3];
 const TEST_TIMEOUT_MS = 120_000;
 
@@ -50,6 +50,25 @@ test("faults of every kind come up, and both modes", () => {
     expect(runs.some(({ faults }) => Reflect.get(faults.disasters, name) !== undefined)).toBe(true);
   expect(new Set(runs.map(({ mode }) => mode)).size).toBe(2);
   expect(new Set(runs.map(({ setting }) => setting)).size).toBe(3);
+});
+
+test("records go by compaction and by retention, keys are missed, and groups expire", () => {
+  const snapshotsOf = ({ history }: Run) => history.filter((event) => event.type === "snapshot");
+  const groupsOf = (run: Run) => snapshotsOf(run).flatMap(({ groups = [] }) => groups);
+  const logsOf = (run: Run) => snapshotsOf(run).flatMap(({ logs }) => logs);
+  const count = (isSo: (run: Run) => boolean) => runs.filter(isSo).length;
+  expect(count((run) => logsOf(run).some(({ gone }) => gone))).toBeGreaterThan(20);
+  expect(count((run) => logsOf(run).some(({ logStartOffset }) => logStartOffset > 0))).toBeGreaterThan(20);
+  expect(
+    count(({ history }) =>
+      history.some((event) => event.type === "not-sent" && event.code === "bad_request"),
+    ),
+  ).toBeGreaterThan(1);
+  const cameAgain = (run: Run) =>
+    Map.groupBy(groupsOf(run), ({ group }) => group)
+      .values()
+      .some((lives) => new Set(lives.map(({ createdAt }) => createdAt)).size > 1);
+  expect(count(cameAgain)).toBeGreaterThan(1);
 });
 
 function summaryOf(done: readonly Run[]): string {

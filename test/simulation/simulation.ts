@@ -13,7 +13,7 @@ import { produceBySql, produceInSequence, produceOnCondition, producePlainly } f
 import { LOST } from "./server.ts";
 import { SocketProducer } from "./socket-producer.ts";
 import { Watcher } from "./watcher.ts";
-import { World } from "./world.ts";
+import { type Keys, World } from "./world.ts";
 
 /** `safety`: the faults never end. `liveness`: they do, and then all must be delivered and acknowledged. */
 export type Mode = "safety" | "liveness";
@@ -38,6 +38,8 @@ const CHAOS_MAX_MS = 30_000;
 /** Leases and deadlines one after the other take less than a minute; the rest is for one slow member with a long backlog. */
 const SETTLED_WITHIN_MS = 600_000;
 const LOOK_EVERY_MS = 40;
+const START_EVERY_MS = 500;
+const GROUP_IDLE_MS = [300, 10_000] as const;
 
 const SUBJECTS: Subjects = {
   topic: "orders",
@@ -57,7 +59,10 @@ export async function runSeed(database: SimulatedDatabase, seed: number, mode?: 
   const faults = drawFaults(dice.fork("faults"));
   const sharedBy = dice.pick([0, 2, 3]);
   await database.empty();
-  const world = new World({ database, dice, faults, sharedBy });
+  const life = dice.fork("life");
+  const keys: Keys = { isEverywhere: life.isLucky(0.7), tombstones: life.pick([0, 0.1, 0.3]) };
+  const groupIdleMs = life.isLucky(0.5) ? life.spread(...GROUP_IDLE_MS) : null;
+  const world = new World({ database, dice, faults, sharedBy, keys, groupIdleMs });
   const simulation = new Simulation(world, mode ?? dice.pick(["safety", "liveness"] as const));
   await simulation.run();
   return {
@@ -86,11 +91,12 @@ class Simulation {
     this.#world = world;
     this.mode = mode;
     this.#watcher = new Watcher(world.database);
+    world.onClockStep = () => this.#look({ isForced: true });
   }
 
   async run(): Promise<void> {
     const world = this.#world;
-    for (let index = 0; index < world.serverCount; index += 1) world.spawn(world.startServer(index));
+    for (let index = 0; index < world.serverCount; index += 1) world.spawn(this.#start(index));
     world.spawn(this.#populate());
     const chaosMs = world.dice.spread(CHAOS_MIN_MS, CHAOS_MAX_MS);
     await this.#pass(chaosMs, () => false);
@@ -104,6 +110,15 @@ class Simulation {
   }
 
   // ── who is there ───────────────────────────────────────────────────────────────────────────────────────
+
+  /** Until it is there for the first time: without a server nothing would happen. */
+  async #start(index: number): Promise<void> {
+    const world = this.#world;
+    while (world.servers[index]?.isReady !== true) {
+      await world.startServer(index);
+      await world.time.sleep(START_EVERY_MS);
+    }
+  }
 
   async #populate(): Promise<void> {
     const world = this.#world;
@@ -173,7 +188,8 @@ class Simulation {
       this.#isMended &&
       this.#producing === 0 &&
       MUST_SETTLE.every(({ group, topics }) => this.#watcher.lag(group, topics) === 0) &&
-      MUST_SETTLE.every(({ group }) => this.#isAtRest(group))
+      MUST_SETTLE.every(({ group }) => this.#isAtRest(group)) &&
+      this.#watcher.isKeptAsSet()
     );
   }
 
@@ -188,7 +204,8 @@ class Simulation {
       const rest = this.#isAtRest(group) ? "at rest" : "not at rest";
       return `${group} ${rest}, lag ${this.#watcher.lag(group, topics)}`;
     });
-    return [`${this.#producing} producers`, ...groups].join(", ");
+    const kept = this.#watcher.isKeptAsSet() ? "all is kept as it is set" : "not all is kept as it is set";
+    return [`${this.#producing} producers`, ...groups, kept].join(", ");
   }
 
   /** False where the time is over first. */
@@ -203,9 +220,11 @@ class Simulation {
     return false;
   }
 
-  #look(): void {
-    const snapshot = this.#watcher.look();
-    if (snapshot) this.#world.record(snapshot);
+  #look(how: { isForced?: boolean } = {}): void {
+    const snapshot = this.#watcher.look(how);
+    if (!snapshot) return;
+    this.#world.record(snapshot);
+    this.#world.failures.push(...this.#watcher.disagreements());
   }
 }
 

@@ -62,7 +62,7 @@ export class SocketProducer {
   #settle(sequence: number, found: Found): void {
     const batch = this.#unanswered.find((each) => each.sequence === sequence);
     this.#unanswered = this.#unanswered.filter((each) => each.sequence !== sequence);
-    if (batch) recordOutcome(this.#world, { send: batch.send, topic: this.#options.topic }, found);
+    if (batch) recordOutcome(this.#world, { ...batch, topic: this.#options.topic }, found);
   }
 
   /** A gap is the trouble of the one before it. */

@@ -27,6 +27,17 @@ export interface WorldDeps {
   readonly faults: Faults;
   /** 0: one server owns the file. */
   readonly sharedBy: number;
+  readonly keys: Keys;
+  /** How long a group without members stays; null: for ever. */
+  readonly groupIdleMs: number | null;
+}
+
+/** What producers give to their records. */
+export interface Keys {
+  /** All records have one. */
+  readonly isEverywhere: boolean;
+  /** How many of the records with a key. */
+  readonly tombstones: number;
 }
 
 export class World {
@@ -34,6 +45,7 @@ export class World {
   readonly database: SimulatedDatabase;
   readonly dice: Dice;
   readonly faults: Faults;
+  readonly keys: Keys;
   readonly history: HistoryEvent[] = [];
   /** What servers and nemesis did, for whoever looks for the reason of an anomaly. */
   readonly log: string[] = [];
@@ -47,16 +59,22 @@ export class World {
   /** Producers begin nothing new. */
   isEnding = false;
   /** How far the database's clock was set. */
-  clockStepMs = 0;
+  #clockStepMs = 0;
+  /** Looks at the database, whether it has changed or not. */
+  onClockStep: () => void = () => {};
   readonly #sharedBy: number;
+  readonly #groupIdleMs: number | null;
   #names = 0;
 
-  constructor({ database, dice, faults, sharedBy }: WorldDeps) {
+  constructor({ database, dice, faults, sharedBy, keys, groupIdleMs }: WorldDeps) {
     this.database = database;
     this.dice = dice;
     this.faults = faults;
+    this.keys = keys;
     this.#sharedBy = sharedBy;
-    database.nowMs = () => START_MS + Math.floor(this.time.nowMs()) + this.clockStepMs;
+    this.#groupIdleMs = groupIdleMs;
+    if (groupIdleMs !== null) this.record({ type: "groups-expire", idleMs: groupIdleMs });
+    database.nowMs = () => START_MS + Math.floor(this.time.nowMs()) + this.#clockStepMs;
   }
 
   record(event: HistoryEvent): void {
@@ -66,6 +84,13 @@ export class World {
 
   note(line: string): void {
     this.log.push(`${this.time.nowMs().toFixed(1)} ${line}`);
+  }
+
+  /** Between two looks the clock only goes on. */
+  stepClock(ms: number): void {
+    this.onClockStep();
+    this.#clockStepMs += ms;
+    this.onClockStep();
   }
 
   /** Faults come. */
@@ -97,15 +122,20 @@ export class World {
     return this.#sharedBy === 0;
   }
 
+  nextName(what: string): string {
+    this.#names += 1;
+    return `${what}${this.#names}`;
+  }
+
   /** In the place of one that is dead: a file has one owner, as its lock would see to. */
   async startServer(index: number): Promise<void> {
     if (this.servers[index]?.isDead === false) return;
-    this.#names += 1;
-    const name = `server${this.#names}`;
+    const name = this.nextName("server");
     const server = new SimulatedServer({
       name,
       database: this.database,
       ownsFile: this.ownsFile,
+      groupIdleMs: this.#groupIdleMs,
       time: this.time,
       dice: this.dice.fork(name),
       faults: () => (this.isChaos ? this.faults : NO_FAULTS),

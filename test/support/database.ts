@@ -73,6 +73,13 @@ export async function openTestDatabase(options: { hasRealClock?: boolean } = {})
 
 /** Children before parents. */
 const TABLES = [
+  "upkeep_lease",
+  "idle_groups",
+  "superseded",
+  "compacted_keys",
+  "compactions",
+  "trim_steps",
+  "append_times",
   "producer_answers",
   "producers",
   "offset_history",

@@ -198,7 +198,10 @@ function* makeTwice(facts: Facts): Iterable<History> {
   let before: Made | undefined;
   for (const made of eachMade(facts)) {
     const isLater = before && before.source.split("@")[0] === made.source.split("@")[0];
-    if (before && isLater && before.source !== made.source) yield withSource(facts, made, before.source);
+    const group = made.at.event.commits?.group ?? "";
+    // One that has ended and come again makes all once more.
+    if (before && isLater && before.source !== made.source && facts.livesOnce(group))
+      yield withSource(facts, made, before.source);
     before = made;
   }
 }
@@ -209,8 +212,8 @@ function* makeNothing(facts: Facts): Iterable<History> {
     const final = facts.history.find(
       (event) => isOf(event, "log") && `${event.topic}/${event.partition}` === log,
     );
-    if (final?.type === "log" && Number(offset) >= final.logStartOffset)
-      yield withSource(facts, made, "elsewhere/0@0");
+    if (final?.type !== "log" || facts.seen.gone.has(final, Number(offset))) continue;
+    if (Number(offset) >= final.logStartOffset) yield withSource(facts, made, "elsewhere/0@0");
   }
 }
 

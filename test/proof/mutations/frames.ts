@@ -1,7 +1,7 @@
 // What can be wrong with the frames that a consumer is sent.
 
 import type { EventOf, History, SeenRecord } from "../history.ts";
-import { logKey } from "../seen-values.ts";
+import { logKey } from "../log-key.ts";
 import { type At, type Facts, isSame, type Mutation } from "./mutation.ts";
 
 export const FRAME_MUTATIONS: readonly Mutation[] = [
@@ -48,14 +48,14 @@ export const FRAME_MUTATIONS: readonly Mutation[] = [
       }),
   },
   {
-    // What was trimmed at the end, and nobody else was sent, is known to this one frame only.
+    // What is deleted at the end, and nobody else was sent, is known to this one frame only.
     name: "a record of a frame has another value than in the log",
     expected: ["inconsistent offsets"],
     spoil: (facts) =>
       eachRecord(facts, (frame, nth, { offset }) => {
         const log = facts.placeBefore(frame.index)?.log;
         const final = log && facts.seen.finalLogs.get(logKey(log));
-        if (!final || offset < final.logStartOffset) return undefined;
+        if (!final || offset < final.logStartOffset || facts.seen.gone.has(final, offset)) return undefined;
         return withValue(facts, { frame, nth, value: "nobody's" });
       }),
   },
@@ -78,7 +78,9 @@ export const FRAME_MUTATIONS: readonly Mutation[] = [
     name: "a frame says that it ends before its last record",
     expected: ["internal non-monotonic poll"],
     spoil: (facts) =>
-      eachFrame(facts, ({ index, event }) => facts.replace(index, { ...event, next: event.next - 1 })),
+      eachFrame(facts, ({ index, event }) =>
+        facts.replace(index, { ...event, next: event.records.at(-1)?.offset ?? 0 }),
+      ),
   },
   {
     name: "a frame is missing, and another one follows",

@@ -4,7 +4,8 @@ import type { AnomalyName } from "../checker.ts";
 import { type ConsumerPlace, ConsumerPlaces } from "../consumer-places.ts";
 import { groupsAhead } from "../delivery-checks.ts";
 import type { EventOf, History, HistoryEvent, LogRef } from "../history.ts";
-import { gatherValues, logKey, type SeenValues } from "../seen-values.ts";
+import { logKey } from "../log-key.ts";
+import { gatherValues, type SeenValues } from "../seen-values.ts";
 
 export interface Mutation {
   readonly name: string;
@@ -92,10 +93,18 @@ export class Facts {
     return undefined;
   }
 
-  /** Nobody can say that it was trimmed when the event was. */
+  /** Nobody can say that it was deleted when the event was. */
   isKept(index: number, log: LogRef | undefined, offset: number): boolean {
     const look = log && this.lookAfter(index, log);
-    return look !== undefined && offset >= look.logStartOffset;
+    return look !== undefined && offset >= look.logStartOffset && !this.seen.gone.has(look, offset);
+  }
+
+  /** It has not ended and come again. */
+  livesOnce(group: string): boolean {
+    const lives = this.history.flatMap((event) =>
+      event.type === "snapshot" ? (event.groups ?? []).filter((each) => each.group === group) : [],
+    );
+    return new Set(lives.map(({ createdAt }) => createdAt)).size <= 1;
   }
 
   snapshotBefore(index: number): EventOf<"snapshot"> | undefined {

@@ -1,7 +1,7 @@
 // What can be wrong with the records of the log, and with the answers to producers.
 
 import type { EventOf, History, SendEvent } from "../history.ts";
-import { logKey } from "../seen-values.ts";
+import { logKey } from "../log-key.ts";
 import { type At, type Facts, isOf, type Mutation } from "./mutation.ts";
 
 export const RECORD_MUTATIONS: readonly Mutation[] = [
@@ -87,7 +87,8 @@ export const RECORD_MUTATIONS: readonly Mutation[] = [
           values.some((value) => facts.seen.placesByValue.has(value)),
         );
         const at = facts.history.findIndex((each) => each.type === "not-sent" && each.send === event.send);
-        if (isWritten || !event.appends.every(({ topic }) => isUntrimmed(facts, topic))) continue;
+        const isEmpty = event.appends.every(({ values }) => values.length === 0);
+        if (isWritten || isEmpty || !event.appends.every(({ topic }) => isUntrimmed(facts, topic))) continue;
         const sent = { type: "sent", send: event.send, runs: [] } as const;
         if (at < 0) yield facts.replace(index, event, sent);
         else yield facts.replace(at, sent);
@@ -269,6 +270,8 @@ function isMissable(facts: Facts, value: string): boolean {
 function isUntrimmed(facts: Facts, topic: string): boolean {
   const logs = [...(facts.seen.finalLogsByTopic.get(topic) ?? [])];
   return (
-    facts.seen.steadyTopics.has(topic) && logs.length > 0 && logs.every((log) => log.logStartOffset === 0)
+    facts.seen.steadyTopics.has(topic) &&
+    logs.length > 0 &&
+    logs.every((log) => log.logStartOffset === 0 && !facts.seen.gone.hasAny(log))
   );
 }

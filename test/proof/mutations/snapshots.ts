@@ -1,7 +1,7 @@
 // What can be wrong with what the database has.
 
 import type { EventOf, History } from "../history.ts";
-import { logKey } from "../seen-values.ts";
+import { logKey } from "../log-key.ts";
 import { type At, type Facts, isOf, isSame, type Mutation } from "./mutation.ts";
 
 type Snapshot = EventOf<"snapshot">;
@@ -38,7 +38,8 @@ export const SNAPSHOT_MUTATIONS: readonly Mutation[] = [
         const isSteady = after?.event.committed.some(
           (each) => isSameRow(each, row) && each.offset === row.offset,
         );
-        if (!after || !isSteady || isReset(after.event, row)) return undefined;
+        if (!after || !isSteady || !isSameGroup(at.event, after.event, row) || isReset(after.event, row))
+          return undefined;
         return withCommitted(facts, at, at.event.committed.with(nth, { ...row, offset: row.offset + 1 }));
       }),
   },
@@ -59,7 +60,8 @@ export const SNAPSHOT_MUTATIONS: readonly Mutation[] = [
       eachCommitted(facts, ({ at, row, nth }) => {
         const log = at.event.logs.find((each) => logKey(each) === logKey(row));
         const until = sentUntil(facts, at.index, row);
-        const isKept = log && until >= log.logStartOffset && until < log.logEndOffset;
+        const isKept =
+          log && until >= log.logStartOffset && until < log.logEndOffset && !facts.seen.gone.has(log, until);
         if (!isKept || facts.groupsAhead.has(row.group) || !facts.isUntouched(row.group, row))
           return undefined;
         return withCommitted(facts, at, at.event.committed.with(nth, { ...row, offset: until + 1 }));
@@ -259,8 +261,16 @@ function isSameRow(one: Committed | Owner, other: Committed | Owner): boolean {
   return one.group === other.group && logKey(one) === logKey(other);
 }
 
-function rowBefore(facts: Facts, { index }: At<"snapshot">, row: Committed): Committed | undefined {
-  return facts.snapshotBefore(index)?.committed.find((each) => isSameRow(each, row));
+function rowBefore(facts: Facts, { index, event }: At<"snapshot">, row: Committed): Committed | undefined {
+  const before = facts.snapshotBefore(index);
+  if (!before || !isSameGroup(before, event, row)) return undefined;
+  return before.committed.find((each) => isSameRow(each, row));
+}
+
+/** It has not ended between them. */
+function isSameGroup(one: Snapshot, other: Snapshot, { group }: Committed): boolean {
+  const [was, is] = [one, other].map(({ groups }) => groups?.find((each) => each.group === group));
+  return was?.createdAt === is?.createdAt;
 }
 
 function isReset({ resets }: Snapshot, { group, ...log }: Committed): boolean {
