@@ -21,7 +21,7 @@ const MUTATIONS = [
   ...KEEPING_MUTATIONS,
 ];
 const GOOD = isLongRun ? { seeds: 5_000, steps: 300 } : { seeds: 100, steps: 120 };
-const SPOILT = isLongRun ? { seeds: 50, steps: 200 } : { seeds: 200, steps: 120 };
+const SPOILT = isLongRun ? { seeds: 80, steps: 200 } : { seeds: 200, steps: 120 };
 /** Of each mutation: the quick run tries some, the first of each of several seeds. */
 const PLACES_MAX = isLongRun ? Number.POSITIVE_INFINITY : 8;
 const PLACES_OF_SEED_MAX = isLongRun ? Number.POSITIVE_INFINITY : 2;
