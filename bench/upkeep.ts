@@ -12,7 +12,7 @@ import { inLanes, LANES } from "./input.ts";
 import { median } from "./results.ts";
 import { BenchSocket, call } from "./tidemark-client.ts";
 
-const RECORDS = 1_000_000;
+const MILLION = 1_000_000;
 const BATCH_RECORDS = 1_000;
 const MEASURED_MS = 4_000;
 const SINGLES_A_SECOND = 1_000;
@@ -20,6 +20,7 @@ const VALUE = JSON.stringify({ text: "x".repeat(188) });
 
 interface Kind {
   readonly name: string;
+  readonly records: number;
   /** Of the n-th record. */
   readonly key?: (n: number) => string;
   start(server: TestServer, topic: string): Promise<void>;
@@ -36,23 +37,27 @@ interface Left {
 const KINDS: readonly Kind[] = [
   {
     name: "retention deletes 1M records",
+    records: MILLION,
     start: (server, topic) => put(server, topic, { retention: { records: 1 } }),
     isDone: ({ records }) => records <= 1,
   },
   {
     name: "compaction of 1M records, 1,000 keys",
+    records: MILLION,
     key: (n) => `key-${(n * 7_919) % 1_000}`,
     start: (server, topic) => put(server, topic, { cleanup: "compact" }),
     isDone: ({ toCompact }) => toCompact === 0,
   },
   {
-    name: "compaction of 1M records, each with another key",
-    key: (n) => `key-${(n * 7_919) % RECORDS}`,
+    name: "compaction of 300k records, each with another key",
+    records: 300_000,
+    key: (n) => `key-${(n * 7_919) % MILLION}`,
     start: (server, topic) => put(server, topic, { cleanup: "compact" }),
     isDone: ({ toCompact }) => toCompact === 0,
   },
   {
     name: "a topic of 1M records is deleted",
+    records: MILLION,
     start: ({ url }, topic) => call(`${url}/v1/topics/${topic}`, { method: "DELETE" }),
     isDone: ({ purges }) => purges === 0,
   },
@@ -169,9 +174,9 @@ function bodyOf(first: number, key?: Kind["key"]): string {
   return `{"records":[${records.join(",")}]}`;
 }
 
-async function fill(server: TestServer, topic: string, { key }: Kind): Promise<void> {
+async function fill(server: TestServer, topic: string, { records, key }: Kind): Promise<void> {
   await put(server, topic, {});
-  const batches = Array.from({ length: RECORDS / BATCH_RECORDS }, (_, batch) => batch * BATCH_RECORDS);
+  const batches = Array.from({ length: records / BATCH_RECORDS }, (_, batch) => batch * BATCH_RECORDS);
   await inLanes(LANES, batches, (first) =>
     call(`${server.url}/v1/topics/${topic}/records`, { method: "POST", body: bodyOf(first, key) }),
   );

@@ -39,6 +39,5 @@ export class SpareSpace {
     for (let left = this.#free.pages - KEPT_PAGES; left > 0; left -= STEP_PAGES)
       yield () => space.giveBack(Math.min(left, STEP_PAGES));
     this.#free = undefined;
-    yield () => space.checkpoint();
   }
 }

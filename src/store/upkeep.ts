@@ -192,7 +192,7 @@ export class Upkeep {
       yield* await this.#findSteps(foundTo);
     } while (this.#isLeft);
     yield* this.#expirySteps();
-    for (const giveBack of this.#spareSpace.steps()) yield () => giveBack().then(() => undefined);
+    for (const giveBack of this.#spareSpace.steps()) yield () => giveBack().then(nothing);
   }
 
   /** `foundTo`: partitions that always have something to do must not keep those behind them waiting. */
@@ -238,14 +238,24 @@ export class Upkeep {
   async #repeat(step: Step, mayGoOn: () => boolean): Promise<boolean> {
     for (let n = 0; n < STEPS_IN_A_ROW && mayGoOn(); n += 1) {
       if (!(await this.#lease.hold())) return false;
-      const fromMs = this.#deps.scheduler.nowMs();
-      const outcome = await step();
-      const tookMs = outcome?.tookMs ?? this.#deps.scheduler.nowMs() - fromMs;
-      await this.#rest(Math.min(RESTS_A_STEP * tookMs, REST_MAX_MS));
+      const outcome = await this.#pace(step);
+      const { space } = this.#deps.db;
+      // What the step has written goes from the WAL into the file now, by itself: later it would hold up the commit of
+      // somebody else, together with what other steps have written, and for longer than a step may take.
+      if (space) await this.#pace(() => space.checkpoint().then(nothing));
       if (!outcome?.hasMore) return true;
     }
     this.#isLeft = true;
     return true;
+  }
+
+  /** Rests afterwards. */
+  async #pace(step: Step): Promise<StepOutcome | undefined> {
+    const fromMs = this.#deps.scheduler.nowMs();
+    const outcome = await step();
+    const tookMs = outcome?.tookMs ?? this.#deps.scheduler.nowMs() - fromMs;
+    await this.#rest(Math.min(RESTS_A_STEP * tookMs, REST_MAX_MS));
+    return outcome;
   }
 
   #rest(ms: number): Promise<void> {
@@ -278,3 +288,5 @@ export class Upkeep {
     return Math.min(WALK_EVERY_MS, (offsetRetentionMs ?? WALK_EVERY_MS * LOOKS_A_LIFE) / LOOKS_A_LIFE);
   }
 }
+
+function nothing(): undefined {}

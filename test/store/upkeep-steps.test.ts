@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { FIRST_RECORDS, nextRecords, stepOperation } from "../../src/store/upkeep-steps.ts";
+import { FIRST_RECORDS, nextRecords, STEP_MS, stepOperation } from "../../src/store/upkeep-steps.ts";
 
 describe("nextRecords()", () => {
   test("grows by half at most, where a step takes no time, up to ten thousand", () => {
@@ -18,7 +18,7 @@ describe("nextRecords()", () => {
   });
 
   test("stays where a step takes what it is to take", () => {
-    expect(nextRecords(1_234, 5)).toBe(1_234);
+    expect(nextRecords(1_234, STEP_MS)).toBe(1_234);
   });
 
   test("comes to rest, whatever a record costs, near that time or at a limit", () => {
@@ -26,7 +26,7 @@ describe("nextRecords()", () => {
       fc.property(fc.double({ min: 0.0001, max: 1, noNaN: true }), (msARecord) => {
         let records = FIRST_RECORDS;
         for (let n = 0; n < 50; n += 1) records = nextRecords(records, records * msARecord);
-        const wanted = Math.min(Math.max(5 / msARecord, 100), 10_000);
+        const wanted = Math.min(Math.max(STEP_MS / msARecord, 100), 10_000);
         expect(Math.abs(records - wanted)).toBeLessThanOrEqual(1);
       }),
     );

@@ -3,7 +3,7 @@ import { DbError } from "../../src/store/db.ts";
 import { Topics } from "../../src/store/topics.ts";
 import { Upkeep, type UpkeepDeps } from "../../src/store/upkeep.ts";
 import { UPKEEP_LEASE_MS } from "../../src/store/upkeep-lease.ts";
-import { FIRST_RECORDS } from "../../src/store/upkeep-steps.ts";
+import { FIRST_RECORDS, STEP_MS } from "../../src/store/upkeep-steps.ts";
 import { WriteQueue } from "../../src/store/write-queue.ts";
 import { failing, openTestDatabase, WatchedDb } from "../support/database.ts";
 import { FakeTime, fakeChance, turnOfTheLoop } from "../support/fake-time.ts";
@@ -183,6 +183,24 @@ describe("Upkeep takes a fifth of the time", () => {
     await upkeep.stop();
   });
 
+  test("a step is followed by a checkpoint in its own turn, and a rest from that too", async () => {
+    const { db, time, upkeep, takes } = server();
+    const done: string[] = [];
+    const checkpoint = async () => {
+      done.push(`checkpoint at ${time.nowMs()}`);
+      time.workedMs += 2;
+    };
+    Object.assign(db, { space: { freePages: async () => 0, giveBack: async () => {}, checkpoint } });
+    await put({ retention: { records: 1 } });
+    await append(values(10));
+    takes(3);
+    const run = upkeep.run().then(() => done.push(`done at ${time.nowMs()}`));
+    await time.advance(1_000);
+    await run;
+    expect(stepsOf(db)).toHaveLength(1);
+    expect(done).toEqual(["checkpoint at 15", "done at 25"]);
+  });
+
   test("by steps that are larger where they are quick, and smaller where they are not", async () => {
     const { db, upkeep, takes, time } = server();
     await put({ retention: { records: 1 } });
@@ -208,7 +226,7 @@ describe("Upkeep takes a fifth of the time", () => {
 describe("Upkeep goes from partition to partition", () => {
   test("after ten steps, so that none has to wait for all of another", async () => {
     const { db, upkeep, takes, time } = server();
-    takes(5); // the size stays
+    takes(STEP_MS); // the size stays
     await put({ partitionCount: 2, retention: { records: 1 } });
     for (let batch = 0; batch < 3; batch += 1) await append(values(4_000));
     await append(values(2 * FIRST_RECORDS), 1);
