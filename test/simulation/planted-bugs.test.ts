@@ -52,7 +52,7 @@ const BUGS: readonly PlantedBug[] = [
     file: "src/store/remote.ts",
     from: "SET number = CASE WHEN number < excluded.number THEN excluded.number END,",
     to: "SET number = excluded.number,",
-    foundAs: ["duplicate"],
+    foundAs: ["duplicate", "aborted read"],
   },
   {
     name: "a producer's sequence is counted and not judged",
