@@ -1,6 +1,6 @@
 // bun run bench:upkeep [words of one kind]: what others notice while a million records are deleted or compacted in the background.
 //
-// Each kind has a server of its own with three topics of a million records. For the first, four lanes of batches to
+// Each kind has a server of its own with three topics of so many records. For the first, four lanes of batches to
 // another topic, before, during and after: the rate. For the second, single records at a steady pace: how long each
 // waits for its answer. For the third nobody asks for anything, and the longest stop of the event loop is that of the
 // longest step. All in one run, as ratios to what is without: the rates of two runs differ by a third.

@@ -3,8 +3,8 @@
 // process that starts goes on where another was killed.
 //
 // It is done by bounded steps, each an operation of the write queue like any other, and after each it rests for several
-// times as long as that took: whoever produces has the rest of the time, and where the queue is busy a step takes longer,
-// and so does the rest. On a shared database one server works at a time, by a lease; to look takes none.
+// times as long as the database took for it: whoever produces has the rest of the time. On a shared database one server
+// works at a time, by a lease; to look takes none.
 
 import type { Log, Scheduler } from "../core/ports.ts";
 import { compactStep, findCompactable, findOutdated, forgetStep } from "./compaction.ts";

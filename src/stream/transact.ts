@@ -208,7 +208,7 @@ async function writeOnce(
   if (!outcome) return undefined;
   for (const { partitionId, logEndOffset } of outcome.appended)
     deps.wakeUps.notify(partitionId, logEndOffset);
-  if ([...targets.values()].some(({ hasUpkeep }) => hasUpkeep)) deps.upkeep.noteAppend();
+  if (targets.values().some(({ hasUpkeep }) => hasUpkeep)) deps.upkeep.noteAppend();
   if (transaction.producer) deps.upkeep.noteProducer();
   return outcome.written;
 }

@@ -94,7 +94,7 @@ export class UpkeepUsers {
 
   async #lookUntilCut(url: string): Promise<void> {
     for (;;) {
-      const look = await lookOverHttp(url).catch(() => undefined);
+      const look = await lookOverHttp(url).catch(() => undefined); // the power has gone
       if (!look) return;
       this.#looks.push(look);
       await sleep(LOOK_EVERY_MS);
