@@ -168,7 +168,7 @@ export function decodeUtf8(body: Uint8Array): string {
   }
 }
 
-const decoder = new TextDecoder("utf-8", { fatal: true });
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false });
 
 /** How many bytes a text is as UTF-8. */
 export function utf8Length(text: string): number {

@@ -1,26 +1,24 @@
-// The two descriptions of the protocol, each made once, when somebody asks. Neither needs the database.
+// The two descriptions of the protocol, each made once, when somebody asks, by what is loaded then. Neither needs the
+// database.
 
 import type { Context, Hono } from "hono";
 import type { AppEnv } from "./app.ts";
-import { asyncapiText } from "./asyncapi.ts";
-import { openapiText } from "./openapi.ts";
 import { refuseOtherParameters } from "./parameters.ts";
-import { DESCRIBED } from "./route-descriptions.ts";
 
 export function addDescriptionRoutes(app: Hono<AppEnv>): void {
   let openapi: Promise<string> | undefined;
-  let asyncapi: string | undefined;
+  let asyncapi: Promise<string> | undefined;
 
-  app.get("/openapi.json", DESCRIBED.openapi, async (c) => {
+  app.get("/openapi.json", async (c) => {
     refuseOtherParameters(c);
-    openapi ??= openapiText(app);
+    openapi ??= import("./openapi.ts").then(({ openapiText }) => openapiText(app));
     return jsonText(c, await openapi);
   });
 
-  app.get("/asyncapi.json", DESCRIBED.asyncapi, (c) => {
+  app.get("/asyncapi.json", async (c) => {
     refuseOtherParameters(c);
-    asyncapi ??= asyncapiText();
-    return jsonText(c, asyncapi);
+    asyncapi ??= import("./asyncapi.ts").then(({ asyncapiText }) => asyncapiText());
+    return jsonText(c, await asyncapi);
   });
 }
 

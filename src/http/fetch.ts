@@ -13,10 +13,9 @@ import { type Topics, unknownTopic } from "../store/topics.ts";
 import { usePartition } from "../stream/topic-partition.ts";
 import type { AppDeps, AppEnv } from "./app.ts";
 import { integerParam, nameParam, partitionParam, placeParam, refuseOtherParameters } from "./parameters.ts";
-import { DESCRIBED } from "./route-descriptions.ts";
 
 export function addFetchRoute(app: Hono<AppEnv>, { topics, fetches }: AppDeps): void {
-  app.get("/v1/topics/:topic/partitions/:partition/records", DESCRIBED.fetch, async (c) => {
+  app.get("/v1/topics/:topic/partitions/:partition/records", async (c) => {
     const name = nameParam(c, "topic");
     const partition = partitionParam(c);
     const parameters = fetchParameters(c);

@@ -7,19 +7,18 @@ import { describeGroup, listGroups } from "../store/group-queries.ts";
 import type { AppDeps, AppEnv } from "./app.ts";
 import { checkBody, parseBodyObject, readBody } from "./body.ts";
 import { nameParam, refuseOtherParameters } from "./parameters.ts";
-import { DESCRIBED } from "./route-descriptions.ts";
 
 /** How errors call the body. */
 const OFFSETS = "offsets of the group";
 const RESET = "reset of the group";
 
 export function addGroupRoutes(app: Hono<AppEnv>, { db, queue, memberships }: AppDeps): void {
-  app.get("/v1/groups", DESCRIBED.listGroups, async (c) => {
+  app.get("/v1/groups", async (c) => {
     refuseOtherParameters(c);
     return c.json({ groups: await listGroups(db) });
   });
 
-  app.get("/v1/groups/:group", DESCRIBED.getGroup, async (c) => {
+  app.get("/v1/groups/:group", async (c) => {
     const group = nameParam(c, "group");
     refuseOtherParameters(c);
     const description = await describeGroup(db, group);
@@ -27,14 +26,14 @@ export function addGroupRoutes(app: Hono<AppEnv>, { db, queue, memberships }: Ap
     return c.json(description);
   });
 
-  app.delete("/v1/groups/:group", DESCRIBED.deleteGroup, async (c) => {
+  app.delete("/v1/groups/:group", async (c) => {
     const group = nameParam(c, "group");
     refuseOtherParameters(c);
     await queue.submit(deleteGroup({ op: queue.nextOp(), group }));
     return c.body(null, 204);
   });
 
-  app.delete("/v1/groups/:group/topics/:topic", DESCRIBED.forgetTopic, async (c) => {
+  app.delete("/v1/groups/:group/topics/:topic", async (c) => {
     const group = nameParam(c, "group");
     const topic = nameParam(c, "topic");
     refuseOtherParameters(c);
@@ -42,7 +41,7 @@ export function addGroupRoutes(app: Hono<AppEnv>, { db, queue, memberships }: Ap
     return c.body(null, 204);
   });
 
-  app.post("/v1/groups/:group/offsets", DESCRIBED.commitOffsets, async (c) => {
+  app.post("/v1/groups/:group/offsets", async (c) => {
     const group = nameParam(c, "group");
     refuseOtherParameters(c);
     const input = parseBodyObject(await readBody(c.req.raw), OFFSETS);
@@ -52,7 +51,7 @@ export function addGroupRoutes(app: Hono<AppEnv>, { db, queue, memberships }: Ap
     });
   });
 
-  app.post("/v1/groups/:group/reset", DESCRIBED.resetGroup, async (c) => {
+  app.post("/v1/groups/:group/reset", async (c) => {
     const group = nameParam(c, "group");
     refuseOtherParameters(c);
     const input = parseBodyObject(await readBody(c.req.raw), RESET);

@@ -1,22 +1,22 @@
 // The HTTP side described as OpenAPI 3.1, from the routes that are served and the schemas of the wire.
 //
-// hono-openapi finds the descriptions at the routes. The schemas go around it, by json-schema.ts: its own way from
+// hono-openapi finds the descriptions at routes, so there are the same routes once more, with nothing but them. The schemas go around it, by json-schema.ts: its own way from
 // valibot drops what it cannot say.
 
-import type { Hono } from "hono";
-import { generateSpecs } from "hono-openapi";
+import { Hono } from "hono";
+import { describeRoute, generateSpecs } from "hono-openapi";
 import type * as v from "valibot";
 import type { AppEnv } from "./app.ts";
 import { INFO } from "./description-info.ts";
 import { describeSchema, type UnknownMembers } from "./json-schema.ts";
-import { ANSWER_SCHEMAS, REQUEST_SCHEMAS } from "./route-descriptions.ts";
+import { ANSWER_SCHEMAS, REQUEST_SCHEMAS, ROUTE_DESCRIPTIONS } from "./route-descriptions.ts";
 
 type Documentation = NonNullable<NonNullable<Parameters<typeof generateSpecs>[1]>["documentation"]>;
 type Components = NonNullable<Documentation["components"]>;
 
 /** JSON. */
 export async function openapiText(app: Hono<AppEnv>): Promise<string> {
-  const document = await generateSpecs(app, {
+  const document = await generateSpecs(describedRoutes(app), {
     excludeStaticFile: false, // what ends in .json is no file here
     documentation: {
       info: { ...INFO, description: "A durable, partitioned log. /asyncapi.json describes the stream." },
@@ -27,6 +27,15 @@ export async function openapiText(app: Hono<AppEnv>): Promise<string> {
     },
   });
   return JSON.stringify(document);
+}
+
+function describedRoutes(app: Hono<AppEnv>): Hono {
+  const described = new Hono();
+  for (const { method, path } of app.routes) {
+    const description = ROUTE_DESCRIPTIONS.get(`${method} ${path}`);
+    if (description) described.on(method, path, describeRoute(description), (c) => c.body(null));
+  }
+  return described;
 }
 
 function schemas(named: Readonly<Record<string, v.GenericSchema>>, unknownMembers: UnknownMembers) {

@@ -12,7 +12,6 @@ import { trimLog } from "../stream/trim.ts";
 import type { AppDeps, AppEnv } from "./app.ts";
 import { checkBody, parseBodyObject, readBody } from "./body.ts";
 import { nameParam, offsetParam, partitionParam, refuseOtherParameters } from "./parameters.ts";
-import { DESCRIBED } from "./route-descriptions.ts";
 
 const NDJSON_TYPES = new Set([
   "application/x-ndjson",
@@ -28,7 +27,7 @@ const DEFAULT_COMPACTION = { minLagMs: null, tombstoneMs: null };
 export function addTopicRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
   const { topics, queue, upkeep } = deps;
 
-  app.put("/v1/topics/:topic", DESCRIBED.putTopic, async (c) => {
+  app.put("/v1/topics/:topic", async (c) => {
     const topic = nameParam(c, "topic");
     refuseOtherParameters(c);
     const { partitionCount, ...others } = await parseSettings(await readBody(c.req.raw));
@@ -37,12 +36,12 @@ export function addTopicRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
     return c.json(topicBody(description), isNew ? 201 : 200);
   });
 
-  app.get("/v1/topics", DESCRIBED.listTopics, async (c) => {
+  app.get("/v1/topics", async (c) => {
     refuseOtherParameters(c);
     return c.json({ topics: await topics.list() });
   });
 
-  app.get("/v1/topics/:topic", DESCRIBED.getTopic, async (c) => {
+  app.get("/v1/topics/:topic", async (c) => {
     const topic = nameParam(c, "topic");
     refuseOtherParameters(c);
     const description = await topics.describe(topic);
@@ -50,14 +49,14 @@ export function addTopicRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
     return c.json(topicBody(description));
   });
 
-  app.delete("/v1/topics/:topic", DESCRIBED.deleteTopic, async (c) => {
+  app.delete("/v1/topics/:topic", async (c) => {
     const topic = nameParam(c, "topic");
     refuseOtherParameters(c);
     await topics.delete(topic);
     return c.body(null, 204);
   });
 
-  app.delete("/v1/topics/:topic/partitions/:partition/records", DESCRIBED.deleteRecords, async (c) => {
+  app.delete("/v1/topics/:topic/partitions/:partition/records", async (c) => {
     const name = nameParam(c, "topic");
     const partition = partitionParam(c);
     refuseOtherParameters(c, ["before"]);
@@ -71,7 +70,7 @@ export function addTopicRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
     return c.json({ topic: name, topicId: topic.topicId, partition, ...result });
   });
 
-  app.post("/v1/topics/:topic/records", DESCRIBED.produce, async (c) => {
+  app.post("/v1/topics/:topic/records", async (c) => {
     const topic = nameParam(c, "topic");
     const { runs, duplicate } = await transact(deps, parseProduce(c, topic, await readBody(c.req.raw)));
     return c.json({ runs: producedRuns(runs), duplicate });

@@ -7,21 +7,20 @@ import { transact } from "../stream/transact.ts";
 import type { AppDeps, AppEnv } from "./app.ts";
 import { checkBody, parseBodyObject, parseObject, readBody } from "./body.ts";
 import { nameParam, refuseOtherParameters } from "./parameters.ts";
-import { DESCRIBED } from "./route-descriptions.ts";
 
 /** How errors call the body. */
 const TRANSACTION = "transaction";
 const PRODUCER = "body of a new epoch";
 
 export function addTransactionRoutes(app: Hono<AppEnv>, deps: AppDeps): void {
-  app.post("/v1/transactions", DESCRIBED.transact, async (c) => {
+  app.post("/v1/transactions", async (c) => {
     refuseOtherParameters(c);
     const body = await readBody(c.req.raw);
     const envelope = checkBody(transactEnvelopeSchema, parseObject(body, TRANSACTION), TRANSACTION);
     return c.json(await transact(deps, readTransaction(body, envelope)));
   });
 
-  app.post("/v1/producers/:producer", DESCRIBED.raiseEpoch, async (c) => {
+  app.post("/v1/producers/:producer", async (c) => {
     const id = nameParam(c, "producer");
     refuseOtherParameters(c);
     const body = await readBody(c.req.raw);

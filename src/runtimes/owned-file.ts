@@ -17,11 +17,7 @@ import {
 } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { dbErrorOf, SqliteConnection } from "../store/sqlite-connection.ts";
-
-/** Its message says what to do. */
-export class DatabaseError extends Error {
-  override readonly name = "DatabaseError";
-}
+import { DatabaseError } from "./database-error.ts";
 
 const ANY_WRITE_BIT = 0o222;
 /** What says that here a folder cannot be opened, or not be fsynced: there is no more that could be done. */

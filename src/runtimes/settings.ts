@@ -1,6 +1,5 @@
-// Flags over environment over defaults. Unknown flags and values that make no sense are refused by name.
+// Flags over environment over defaults. Values that make no sense are refused by name. Of the flags: command-line.ts.
 
-import { parseArgs } from "node:util";
 import * as v from "valibot";
 import { INTEGER_MAX } from "../protocol/limits.ts";
 
@@ -14,6 +13,8 @@ export interface Settings {
   readonly allowedOrigins: readonly string[];
   /** How long a group without members keeps its offsets, in ms; null: for ever. */
   readonly offsetRetentionMs: number | null;
+  /** Whoever reaches it may read and write, and the operator has said so. */
+  readonly isWithoutCredentials: boolean;
 }
 
 export type DatabaseSetting =
@@ -25,7 +26,11 @@ export class SettingsError extends Error {
   override readonly name = "SettingsError";
 }
 
-type Environment = Readonly<Record<string, string | undefined>>;
+/** Why a public address is refused. */
+export const OPEN_TO_ALL =
+  "everybody who reaches it could read and write, and credentials are not built yet.";
+
+export type Environment = Readonly<Record<string, string | undefined>>;
 
 /** Each flag's environment variable. */
 const VARIABLES = {
@@ -36,61 +41,31 @@ const VARIABLES = {
   "auto-create": "TIDEMARK_AUTO_CREATE",
   "allow-origin": "TIDEMARK_ALLOW_ORIGIN",
   "offset-retention-ms": "TIDEMARK_OFFSET_RETENTION_MS",
+  "without-credentials": "TIDEMARK_WITHOUT_CREDENTIALS",
 } as const;
-
-export const USAGE = `usage: tidemark dev|serve [flags]
-
-  --port N            PORT                    4500; 0: any free one
-  --host ADDRESS      HOST                    127.0.0.1
-  --db URL            TURSO_DATABASE_URL      file:./.tidemark/tidemark.db; or http:, https:, libsql: of a libSQL server
-  --db-token TOKEN    TURSO_AUTH_TOKEN        the libSQL server's, where it wants one
-  --auto-create       TIDEMARK_AUTO_CREATE    topics come into being on first use (always so in dev)
-  --allow-origin LIST TIDEMARK_ALLOW_ORIGIN   other sites whose pages may connect, separated by commas
-  --offset-retention-ms N
-                 TIDEMARK_OFFSET_RETENTION_MS    how long a group without members keeps its offsets; for ever without it`;
 
 const DEFAULT_PORT = "4500";
 const DEFAULT_HOST = "127.0.0.1";
 const DEFAULT_DATABASE = "file:./.tidemark/tidemark.db";
 const LOOPBACK_HOSTS = new Set(["127.0.0.1", "localhost", "::1"]);
 
+/** Of the command line, by name. */
+export type Flags = Partial<Record<keyof typeof VARIABLES, string>>;
+
 /** Throws a SettingsError. */
-export function readSettings(argv: readonly string[], environment: Environment): Settings {
-  const [mode, ...rest] = argv;
-  if (mode !== "dev" && mode !== "serve") throw new SettingsError(`found ${mode ?? "no command"}\n${USAGE}`);
-  const flags = readFlags(rest);
+export function settingsOf(mode: Settings["mode"], flags: Flags, environment: Environment): Settings {
   const value = (name: keyof typeof VARIABLES) => flags[name] ?? (environment[VARIABLES[name]] || undefined);
+  const isWithoutCredentials = parseSwitch("without-credentials", value("without-credentials"));
   return {
     mode,
     port: parsePort(value("port") ?? DEFAULT_PORT),
-    host: checkHost(value("host") ?? DEFAULT_HOST),
+    host: checkHost(value("host") ?? DEFAULT_HOST, isWithoutCredentials),
     database: parseDatabase(value("db") ?? DEFAULT_DATABASE, value("db-token")),
-    createsTopicsOnFirstUse: parseSwitch(value("auto-create") ?? "false") || mode === "dev",
+    createsTopicsOnFirstUse: parseSwitch("auto-create", value("auto-create")) || mode === "dev",
     allowedOrigins: parseOrigins(value("allow-origin") ?? ""),
     offsetRetentionMs: parseOffsetRetention(value("offset-retention-ms")),
+    isWithoutCredentials,
   };
-}
-
-function readFlags(args: readonly string[]): Partial<Record<keyof typeof VARIABLES, string>> {
-  const options = {
-    port: { type: "string" },
-    host: { type: "string" },
-    db: { type: "string" },
-    "db-token": { type: "string" },
-    "auto-create": { type: "boolean" },
-    "allow-origin": { type: "string" },
-    "offset-retention-ms": { type: "string" },
-  } as const;
-  try {
-    const { "auto-create": autoCreate, ...values } = parseArgs({
-      args: [...args],
-      options,
-      strict: true,
-    }).values;
-    return autoCreate ? { ...values, "auto-create": "true" } : values;
-  } catch (error) {
-    throw new SettingsError(`${error instanceof Error ? error.message : error}\n${USAGE}`);
-  }
 }
 
 function parsePort(text: string): number {
@@ -102,11 +77,11 @@ function parsePort(text: string): number {
   return port.output;
 }
 
-function checkHost(host: string): string {
-  if (LOOPBACK_HOSTS.has(host)) return host;
+function checkHost(host: string, isWithoutCredentials: boolean): string {
+  if (LOOPBACK_HOSTS.has(host) || (isWithoutCredentials && host !== "")) return host;
   throw new SettingsError(
-    `refused to listen on ${host}: everybody who reaches it could read and write, and credentials are not built yet. ` +
-      `Listen on ${DEFAULT_HOST} behind a proxy that asks for them`,
+    `refused to listen on ${host}: ${OPEN_TO_ALL} Listen on ${DEFAULT_HOST} behind a proxy that asks for them, or say ` +
+      "--without-credentials where a private network keeps everybody else out",
   );
 }
 
@@ -145,10 +120,10 @@ function withoutSecrets(url: string): string {
   return URL.canParse(url) ? `${new URL(url).protocol}//${new URL(url).host}` : "that is given";
 }
 
-function parseSwitch(text: string): boolean {
+function parseSwitch(name: keyof typeof VARIABLES, text = "false"): boolean {
   if (text === "true" || text === "1") return true;
   if (text === "false" || text === "0") return false;
-  throw new SettingsError(`--auto-create must be true or false, found "${text}"`);
+  throw new SettingsError(`--${name} must be true or false, found "${text}"`);
 }
 
 function parseOffsetRetention(text: string | undefined): number | null {

@@ -1,26 +1,9 @@
 // Brings a database to the schema that this server knows.
 
-import log0001 from "../../migrations/0001_log.sql" with { type: "text" };
-import timeIndex0002 from "../../migrations/0002_time_index.sql" with { type: "text" };
-import purges0003 from "../../migrations/0003_purges.sql" with { type: "text" };
-import rebalances0004 from "../../migrations/0004_rebalances.sql" with { type: "text" };
-import producers0005 from "../../migrations/0005_producers.sql" with { type: "text" };
-import sqlWrites0006 from "../../migrations/0006_sql_writes.sql" with { type: "text" };
-import logLife0007 from "../../migrations/0007_log_life.sql" with { type: "text" };
 import { type Db, DbError, numberColumn } from "./db.ts";
 
-/** In order; a released one is never edited. */
-const MIGRATIONS: readonly string[] = [
-  log0001,
-  timeIndex0002,
-  purges0003,
-  rebalances0004,
-  producers0005,
-  sqlWrites0006,
-  logLife0007,
-];
-
-const SCHEMA_VERSION = MIGRATIONS.length;
+/** Of what migration-scripts.ts has, the last. */
+export const SCHEMA_VERSION = 7;
 
 const HAS_MIGRATIONS =
   "SELECT count(*) AS n FROM sqlite_schema WHERE type = 'table' AND name = 'tidemark_migrations'";
@@ -47,6 +30,7 @@ export async function schemaVersion(db: Db): Promise<number> {
 /** The row of the version is the check under the lock: of two processes that apply it, the second fails whole. */
 async function applyNext(db: Db, version: number): Promise<void> {
   const next = version + 1;
+  const { MIGRATIONS } = await import("./migration-scripts.ts"); // for the most starts have nothing to apply
   try {
     await db.script(`
       CREATE TABLE IF NOT EXISTS tidemark_migrations (version INTEGER PRIMARY KEY, applied_at TEXT NOT NULL) STRICT;

@@ -9,7 +9,7 @@
 // Browser-safe client: the same on every runtime. It has no deadline of its own, and asks for compressed answers, which
 // take longer to make than to send.
 
-import { createClient, type InStatement, LibsqlError, type ResultSet, type Row } from "@libsql/client/web";
+import { createClient, type InStatement, LibsqlError, type ResultSet, type Row } from "@libsql/client/http";
 import type { Scheduler } from "../core/ports.ts";
 import type { Durability } from "../protocol/frames.ts";
 import { WRITE_DEADLINE_MS } from "../protocol/limits.ts";

@@ -3,8 +3,10 @@
 import { describe, expect, test } from "bun:test";
 import type { Scheduler } from "../../src/core/ports.ts";
 import { Problem } from "../../src/core/problem.ts";
-import { beginErrorOfFile, beginErrorOfRemote, beginOn } from "../../src/runtimes/open-database.ts";
-import { DatabaseError } from "../../src/runtimes/owned-file.ts";
+import { DatabaseError } from "../../src/runtimes/database-error.ts";
+import { beginOn } from "../../src/runtimes/open-database.ts";
+import { beginErrorOfFile } from "../../src/runtimes/open-file.ts";
+import { beginErrorOfRemote } from "../../src/runtimes/open-remote.ts";
 import { DbError } from "../../src/store/db.ts";
 import { realTime } from "../support/sqld.ts";
 

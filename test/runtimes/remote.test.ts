@@ -2,8 +2,8 @@
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import type { Scheduler } from "../../src/core/ports.ts";
-import { openRemote } from "../../src/runtimes/open-database.ts";
-import { DatabaseError } from "../../src/runtimes/owned-file.ts";
+import { DatabaseError } from "../../src/runtimes/database-error.ts";
+import { openRemote } from "../../src/runtimes/open-remote.ts";
 import { CuttingProxy } from "../support/cutting-proxy.ts";
 import { HttpClient } from "../support/http-client.ts";
 import { refusedServer, startServer, type TestServer } from "../support/server.ts";
@@ -179,7 +179,7 @@ describe("openRemote()", () => {
     await late.signal("SIGKILL");
     const opening = openRemote({ url: late.url, authToken: undefined, writerId: "w", scheduler: realTime });
     await late.start();
-    const db = await opening;
+    const { db } = await opening;
     expect(db.durability).toBe("fsync");
     await db.close();
   });

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { readSettings, type Settings, SettingsError } from "../../src/runtimes/settings.ts";
+import { readSettings } from "../../src/runtimes/command-line.ts";
+import { type Settings, SettingsError } from "../../src/runtimes/settings.ts";
 
 const DEV: Settings = {
   mode: "dev",
@@ -9,6 +10,7 @@ const DEV: Settings = {
   createsTopicsOnFirstUse: true,
   allowedOrigins: [],
   offsetRetentionMs: null,
+  isWithoutCredentials: false,
 };
 
 type Environment = Parameters<typeof readSettings>[1];

@@ -11,7 +11,10 @@ const READY = /^tidemark ready url=(\S+) db=(.+) pid=(\d+)$/m;
 /** The line of `serve` is the last; behind that of `dev` come three to paste, in the same write. */
 const ANNOUNCED = { dev: /^tidemark ready .*\n.*\n.*\n.*\n/m, serve: /^tidemark ready .*\n/m };
 
+export type ProcessRuntime = "bun" | "deno";
+
 export interface ServerOptions {
+  readonly runtime?: ProcessRuntime;
   readonly mode?: "dev" | "serve";
   readonly flags?: readonly string[];
   /** Any that is free by default. */
@@ -24,10 +27,13 @@ export interface ServerOptions {
   readonly prefix?: readonly string[];
 }
 
-/** `await using` ends it with SIGKILL where the test has not. */
-export interface TestServer extends AsyncDisposable {
+/** Whatever it runs on. `await using` ends it with SIGKILL where the test has not. */
+export interface AnyServer extends AsyncDisposable {
   readonly url: string;
   readonly streamUrl: string;
+}
+
+export interface TestServer extends AnyServer {
   readonly databasePath: string;
   readonly pid: number;
   /** What the server printed on standard output until it was ready. */
@@ -97,12 +103,22 @@ export async function refusedServer(databasePath: string, options: ServerOptions
   return { exitCode: await child.exited, stdout: await stdout.whole, stderr: await stderr.whole };
 }
 
+/** As deploy/deno/README.md says. */
+export const DENO_PERMISSIONS = ["net", "env", "read", "write", "ffi", "sys"].map((name) => `--allow-${name}`);
+/** Not the one in .bin: that would be a parent of the server, and take its signals. */
+export const DENO = join(REPOSITORY, "node_modules/@deno/linux-x64-glibc/deno");
+
+function commandOf(runtime: ProcessRuntime, repository: string): readonly string[] {
+  if (runtime === "bun") return [process.execPath, join(repository, "src/runtimes/bun.ts")];
+  return [DENO, "run", "--quiet", ...DENO_PERMISSIONS, join(repository, "src/runtimes/deno.ts")];
+}
+
 export function spawnServer(databasePath: string, options: ServerOptions = {}) {
   const { mode = "dev", flags = [], port = 0, repository = REPOSITORY, env = {}, cwd, prefix = [] } = options;
-  const entry = join(repository, "src/runtimes/bun.ts");
   const database = /^(http|libsql)/.test(databasePath) ? databasePath : `file:${databasePath}`;
-  const command = [process.execPath, entry, mode, "--port", String(port), "--db", database, ...flags];
-  return Bun.spawn([...prefix, ...command], {
+  const command = commandOf(options.runtime ?? "bun", repository);
+  const args = [mode, "--port", String(port), "--db", database, ...flags];
+  return Bun.spawn([...prefix, ...command, ...args], {
     env: { ...foreignEnvironment(), ...env },
     stdout: "pipe",
     stderr: "pipe",

