@@ -2,7 +2,7 @@
 
 import type { SocketHandlers, SocketPort } from "../stream/socket.ts";
 import { scheduler } from "./platform.ts";
-import { type Fetch, type Listener, runServer } from "./server-process.ts";
+import { type Fetch, type Listener, runOnPlatform, runServer, serveForPlatform } from "./server-process.ts";
 
 /** Deno tells nobody when a socket has sent what it held: it is asked, at first in the next turn of the event loop. */
 const DRAIN_POLL_MIN_MS = 1;
@@ -11,11 +11,32 @@ const DRAIN_POLL_MAX_MS = 50;
 const PERMISSIONS =
   "A server needs --allow-net --allow-env, and on a database file also --allow-read --allow-write --allow-ffi --allow-sys";
 
+/** For Deno Deploy, which tells Deno.serve where to listen. */
+export function runDeployed(): void {
+  runOnPlatform(listen, explain);
+}
+
+/** For `deno serve`, which listens itself. Told to end, it closes all sockets with 1001 before anybody is asked. */
+export async function servedByDeno(): Promise<Deno.ServeDefaultExport> {
+  const { fetch, onListen } = await serveForPlatform(explain);
+  return {
+    fetch: (request) => answer(request, fetch),
+    onListen: (address) => {
+      if (address.transport === "tcp") onListen(originOf(address));
+    },
+  };
+}
+
 function listen(fetch: Fetch, { host, port }: { readonly host: string; readonly port: number }): Listener {
   const http = Deno.serve({ hostname: host, port, onListen: () => {} }, (request) => answer(request, fetch));
-  const { hostname } = http.addr;
-  const shown = hostname.includes(":") ? `[${hostname}]` : hostname;
-  return { origin: `http://${shown}:${http.addr.port}`, stop: () => http.shutdown() };
+  return {
+    origin: originOf(http.addr),
+    stop: (closed) => closed.then(() => http.shutdown()), // which closes sockets in a way of its own
+  };
+}
+
+function originOf({ hostname, port }: Deno.NetAddr): string {
+  return `http://${hostname.includes(":") ? `[${hostname}]` : hostname}:${port}`;
 }
 
 function answer(request: Request, fetch: Fetch): Response | Promise<Response> {
@@ -87,4 +108,4 @@ function explain(error: unknown): string | undefined {
   return error instanceof Deno.errors.NotCapable ? `${error.message}. ${PERMISSIONS}` : undefined;
 }
 
-runServer(listen, explain);
+if (import.meta.main) runServer(listen, explain);

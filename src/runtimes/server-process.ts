@@ -8,7 +8,13 @@ import { beginOn, type OpenDatabase } from "./open-database.ts";
 import { openRemote } from "./open-remote.ts";
 import { chance, log, scheduler } from "./platform.ts";
 import { createServer, type Server } from "./server.ts";
-import { type DatabaseSetting, type Settings, SettingsError } from "./settings.ts";
+import {
+  type DatabaseSetting,
+  requirePlatform,
+  type Settings,
+  SettingsError,
+  settingsOf,
+} from "./settings.ts";
 
 const STOP_DEADLINE_MS = 5_000;
 /** For answers that are on their way when everything is on disk; idle keep-alive connections are not waited for. */
@@ -19,32 +25,51 @@ export type Fetch = Server["app"]["fetch"];
 export interface Listener {
   /** E.g. `http://127.0.0.1:4500`. */
   readonly origin: string;
-  /** Takes no more connections; resolves when the last answer is out. */
-  readonly stop: () => Promise<unknown>;
+  /** Takes no more connections, at the latest when all sockets are `closed`; resolves when the last answer is out. */
+  readonly stop: (closed: Promise<void>) => Promise<unknown>;
 }
 
 /** Throws an error with the code EADDRINUSE where somebody else listens there. */
 export type Listen = (fetch: Fetch, address: Pick<Settings, "host" | "port">) => Listener;
 
-/** Never returns: the process ends by a signal, or with a message. `explain`: for errors that only the runtime knows. */
-export function runServer(
-  listen: Listen,
-  explain: (error: unknown) => string | undefined = () => undefined,
-): void {
-  start(listen).catch((error: unknown) => exitOn(error, explain));
+/** What only the runtime knows of an error, for the person at the terminal. */
+export type Explain = (error: unknown) => string | undefined;
+
+/** As the command line says. It ends by a signal, or with a message. */
+export function runServer(listen: Listen, explain?: Explain): void {
+  void exitOnError(explain, async () => run(listen, readSettings(process.argv.slice(2), process.env)));
 }
 
-async function start(listen: Listen): Promise<void> {
-  const settings = readSettings(process.argv.slice(2), process.env);
+/** The same, as the environment says, where `listen` listens at an address of the platform. */
+export function runOnPlatform(listen: Listen, explain?: Explain): void {
+  void exitOnError(explain, async () => run(listen, platformSettings()));
+}
+
+async function run(listen: Listen, settings: Settings): Promise<void> {
   const { server, release } = await begin(settings);
   const listener = listenOn(settings, () => listen(server.app.fetch, settings));
-  stopOnSignals(async () => {
-    const answered = listener.stop();
-    await server.stop();
-    await Promise.race([answered, lastAnswers()]);
-    release();
-  });
+  stopOnSignals(server, release, listener.stop);
   announce(settings, listener.origin);
+}
+
+export interface PlatformServer {
+  readonly fetch: Fetch;
+  /** When the platform listens. */
+  readonly onListen: (origin: string) => void;
+}
+
+/** The same, where the platform listens itself. */
+export function serveForPlatform(explain?: Explain): Promise<PlatformServer> {
+  return exitOnError(explain, async () => {
+    const settings = platformSettings();
+    const { server, release } = await begin(settings);
+    stopOnSignals(server, release, (closed) => closed);
+    return { fetch: server.app.fetch, onListen: (origin) => announce(settings, origin) };
+  });
+}
+
+function platformSettings(): Settings {
+  return requirePlatform(settingsOf("serve", {}, process.env), process.env);
 }
 
 async function begin(settings: Settings): Promise<{ readonly server: Server; readonly release: () => void }> {
@@ -80,11 +105,14 @@ function listenOn({ host, port }: Settings, listen: () => Listener): Listener {
   }
 }
 
-function lastAnswers(): Promise<void> {
-  return new Promise((resolve) => void scheduler.after(LAST_ANSWERS_MS, resolve));
-}
-
-function stopOnSignals(stop: () => Promise<void>): void {
+function stopOnSignals(server: Server, release: () => void, stopListening: Listener["stop"]): void {
+  const stop = async () => {
+    const stopped = server.stop();
+    const answered = stopListening(stopped);
+    await stopped;
+    await Promise.race([answered, lastAnswers()]);
+    release();
+  };
   let isStopping = false;
   const onSignal = (signal: string) => {
     if (isStopping) return;
@@ -101,6 +129,10 @@ function stopOnSignals(stop: () => Promise<void>): void {
   };
   process.on("SIGINT", () => onSignal("SIGINT"));
   process.on("SIGTERM", () => onSignal("SIGTERM"));
+}
+
+function lastAnswers(): Promise<void> {
+  return new Promise((resolve) => void scheduler.after(LAST_ANSWERS_MS, resolve));
 }
 
 function announce({ mode, database }: Settings, url: string): void {
@@ -121,9 +153,13 @@ function shellOf(database: DatabaseSetting): string {
   return `sqlite3 '${database.path.replaceAll("'", "'\\''")}'`;
 }
 
-function exitOn(error: unknown, explain: (error: unknown) => string | undefined): never {
-  const isExpected = error instanceof SettingsError || error instanceof DatabaseError;
-  const message = isExpected ? error.message : explain(error);
-  console.error(...(message === undefined ? ["tidemark:", error] : [`tidemark: ${message}`]));
-  process.exit(message === undefined ? 1 : 2);
+async function exitOnError<T>(explain: Explain | undefined, run: () => Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } catch (error) {
+    const isExpected = error instanceof SettingsError || error instanceof DatabaseError;
+    const message = isExpected ? error.message : explain?.(error);
+    console.error(...(message === undefined ? ["tidemark:", error] : [`tidemark: ${message}`]));
+    process.exit(message === undefined ? 1 : 2);
+  }
 }

@@ -79,6 +79,7 @@ export function createServer(deps: ServerDeps) {
     onOutage: () => memberships.noteOutage(),
   });
   let onLastClosed: (() => void) | undefined;
+  let isDraining = false;
 
   topics.onChange((topicChange) => {
     for (const connection of connections) connection.onTopicChange(topicChange);
@@ -106,7 +107,10 @@ export function createServer(deps: ServerDeps) {
       memberships.resume();
     }
     return {
-      onOpen: () => connection.onOpen(),
+      onOpen: () => {
+        connection.onOpen();
+        if (isDraining) connection.drain(RECONNECT_AFTER_MS); // where the runtime still takes connections
+      },
       onMessage: (text) => connection.onMessage(text),
       onPong: () => connection.onPong(),
       onDrain: () => connection.onDrain(),
@@ -122,6 +126,7 @@ export function createServer(deps: ServerDeps) {
   }
 
   function drainConnections(): Promise<void> {
+    isDraining = true;
     return new Promise((resolve) => {
       if (connections.size === 0) return resolve();
       onLastClosed = resolve;

@@ -68,6 +68,26 @@ export function settingsOf(mode: Settings["mode"], flags: Flags, environment: En
   };
 }
 
+/**
+ * For where the platform listens: at an address that everybody reaches, and with a disk, if any, that ends with the
+ * process. Throws a SettingsError.
+ */
+export function requirePlatform(settings: Settings, environment: Environment): Settings {
+  if (!environment[VARIABLES.db]) {
+    const why = "the platform's disk may not outlive the process";
+    throw new SettingsError(
+      `${VARIABLES.db} is not set: ${why}. Give the http:, https: or libsql: URL of a database`,
+    );
+  }
+  if (!settings.isWithoutCredentials) {
+    throw new SettingsError(
+      `refused to serve at an address of the platform: ${OPEN_TO_ALL} Put something in front that asks for them, then ` +
+        `set ${VARIABLES["without-credentials"]} to true`,
+    );
+  }
+  return settings;
+}
+
 function parsePort(text: string): number {
   const port = v.safeParse(
     v.pipe(v.string(), v.regex(/^\d{1,5}$/), v.transform(Number), v.maxValue(65_535)),

@@ -10,7 +10,7 @@ import { beginOn } from "./open-database.ts";
 import { openRemote } from "./open-remote.ts";
 import { chance, log, scheduler } from "./platform.ts";
 import { createServer, type Server } from "./server.ts";
-import { OPEN_TO_ALL, type Settings, SettingsError, settingsOf } from "./settings.ts";
+import { requirePlatform, type Settings, SettingsError, settingsOf } from "./settings.ts";
 
 const OBJECT_NAME = "server";
 /** A database that could not be opened is not tried again for every request that waits. */
@@ -108,21 +108,13 @@ function readWorkerSettings(bindings: Bindings): WorkerSettings {
   const variables = Object.entries(bindings).flatMap(([name, value]) =>
     typeof value === "string" ? [[name, value] as const] : [],
   );
-  const settings = settingsOf("serve", {}, Object.fromEntries(variables));
+  const environment = Object.fromEntries(variables);
+  const settings = requirePlatform(settingsOf("serve", {}, environment), environment);
   const { database } = settings;
-  if (database.kind === "file") {
-    const given = "TURSO_DATABASE_URL" in bindings ? `found file:${database.path}` : "it is not set";
-    throw new SettingsError(
-      `a Worker has no disk: TURSO_DATABASE_URL must be http:, https: or libsql:, and ${given}`,
-    );
-  }
-  if (!settings.isWithoutCredentials) {
-    throw new SettingsError(
-      `refused to serve: ${OPEN_TO_ALL} Put the Worker behind Cloudflare Access, then set ` +
-        "TIDEMARK_WITHOUT_CREDENTIALS to true",
-    );
-  }
-  return { ...settings, database };
+  if (database.kind === "remote") return { ...settings, database };
+  throw new SettingsError(
+    `cannot open the database file:${database.path}: a Worker has no disk. TURSO_DATABASE_URL takes http:, https: and libsql: here`,
+  );
 }
 
 /** Settings are named, as they hold no secrets; what is wrong with the database is for the operator's log. */

@@ -1,5 +1,6 @@
 import { afterAll, beforeEach, describe, expect, test } from "bun:test";
 import { createServer } from "../../src/runtimes/server.ts";
+import type { SocketHandlers, SocketPort } from "../../src/stream/socket.ts";
 import { openTestDatabase, WatchedDb } from "../support/database.ts";
 import { FakeTime, fakeChance } from "../support/fake-time.ts";
 
@@ -81,3 +82,41 @@ describe("Server.keepUp(), where nothing is done by itself", () => {
     await server.stop();
   });
 });
+
+describe("Server.stop()", () => {
+  test("tells a client that comes while it stops to come back later, where the runtime still lets it in", async () => {
+    const { server, time } = await start();
+    const connect = async () => {
+      const socket = new LoggedSocket();
+      await server.app.fetch(new Request("http://localhost/v1/stream"), { upgrade: socket.upgrade });
+      return socket;
+    };
+    const early = await connect();
+    early.handlers?.onMessage(JSON.stringify({ type: "subscribe", topics: ["orders"], group: "billing" }));
+    await time.settle();
+    const stopped = server.stop();
+    await time.settle();
+    const late = await connect();
+    await time.advance(60_000);
+    await stopped;
+    for (const { log } of [early, late]) expect(log.slice(-2)).toEqual(["draining", "closed 4000"]);
+  });
+});
+
+class LoggedSocket {
+  readonly log: string[] = [];
+  handlers: SocketHandlers | undefined;
+
+  readonly upgrade = (_: Request, accept: (socket: SocketPort) => SocketHandlers): Response => {
+    this.handlers = accept({
+      send: (text) => void this.log.push(JSON.parse(text).type),
+      bufferedBytes: () => 0,
+      close: (code) => {
+        this.log.push(`closed ${code}`);
+        this.handlers?.onClose();
+      },
+    });
+    this.handlers.onOpen();
+    return new Response(null);
+  };
+}

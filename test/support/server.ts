@@ -104,7 +104,9 @@ export async function refusedServer(databasePath: string, options: ServerOptions
 }
 
 /** As deploy/deno/README.md says. */
-export const DENO_PERMISSIONS = ["net", "env", "read", "write", "ffi", "sys"].map((name) => `--allow-${name}`);
+export const DENO_PERMISSIONS = ["net", "env", "read", "write", "ffi", "sys"].map(
+  (name) => `--allow-${name}`,
+);
 /** Not the one in .bin: that would be a parent of the server, and take its signals. */
 export const DENO = join(REPOSITORY, "node_modules/@deno/linux-x64-glibc/deno");
 

@@ -1,0 +1,133 @@
+// The server in workerd, over a real sqld: what it refuses to start with, what its end leaves, and what it weighs.
+
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { buildWorker, kibibytesOf } from "../../scripts/build-worker.ts";
+import { HttpClient } from "../support/http-client.ts";
+import { temporaryFolder } from "../support/server.ts";
+import { type Sqld, startSqld } from "../support/sqld.ts";
+import { type FrameOf, StreamClient } from "../support/stream-client.ts";
+import { startWorker, type WorkerOptions } from "../support/worker.ts";
+
+setDefaultTimeout(60_000); // wrangler takes seconds to start
+
+const OPEN = { TIDEMARK_WITHOUT_CREDENTIALS: "true" };
+const AT_START_KIB_MAX = 100;
+const IN_ALL_KIB_MAX = 150;
+
+let sqld: Sqld;
+beforeAll(async () => {
+  sqld = await startSqld();
+});
+afterAll(() => sqld[Symbol.asyncDispose]());
+
+describe("a Worker", () => {
+  test("starts with 100 KiB at most, and has 150 KiB in all", async () => {
+    using folder = temporaryFolder();
+    const modules = await buildWorker(folder.path);
+    const atStart = kibibytesOf(modules.filter(({ isAtStart }) => isAtStart));
+    expect(atStart).toBeGreaterThan(50); // it is the server that is measured
+    expect(atStart).toBeLessThanOrEqual(AT_START_KIB_MAX);
+    expect(kibibytesOf(modules)).toBeLessThanOrEqual(IN_ALL_KIB_MAX);
+  });
+
+  async function answerOf(options: WorkerOptions) {
+    await using worker = await startWorker(options);
+    const { status, body } = await new HttpClient(worker).call("GET", "/healthz");
+    return { status, ...body };
+  }
+
+  test.each<[string, WorkerOptions, string]>([
+    [
+      "without its binding",
+      { variables: OPEN, config: { durable_objects: { bindings: [] }, migrations: [] } },
+      "binding TIDEMARK",
+    ],
+    ["without a database", { variables: OPEN }, "TURSO_DATABASE_URL is not set"],
+    [
+      "with a file",
+      { variables: { ...OPEN, TURSO_DATABASE_URL: "file:a.db" } },
+      "file:a.db: a Worker has no disk",
+    ],
+    [
+      "open to all without being told to",
+      { variables: { TURSO_DATABASE_URL: "http://localhost:1" } },
+      "TIDEMARK_WITHOUT_CREDENTIALS",
+    ],
+    [
+      "with a setting that makes no sense",
+      { variables: { ...OPEN, TURSO_DATABASE_URL: "http://localhost:1", TIDEMARK_AUTO_CREATE: "yes" } },
+      "auto-create",
+    ],
+  ])("%s answers every request with what is missing", async (_, options, detail) => {
+    expect(await answerOf(options)).toEqual({
+      status: 500,
+      code: "internal",
+      retriable: false,
+      detail: expect.stringContaining(detail),
+    });
+  });
+
+  test("whose database cannot be reached says so, not where it is, and serves when it can", async () => {
+    await using own = await startSqld();
+    await own.signal("SIGKILL");
+    await using worker = await startWorker({ variables: { ...OPEN, TURSO_DATABASE_URL: own.url } });
+    const http = new HttpClient(worker);
+    const refused = await http.call("GET", "/readyz");
+    expect(refused).toMatchObject({ status: 503, body: { code: "unavailable", retriable: true } });
+    expect(JSON.stringify(refused.body)).not.toContain(String(own.port));
+    await own.start();
+    for (;;) {
+      const { status, body } = await http.call("GET", "/readyz");
+      if (status !== 200) continue; // one that failed is not tried again at once
+      expect(body).toMatchObject({ status: "ready", durability: "fsync" });
+      return;
+    }
+  });
+
+  test("that is killed under load has lost nothing that it acknowledged, and its group goes on from there", async () => {
+    const variables = { ...OPEN, TURSO_DATABASE_URL: sqld.url };
+    const acknowledged: number[] = [];
+    let committed = 0;
+    {
+      await using worker = await startWorker({ variables });
+      const http = new HttpClient(worker);
+      await http.createTopic("orders", 1);
+      const client = await StreamClient.open(`${worker.streamUrl}?topic=orders&group=billing`);
+      const lanes = Array.from({ length: 4 }, async (_, lane) => {
+        for (let n = 0; acknowledged.length < 400; n += 1) {
+          const value = lane * 1_000_000 + n;
+          const { status } = await http.call("POST", "/v1/topics/orders/records", { records: [{ value }] });
+          if (status === 200) acknowledged.push(value);
+        }
+      });
+      while (committed < 200) committed = (await acknowledgeNext(client)) ?? committed;
+      await Promise.race(lanes); // the others are in the middle of something
+    }
+    await using worker = await startWorker({ variables });
+    const path = "/v1/topics/orders/partitions/0/records?limit=10000";
+    const { body } = await new HttpClient(worker).call("GET", path);
+    const values = new Set(body.records.map(({ value }: { value: number }) => value));
+    expect(acknowledged.filter((value) => !values.has(value))).toEqual([]);
+    // The killed one's lease runs out first.
+    const client = await StreamClient.open(`${worker.streamUrl}?topic=orders&group=billing`);
+    const first = await firstRecords(client);
+    expect(first.records[0]?.offset).toBeGreaterThanOrEqual(committed);
+  });
+});
+
+/** What is committed then, where the next frame says so. */
+async function acknowledgeNext(client: StreamClient): Promise<number | undefined> {
+  const frame = await client.next();
+  if (frame.type === "acked") return frame.offsets[0]?.offset ?? undefined;
+  if (frame.type !== "records") return undefined;
+  const { topic, partition, generation, next } = frame;
+  client.send({ type: "ack", offsets: [{ topic, partition, generation, offset: next }] });
+  return undefined;
+}
+
+async function firstRecords(client: StreamClient): Promise<FrameOf<"records">> {
+  for (;;) {
+    const frame = await client.next();
+    if (frame.type === "records") return frame;
+  }
+}
