@@ -10,7 +10,8 @@ export const USAGE = `usage: tidemark dev|serve [flags]
   --db URL            TURSO_DATABASE_URL      file:./.tidemark/tidemark.db; or http:, https:, libsql: of a libSQL server
   --db-token TOKEN    TURSO_AUTH_TOKEN        the libSQL server's, where it wants one
   --auto-create       TIDEMARK_AUTO_CREATE    topics come into being on first use (always so in dev)
-  --allow-origin LIST TIDEMARK_ALLOW_ORIGIN   other sites whose pages may connect, separated by commas
+  --allow-origin LIST TIDEMARK_ALLOW_ORIGIN   names that it is called by, and other sites whose pages may connect,
+                                              as https://app.example, separated by commas
   --offset-retention-ms N
                  TIDEMARK_OFFSET_RETENTION_MS    how long a group without members keeps its offsets; for ever without it
   --without-credentials

@@ -49,7 +49,7 @@ async function run(listen: Listen, settings: Settings): Promise<void> {
   const { server, release } = await begin(settings);
   const listener = listenOn(settings, () => listen(server.app.fetch, settings));
   stopOnSignals(server, release, listener.stop);
-  announce(settings, listener.origin);
+  announce(settings, ownUrl(listener.origin));
 }
 
 export interface PlatformServer {
@@ -64,7 +64,7 @@ export function serveForPlatform(explain?: Explain): Promise<PlatformServer> {
     const settings = platformSettings();
     const { server, release } = await begin(settings);
     stopOnSignals(server, release, (closed) => closed);
-    return { fetch: server.app.fetch, onListen: (origin) => announce(settings, origin) };
+    return { fetch: server.app.fetch, onListen: (origin) => announce(settings, ownUrl(origin)) };
   });
 }
 
@@ -133,6 +133,11 @@ function stopOnSignals(server: Server, release: () => void, stopListening: Liste
 
 function lastAnswers(): Promise<void> {
   return new Promise((resolve) => void scheduler.after(LAST_ANSWERS_MS, resolve));
+}
+
+/** Where it listens on all addresses, the one at which it answers this machine. */
+function ownUrl(origin: string): string {
+  return origin.replace("//0.0.0.0", "//127.0.0.1").replace("//[::]", "//[::1]");
 }
 
 function announce({ mode, database }: Settings, url: string): void {

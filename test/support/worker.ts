@@ -44,7 +44,7 @@ export async function startWorker({ variables = {}, config = {} }: WorkerOptions
 }
 
 /** Its modules, and the same configuration without the command that builds them: that goes through npx. */
-async function writeWorker(folder: string, config: WorkerConfig): Promise<void> {
+export async function writeWorker(folder: string, config: WorkerConfig = {}): Promise<void> {
   await buildWorker(join(folder, "dist"));
   const { build: _, ...deployed } = await readWorkerConfig();
   await Bun.write(join(folder, "wrangler.json"), JSON.stringify({ ...deployed, ...config }));
@@ -53,11 +53,16 @@ async function writeWorker(folder: string, config: WorkerConfig): Promise<void> 
 function spawnWorker(folder: string, variables: Readonly<Record<string, string>>) {
   const flags = ["--local", "--ip", "127.0.0.1", "--port", "0", "--inspector-port", "0"];
   const set = Object.entries(variables).flatMap(([name, value]) => ["--var", `${name}:${value}`]);
-  return Bun.spawn([NODE, WRANGLER, "dev", ...flags, "--show-interactive-dev-session", "false", ...set], {
+  return runWrangler(["dev", ...flags, "--show-interactive-dev-session", "false", ...set], folder);
+}
+
+/** In a process group of its own, as workerd is a child of its child. */
+export function runWrangler(args: readonly string[], folder: string) {
+  return Bun.spawn([NODE, WRANGLER, ...args], {
     env: { ...process.env, HOME: folder, WRANGLER_SEND_METRICS: "false", CI: "true", NO_COLOR: "1" },
     stdout: "pipe",
     stderr: "pipe",
     cwd: folder,
-    detached: true, // workerd is a child of its child: a group of their own ends all of them
+    detached: true,
   });
 }
