@@ -3,7 +3,6 @@
 //   --only a,b   these workloads or systems     --quick   two short rounds     --json    for machines
 //   --write      into bench/results.json and the README     --growth  how cost and memory grow, instead
 
-import { cpus, release, totalmem } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { startDurableStreams } from "./durable-streams.ts";
@@ -13,8 +12,9 @@ import { startNats } from "./nats.ts";
 import { startRaw } from "./raw.ts";
 import { writeReadme } from "./readme.ts";
 import { startRedis } from "./redis.ts";
-import { type Results, type System, type TrialResult, tableOf } from "./results.ts";
-import { type Figures, type Missing, type Subject, WORKLOADS } from "./subject.ts";
+import { type Results, type System, tableOf } from "./results.ts";
+import { type IsWanted, machine, runRounds } from "./rounds.ts";
+import { type Missing, type Subject, WORKLOADS } from "./subject.ts";
 import { startTidemark } from "./tidemark.ts";
 
 const FULL = { rounds: 5, records: 100_000, singles: 20_000 };
@@ -42,8 +42,6 @@ async function compare(): Promise<void> {
   await Bun.write(join(import.meta.dir, "results.json"), `${JSON.stringify(results, null, 2)}\n`);
   await writeReadme("bench", tableOf(results));
 }
-
-type IsWanted = (system: string, workload?: string) => boolean;
 
 /** A trial is wanted where its workload is named, or none is, and its system is, or none is. */
 function wanted(only: string): IsWanted {
@@ -75,52 +73,4 @@ function systemOf(started: Subject | Missing): System {
   if ("missing" in started) return { ...started, version: "", durability: "" };
   const { name, version, durability } = started;
   return { name, version, durability };
-}
-
-async function runRounds(
-  subjects: readonly Subject[],
-  rounds: number,
-  isWanted: IsWanted,
-): Promise<readonly TrialResult[]> {
-  const trials = WORKLOADS.flatMap((workload) =>
-    subjects.flatMap(({ name, pid, trials }) =>
-      trials
-        .filter((trial) => trial.workload === workload && isWanted(name, workload))
-        .map((trial) => ({ system: name, pid, trial, figures: [] as Figures[] })),
-    ),
-  );
-  for (const { pid } of subjects) signal(pid, "SIGSTOP");
-  for (let round = 0; round <= rounds; round += 1)
-    for (const { system, pid, trial, figures } of trials) {
-      signal(pid, "SIGCONT");
-      await trial.prepare?.(round);
-      const measured = await trial.run(round);
-      signal(pid, "SIGSTOP");
-      if (round > 0) figures.push(measured);
-      console.error(
-        `round ${round} of ${rounds}: ${trial.workload}, ${system}, ${trial.path}: ${said(measured)}`,
-      );
-    }
-  return trials.map(({ system, trial: { workload, path }, figures }) => ({
-    system,
-    workload,
-    path,
-    figures,
-  }));
-}
-
-function signal(pid: number | undefined, name: "SIGSTOP" | "SIGCONT"): void {
-  if (pid !== undefined) process.kill(pid, name);
-}
-
-function said(figures: Figures): string {
-  return Object.entries(figures)
-    .map(([name, value]) => `${name} ${"rate" in figures ? Math.round(value) : value.toFixed(2)}`)
-    .join(", ");
-}
-
-function machine(): string {
-  const processors = cpus();
-  const model = processors[0]?.model.trim() ?? "processors";
-  return `${processors.length} × ${model}, ${Math.round(totalmem() / 2 ** 30)} GiB, ${process.platform} ${release()}`;
 }

@@ -1,6 +1,6 @@
 // A thousand readers at the tail of one partition, and one producer.
 
-import type { TestServer } from "../test/support/server.ts";
+import type { AnyServer } from "../test/support/server.ts";
 import { type Input, rateOf } from "./input.ts";
 import type { Trial } from "./subject.ts";
 import { BenchSocket, bodyOf, createTopic, produce } from "./tidemark-client.ts";
@@ -10,7 +10,7 @@ const BATCH_RECORDS = 300;
 const BATCHES = 8;
 const RECORDS = BATCH_RECORDS * BATCHES;
 
-export function fanOutTrial(server: TestServer, { values }: Input): Trial {
+export function fanOutTrial(server: AnyServer, { values }: Input): Trial {
   const topic = (round: number) => `fan-out-${round}`;
   const bodies = Array.from({ length: BATCHES }, (_, batch) =>
     bodyOf(values.slice(batch * BATCH_RECORDS, (batch + 1) * BATCH_RECORDS)),
@@ -35,7 +35,7 @@ export function fanOutTrial(server: TestServer, { values }: Input): Trial {
   };
 }
 
-async function openReader({ streamUrl }: TestServer, topic: string): Promise<BenchSocket> {
+async function openReader({ streamUrl }: AnyServer, topic: string): Promise<BenchSocket> {
   const reader = await BenchSocket.open(streamUrl);
   const assigned = reader.until("assigned");
   reader.send({ type: "subscribe", topics: [topic], from: "latest" });

@@ -1,13 +1,13 @@
 // How long from the sending of a record to its delivery, while a thousand of them a second are produced.
 
-import type { TestServer } from "../test/support/server.ts";
+import type { AnyServer } from "../test/support/server.ts";
 import { percentiles, type Trial } from "./subject.ts";
 import { BenchSocket, createTopic } from "./tidemark-client.ts";
 
 const RECORDS_A_SECOND = 1_000;
 const DURATION_MS = 1_000;
 
-export function latencyTrial(server: TestServer): Trial {
+export function latencyTrial(server: AnyServer): Trial {
   const topic = (round: number) => `latency-${round}`;
   return {
     workload: "latency",
@@ -18,7 +18,7 @@ export function latencyTrial(server: TestServer): Trial {
 }
 
 /** The value of a record is when it was sent. */
-async function delays({ streamUrl }: TestServer, topic: string): Promise<readonly number[]> {
+async function delays({ streamUrl }: AnyServer, topic: string): Promise<readonly number[]> {
   const [producer, consumer] = await Promise.all([BenchSocket.open(streamUrl), BenchSocket.open(streamUrl)]);
   const assigned = consumer.until("assigned");
   consumer.send({ type: "subscribe", topics: [topic], group: topic });

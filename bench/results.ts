@@ -124,14 +124,17 @@ function isReached(goal: Goal, { figures }: TrialResult, ratio: number | undefin
 }
 
 /** What follows each other in a round has met the same machine: the median of each round's ratio. */
-function ratioOf(subject: TrialResult | undefined, trial: TrialResult): number | undefined {
-  if (!subject) return undefined;
+export function ratioOf(
+  subject: TrialResult | undefined,
+  trial: TrialResult | undefined,
+): number | undefined {
+  if (!subject || !trial) return undefined;
   return median(trial.figures.map((figures, round) => rateIn(subject.figures[round]) / rateIn(figures)));
 }
 
 // ── figures ──────────────────────────────────────────────────────────────────────────────────────────────
 
-function figuresText(figures: readonly Figures[]): string {
+export function figuresText(figures: readonly Figures[]): string {
   if (figures.some((round) => "rate" in round)) {
     const rates = figures.map(rateIn);
     return `${rateText(median(rates))} (${rateText(Math.min(...rates))}–${rateText(Math.max(...rates))})`;

@@ -1,7 +1,7 @@
 // The client of the benchmark: plain fetch and plain frames, nothing that a user would not write.
 
 import type { ClientFrame, RecordsFrame, ServerFrame } from "../src/protocol/frames.ts";
-import type { TestServer } from "../test/support/server.ts";
+import type { AnyServer } from "../test/support/server.ts";
 
 /** A records frame whose values are earthquakes. */
 export type QuakesFrame = Omit<RecordsFrame, "records"> & {
@@ -9,11 +9,11 @@ export type QuakesFrame = Omit<RecordsFrame, "records"> & {
 };
 export type BenchFrame = Exclude<ServerFrame, RecordsFrame> | QuakesFrame;
 
-export async function createTopic({ url }: TestServer, topic: string, partitionCount: number): Promise<void> {
+export async function createTopic({ url }: AnyServer, topic: string, partitionCount: number): Promise<void> {
   await call(`${url}/v1/topics/${topic}`, { method: "PUT", body: JSON.stringify({ partitionCount }) });
 }
 
-export async function produce({ url }: TestServer, topic: string, body: string): Promise<void> {
+export async function produce({ url }: AnyServer, topic: string, body: string): Promise<void> {
   await call(`${url}/v1/topics/${topic}/records`, { method: "POST", body });
 }
 

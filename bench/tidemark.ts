@@ -1,7 +1,7 @@
 // Tidemark itself: its own command, durable, as a process of its own, through HTTP and WebSocket.
 
 import { join } from "node:path";
-import { startServer, type TestServer, temporaryFolder } from "../test/support/server.ts";
+import { type AnyServer, startServer, temporaryFolder } from "../test/support/server.ts";
 import { fanOutTrial } from "./fan-out.ts";
 import { HttpConnection } from "./http-connection.ts";
 import { type Input, inLanes, LANES, rateOf, SINGLE_CLIENTS } from "./input.ts";
@@ -32,7 +32,7 @@ export async function startTidemark(input: Input): Promise<Subject> {
     name: NAME,
     version: await versions(),
     durability: "fsynced (WAL, synchronous=FULL)",
-    trials: trialsOf(input, server, loopSocket),
+    trials: [...trialsOf(input, server), fanOutTrial(server, input), loopTrial(loopSocket)],
     [Symbol.asyncDispose]: () => started.disposeAsync(),
   };
 }
@@ -42,16 +42,13 @@ async function versions(): Promise<string> {
   return `${version} on Bun ${Bun.version}, ${await packageVersion("libsql")}`;
 }
 
-function trialsOf(input: Input, server: TestServer, loopSocket: string): readonly Trial[] {
+/** What a server does on any runtime and database. */
+export function trialsOf(input: Input, server: AnyServer): readonly Trial[] {
   const topics = roundStreams({
     create: (round) => createTopic(server, topicOf(round), 1),
     fill: (round) => produceBatches(input, server, topicOf(round)),
     remove: async () => {}, // deleting it would go on in the background, while others are measured
   });
-  const loopDelays = async () => {
-    const response = await fetch("http://localhost/", { unix: loopSocket });
-    return (await response.json()) as number[]; // loop-delay.ts answers nothing else
-  };
   return [
     {
       workload: "produce",
@@ -69,26 +66,31 @@ function trialsOf(input: Input, server: TestServer, loopSocket: string): readonl
       run: (round) => rateOf(input.values.length, () => consumeAll(input, server, round)),
     },
     latencyTrial(server),
-    fanOutTrial(server, input),
-    {
-      workload: "loop",
-      path: "the server's event loop, lateness of a timer of 4 ms in all of the above",
-      run: async () => percentiles(await loopDelays()),
-    },
   ];
+}
+
+function loopTrial(loopSocket: string): Trial {
+  return {
+    workload: "loop",
+    path: "the server's event loop, lateness of a timer of 4 ms in all of the above",
+    run: async () => {
+      const response = await fetch("http://localhost/", { unix: loopSocket });
+      return percentiles((await response.json()) as number[]); // loop-delay.ts answers nothing else
+    },
+  };
 }
 
 function topicOf(round: number): string {
   return `quakes-${round}`;
 }
 
-function produceBatches({ batches }: Input, server: TestServer, topic: string): Promise<void> {
+function produceBatches({ batches }: Input, server: AnyServer, topic: string): Promise<void> {
   return inLanes(LANES, batches, async (batch) => {
     await produce(server, topic, bodyOf(batch));
   });
 }
 
-function spreadTrial({ values, batches }: Input, server: TestServer): Trial {
+function spreadTrial({ values, batches }: Input, server: AnyServer): Trial {
   const topic = (round: number) => `spread-${round}`;
   const headers = { "content-type": "application/x-ndjson" };
   return {
@@ -106,7 +108,7 @@ function spreadTrial({ values, batches }: Input, server: TestServer): Trial {
 
 // ── one record each ──────────────────────────────────────────────────────────────────────────────────────
 
-function singleOverHttp({ values, singles }: Input, server: TestServer): Trial {
+function singleOverHttp({ values, singles }: Input, server: AnyServer): Trial {
   const topic = (round: number) => `singles-http-${round}`;
   const bodies = values.slice(0, singles).map((value) => bodyOf([value]));
   return {
@@ -125,7 +127,7 @@ function singleOverHttp({ values, singles }: Input, server: TestServer): Trial {
   };
 }
 
-function singleOverWebSocket({ values, singles }: Input, server: TestServer): Trial {
+function singleOverWebSocket({ values, singles }: Input, server: AnyServer): Trial {
   const topic = (round: number) => `singles-socket-${round}`;
   return {
     workload: "single",
@@ -166,7 +168,7 @@ function sendAll(socket: BenchSocket, frames: string[]): Promise<void> {
 // ── consume ──────────────────────────────────────────────────────────────────────────────────────────────
 
 /** Until the ack of the last record is durable. */
-async function consumeAll({ values }: Input, { streamUrl }: TestServer, round: number): Promise<void> {
+async function consumeAll({ values }: Input, { streamUrl }: AnyServer, round: number): Promise<void> {
   const socket = await BenchSocket.open(streamUrl);
   const ids: string[] = [];
   await new Promise<void>((resolve, reject) => {
