@@ -84,6 +84,26 @@ describe("a Worker", () => {
     }
   });
 
+  test("sends a client that answers no ping two MiB, and the rest when it does", async () => {
+    await using worker = await startWorker({ variables: { ...OPEN, TURSO_DATABASE_URL: sqld.url } });
+    const http = new HttpClient(worker);
+    await http.createTopic("large", 1);
+    const records = Array.from({ length: 30 }, () => ({ value: "x".repeat(100_000) }));
+    for (let batch = 0; batch < 3; batch += 1) await http.produce("large", records);
+    const client = await StreamClient.open(worker.streamUrl);
+    const window = { records: 10_000, bytes: 4 * 1024 * 1024 };
+    client.send({ type: "subscribe", topics: ["large"], from: "earliest", ack: "none", window });
+    await client.expect("subscribed");
+    const reader = new CountingReader(client);
+    for (let idle = 0; idle < 5; )
+      idle = (await reader.readWhatThereIs()) || reader.records === 0 ? 0 : idle + 1;
+    // 2 MiB, 128 KiB that may be on the wire, and the frame that was on its way; the window alone is 41.
+    expect(reader.records).toBeGreaterThanOrEqual(20);
+    expect(reader.records).toBeLessThanOrEqual(25);
+    expect(reader.unansweredPings).toBe(1);
+    while (reader.records < 90) await reader.answerAndRead();
+  });
+
   test("that is killed under load has lost nothing that it acknowledged, and its group goes on from there", async () => {
     const variables = { ...OPEN, TURSO_DATABASE_URL: sqld.url };
     const acknowledged: number[] = [];
@@ -114,6 +134,36 @@ describe("a Worker", () => {
     expect(first.records[0]?.offset).toBeGreaterThanOrEqual(committed);
   });
 });
+
+class CountingReader {
+  records = 0;
+  unansweredPings = 0;
+  readonly #client: StreamClient;
+
+  constructor(client: StreamClient) {
+    this.#client = client;
+  }
+
+  /** What has come until the server has answered one more frame; whether records were among it. */
+  async readWhatThereIs(): Promise<boolean> {
+    const before = this.records;
+    this.#client.send({ type: "resume", id: 1, partitions: [{ topic: "large", partition: 0 }] });
+    while ((await this.#take()) !== "ok");
+    return this.records > before;
+  }
+
+  async answerAndRead(): Promise<void> {
+    for (; this.unansweredPings > 0; this.unansweredPings -= 1) this.#client.send({ type: "pong" });
+    await this.#take();
+  }
+
+  async #take(): Promise<string> {
+    const frame = await this.#client.next();
+    if (frame.type === "records") this.records += frame.records.length;
+    if (frame.type === "ping") this.unansweredPings += 1;
+    return frame.type;
+  }
+}
 
 /** What is committed then, where the next frame says so. */
 async function acknowledgeNext(client: StreamClient): Promise<number | undefined> {
