@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { checksOf } from "./check.ts";
 import { bodyOf, call } from "./http.ts";
-import { ack, ackOf, committedOf, newName, newTopic, partitionOf, subscribe } from "./log.ts";
+import { ack, ackOf, committedOf, newName, newTopic, partitionOf, subscribe, succeed } from "./log.ts";
 import { assertMatches } from "./match.ts";
 import { Socket } from "./socket.ts";
 
@@ -23,7 +23,7 @@ export const acks = checksOf("acks", {
     });
     assert.deepEqual(await committedOf(server, group), [3]);
     await first.socket.close();
-    using second = await subscribe(server, { topics: [topic], group });
+    using second = await succeed(server, { topics: [topic], group });
     assertMatches(second.partitions, [{ position: 3, committedOffset: 3, metadata: "page 7 ☕" }]);
     assert.ok(partitionOf(second).generation > generation);
     assertMatches(await second.socket.records(2), [{ offset: 3 }, { offset: 4 }]);

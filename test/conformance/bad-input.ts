@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { checksOf, type ServerUnderTest } from "./check.ts";
-import { assertRefused, bodyOf, call } from "./http.ts";
+import { assertRefused, bodyOf, call, streamed } from "./http.ts";
 import {
   ack,
   ackOf,
@@ -12,6 +12,7 @@ import {
   read,
   recordsPath,
   subscribe,
+  succeed,
 } from "./log.ts";
 import { assertMatches } from "./match.ts";
 import { Socket } from "./socket.ts";
@@ -194,8 +195,7 @@ export const badInput = checksOf("bad input", {
         else controller.enqueue(encoder.encode(part));
       },
     });
-    // The DOM's type does not know `duplex`, without which a stream is no body.
-    const init = { method: "POST", body, signal: gone.signal, duplex: "half" } as RequestInit;
+    const init = { method: "POST", signal: gone.signal, ...streamed(body) };
     await assert.rejects(fetch(server.url + recordsPath(topic), init));
     assert.deepEqual(await produce(server, topic, [{ value: 3 }]), [{ partition: 0, offset: 0, count: 1 }]);
     assertMatches((await read(server, topic)).records, [{ offset: 0, value: 3 }]);
@@ -217,7 +217,7 @@ export const badInput = checksOf("bad input", {
     gone.abort();
     await waiting.then((answer) => answer.text()).catch(() => "gone"); // it may have been answered before
     await member.socket.close();
-    using next = await subscribe(server, { topics: [topic], group });
+    using next = await succeed(server, { topics: [topic], group });
     assertMatches(next.partitions, [{ position: 0 }]);
     assertMatches((await next.socket.expect("records")).records[0], { offset: 0 });
   },

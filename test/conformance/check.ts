@@ -22,6 +22,7 @@ export const AREAS = [
   "producers",
   "read",
   "stream",
+  "positions and windows",
   "readers",
   "acks",
   "groups",

@@ -6,6 +6,7 @@ import { assertMatches, show } from "./match.ts";
 /** An answer that takes longer fails its check, with what was asked. */
 const PATIENCE_MS = 20_000;
 const DETAIL_CHARACTERS_MAX = 400;
+const PIECE_BYTES = 65_536;
 
 /** Of the server under test. */
 interface Host {
@@ -39,7 +40,34 @@ export async function call(
   const sent = isReady ? body : JSON.stringify(body);
   const signal = AbortSignal.timeout(PATIENCE_MS);
   const init = { method, headers, signal, ...(sent === undefined ? {} : { body: sent }) };
-  const response = await fetch(url + path, init);
+  return answerOf(asked, await fetch(url + path, init));
+}
+
+/** A POST whose body is a stream, so that its length is not announced. */
+export async function callInPieces({ url }: Host, path: string, body: string): Promise<Answer> {
+  const signal = AbortSignal.timeout(PATIENCE_MS);
+  const init = { method: "POST", signal, ...streamed(piecesOf(body)) };
+  return answerOf(`POST ${path} in pieces`, await fetch(url + path, init));
+}
+
+/** What fetch takes for a body; the DOM's type does not know `duplex`, without which a stream is none. */
+export function streamed(body: ReadableStream<Uint8Array>): RequestInit {
+  return { body, duplex: "half" } as RequestInit;
+}
+
+function piecesOf(body: string): ReadableStream<Uint8Array> {
+  const bytes = new TextEncoder().encode(body);
+  let at = 0;
+  return new ReadableStream({
+    pull: (controller) => {
+      if (at >= bytes.length) return controller.close();
+      controller.enqueue(bytes.subarray(at, at + PIECE_BYTES));
+      at += PIECE_BYTES;
+    },
+  });
+}
+
+async function answerOf(asked: string, response: Response): Promise<Answer> {
   const text = await response.text();
   return { asked, status: response.status, headers: response.headers, text, body: parsed(text) };
 }

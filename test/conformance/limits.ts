@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { checksOf } from "./check.ts";
-import { assertRefused, bodyOf, call } from "./http.ts";
+import { assertRefused, bodyOf, call, callInPieces } from "./http.ts";
 import {
   ack,
   logEndsOf,
@@ -65,6 +65,15 @@ export const limits = checksOf("limits", {
     const first = await read(server, topic, 0, WHOLE_READ);
     assertMatches(first.records[0], body.records[0]);
     assert.deepEqual(await logEndsOf(server, topic), [4]);
+  },
+
+  "a body that does not say its length is counted as it comes": async (server) => {
+    const topic = await newTopic(server);
+    const body = { records: countFrom(0, 4).map(() => ({ value: textOf(999_900) })) };
+    const large = await callInPieces(server, recordsPath(topic), filled(body, BATCH_BYTES_MAX + 1));
+    assertRefused(large, 413, "batch_too_large", { allowed: BATCH_BYTES_MAX });
+    const taken = await callInPieces(server, recordsPath(topic), filled(body, BATCH_BYTES_MAX));
+    assert.deepEqual(bodyOf(taken).runs, [{ partition: 0, offset: 0, count: 4 }]);
   },
 
   "a batch of nearly 4,000,000 bytes is taken as a frame, and streamed": async (server) => {

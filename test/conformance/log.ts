@@ -93,6 +93,17 @@ export async function subscribe(
   return { socket, subscribed, partitions, [Symbol.dispose]: () => socket[Symbol.dispose]() };
 }
 
+/** As subscribe(), where somebody has just gone: the server may notice only now, and hands over then. */
+export async function succeed(
+  server: ServerUnderTest,
+  fields: Parameters<typeof subscribe>[1],
+): Promise<Subscriber> {
+  const subscriber = await subscribe(server, fields);
+  if (subscriber.partitions.length > 0) return subscriber;
+  const { partitions } = await subscriber.socket.expect("assigned");
+  return { ...subscriber, partitions };
+}
+
 export function ackOf({ topic, partition, generation, next }: FrameOf<"records">): AckEntry {
   return { topic, partition, generation, offset: next };
 }

@@ -110,6 +110,18 @@ export const readers = checksOf("readers", {
     assertMatches(await reader.socket.expect("error"), { id: 2, code: "bad_request" });
   },
 
+  "are told of a topic that is deleted, and get it again": async (server) => {
+    const topic = await newTopic(server, { records: 2 });
+    using reader = await subscribe(server, { topics: [topic], from: "latest" });
+    assert.equal((await call(server, "DELETE", `/v1/topics/${topic}`)).status, 204);
+    const gone = { reason: "topic_deleted", deadlineMs: 0, partitions: [{ topic, partition: 0 }] };
+    assertMatches(await reader.socket.expect("revoked"), gone);
+    bodyOf(await call(server, "PUT", `/v1/topics/${topic}`), 201);
+    assertMatches((await reader.socket.expect("assigned")).partitions, [{ position: 0, logEndOffset: 0 }]);
+    await produce(server, topic, [{ value: "again" }]);
+    assertMatches(await reader.socket.records(1), [{ offset: 0, value: "again" }]);
+  },
+
   "say either group or from": async (server) => {
     const topic = await newTopic(server);
     using socket = await Socket.open(server);

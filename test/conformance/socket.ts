@@ -6,8 +6,8 @@ import type { ServerUnderTest } from "./check.ts";
 
 export type FrameOf<T extends ServerFrame["type"]> = Extract<ServerFrame, { type: T }>;
 
-/** A busy machine with two cores may run all checks at once. */
-const PATIENCE_MS = 15_000;
+/** Below a heartbeat: the answer to a ping may set going again what has wrongly come to a stop. */
+const PATIENCE_MS = 10_000;
 const SHOWN_FRAMES = 8;
 const SHOWN_CHARACTERS = 300;
 

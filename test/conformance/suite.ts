@@ -1,5 +1,5 @@
 // What every runtime has to do, over HTTP and WebSocket alone. A check makes its own topics, groups and producers, so all
-// of them may run at once on one server, and again on the same database. They use what Bun, Deno and Node have in common.
+// of them may run at once on one server, and again on the same database. They use what Bun and Deno have in common.
 
 import { acks } from "./acks.ts";
 import { badInput } from "./bad-input.ts";
@@ -10,6 +10,7 @@ import { life } from "./life.ts";
 import { limits } from "./limits.ts";
 import { manySockets } from "./many-sockets.ts";
 import { operators } from "./operators.ts";
+import { positions } from "./positions.ts";
 import { jsonText, produces } from "./produce.ts";
 import { producers } from "./producers.ts";
 import { reads } from "./read.ts";
@@ -26,6 +27,7 @@ export const CHECKS: readonly Check[] = [
   ...producers,
   ...reads,
   ...streams,
+  ...positions,
   ...readers,
   ...acks,
   ...groups,
