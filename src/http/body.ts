@@ -62,7 +62,8 @@ async function readBytes(request: Request, isCounted: boolean): Promise<Uint8Arr
 async function readCounted(request: Request): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
   let bytes = 0;
-  for await (const chunk of request.body ?? []) {
+  // Not cancelled: what happens to the rest is the runtime's to say.
+  for await (const chunk of request.body?.values({ preventCancel: true }) ?? []) {
     bytes += chunk.length;
     if (bytes > BATCH_BYTES_MAX) throw bodyTooLarge(bytes);
     chunks.push(chunk);

@@ -18,6 +18,10 @@ const BEGIN_AGAIN_AFTER_MS = 1_000;
 /** The platform's scheduler comes again. */
 const KEEP_UP_WITHIN_MS = 20_000;
 
+/** Who sends so much more than is allowed, or so slowly, gets no answer but a connection that ends. */
+const REST_BYTES_MAX = 64 * 1024 * 1024;
+const REST_WITHIN_MS = 5_000;
+
 export interface Bindings {
   readonly TIDEMARK?: DurableObjectNamespace<TidemarkServer>;
   /** Settings are variables and secrets, under the names of the environment variables. */
@@ -48,7 +52,9 @@ export class TidemarkServer extends DurableObject<Bindings> {
   override async fetch(request: Request): Promise<Response> {
     const begun = await this.#begin();
     if ("problem" in begun) return problemResponse(begun.problem);
-    return begun.server.app.fetch(request, { upgrade });
+    const response = await begun.server.app.fetch(request, { upgrade });
+    if (!response.ok && request.body !== null) await readRest(request.body);
+    return response;
   }
 
   async keepUp(): Promise<void> {
@@ -95,6 +101,22 @@ async function startServer({ database, ...settings }: WorkerSettings): Promise<S
   });
   await beginOn(() => server.start(), { scheduler, errorOf });
   return server;
+}
+
+/** Of a body that was refused before its end. An answer that overtakes it breaks the connection, and is lost with it. */
+async function readRest(body: ReadableStream<Uint8Array>): Promise<void> {
+  if (body.locked) return;
+  const reader = body.getReader();
+  let stopWaiting: (() => void) | undefined;
+  const isLate = new Promise<{ done: true }>((resolve) => {
+    stopWaiting = scheduler.after(REST_WITHIN_MS, () => resolve({ done: true }));
+  });
+  for (let restBytes = 0; restBytes < REST_BYTES_MAX; ) {
+    const chunk = await Promise.race([reader.read(), isLate]);
+    if (chunk.done) break;
+    restBytes += chunk.value.byteLength;
+  }
+  stopWaiting?.();
 }
 
 // ── settings ─────────────────────────────────────────────────────────────────────────────────────────────
