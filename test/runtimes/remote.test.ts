@@ -89,6 +89,38 @@ describe.skipIf(!HAS_SQLD)("a server on a remote database", () => {
     ]);
   });
 
+  test.each(["bun", "deno"] as const)(
+    "loses nothing on %s when it is told to end under load, and leaves its group to another at once",
+    async (runtime) => {
+      const topic = `ended-${runtime}`;
+      await using other = await startServer(sqld.url);
+      const first = await startServer(sqld.url, { runtime });
+      const client = await StreamClient.open(`${first.streamUrl}?topic=${topic}&group=${topic}`);
+      const acknowledged: number[] = [];
+      const reached = Promise.withResolvers<void>();
+      const lanes = Array.from({ length: 4 }, async (_, lane) => {
+        for (let value = lane; ; value += 4) {
+          const body = JSON.stringify({ records: [{ value }] });
+          const url = `${first.url}/v1/topics/${topic}/records`;
+          const answer = await fetch(url, { method: "POST", body }).catch(() => undefined);
+          if (!answer) return; // the connection was closed: it may or may not have been written
+          if (answer.status === 200) acknowledged.push(value);
+          if (acknowledged.length === 100) reached.resolve();
+        }
+      });
+      await reached.promise;
+      expect(await first.kill("SIGTERM")).toBe(0);
+      await Promise.all(lanes);
+      expect(await client.closed()).toMatchObject({ code: 4000 });
+      const http = new HttpClient(other);
+      const { body } = await http.call("GET", `/v1/topics/${topic}/partitions/0/records?limit=10000`);
+      const stored = new Set(body.records.map(({ value }: { value: number }) => value));
+      expect(acknowledged.filter((value) => !stored.has(value))).toEqual([]);
+      // No lease is waited for.
+      expect((await http.call("GET", `/v1/groups/${topic}`)).body.members).toEqual([]);
+    },
+  );
+
   test("that is empty is migrated once by two that start at the same time, and both serve it", async () => {
     await using empty = await startSqld();
     const [one, other] = await Promise.all([startServer(empty.url), startServer(empty.url)]);

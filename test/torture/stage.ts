@@ -1,11 +1,17 @@
 // The servers of one run and the database that they share.
 
 import type { Dice } from "../support/dice.ts";
-import { type ServerOptions, startServer, type TestServer, temporaryFolder } from "../support/server.ts";
+import {
+  type ProcessRuntime,
+  type ServerOptions,
+  startServer,
+  type TestServer,
+  temporaryFolder,
+} from "../support/server.ts";
 import { killNow, onBrokenOff } from "./last-rites.ts";
 
-/** Whose servers are tormented, in turn. src/runtimes/deno.ts joins here when it exists. */
-export const RUNTIMES = [{ name: "bun", startServer }] as const;
+/** Whose servers are tormented, in turn: of an even seed Bun's, of an odd one Deno's. */
+export const RUNTIMES: readonly ProcessRuntime[] = ["bun", "deno"];
 
 /** Where clients turn to: a server, or a proxy in front of it. */
 export interface Endpoint {
@@ -19,7 +25,7 @@ const DEFECT = /event="defect"/;
 export class Stage implements AsyncDisposable {
   readonly folder = temporaryFolder();
   readonly #dice: Dice;
-  readonly #runtime: (typeof RUNTIMES)[number];
+  readonly runtime: ProcessRuntime;
   /** Those that clients may ask, with where they are asked. */
   readonly #up = new Map<TestServer, Endpoint>();
   readonly #started: TestServer[] = [];
@@ -27,17 +33,13 @@ export class Stage implements AsyncDisposable {
   readonly #isDone: () => void;
   #onUp: (() => void)[] = [];
 
-  constructor(dice: Dice, runtime: (typeof RUNTIMES)[number] = RUNTIMES[0]) {
+  constructor(dice: Dice, runtime: ProcessRuntime = "bun") {
     this.#dice = dice;
-    this.#runtime = runtime;
+    this.runtime = runtime;
     this.#isDone = onBrokenOff(() => {
       for (const { pid } of this.servers) killNow(pid);
       this.folder.remove();
     });
-  }
-
-  get runtime(): string {
-    return this.#runtime.name;
   }
 
   get servers(): readonly TestServer[] {
@@ -45,7 +47,7 @@ export class Stage implements AsyncDisposable {
   }
 
   async start(database: string, options: ServerOptions = {}): Promise<TestServer> {
-    const server = await this.#runtime.startServer(database, { mode: "serve", ...options });
+    const server = await startServer(database, { mode: "serve", runtime: this.runtime, ...options });
     this.welcome(server);
     return server;
   }
