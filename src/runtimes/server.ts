@@ -34,6 +34,8 @@ export interface ServerDeps {
   readonly offsetRetentionMs?: number | null;
   /** False on a platform without timers: then somebody calls keepUp() from time to time. */
   readonly keepsUpByItself?: boolean;
+  /** A timer for what may be hours away, where the scheduler's would not live so long. */
+  readonly longTimer?: Scheduler["after"];
 }
 
 export type Server = ReturnType<typeof createServer>;
@@ -65,6 +67,7 @@ export function createServer(deps: ServerDeps) {
     processId,
     offsetRetentionMs: deps.offsetRetentionMs ?? null,
     hasTimers: deps.keepsUpByItself ?? true,
+    after: deps.longTimer,
   });
   const transactDeps = { schemas, db, topics, queue, wakeUps, timeIndexCadence, chance, upkeep };
   const changePoll = new ChangePoll({

@@ -3,9 +3,11 @@
 // libSQL database, and an object that is gone is followed by another as a server by its next start.
 
 import { DurableObject } from "cloudflare:workers";
+import type { Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
 import { problemResponse } from "../http/problems.ts";
 import type { SocketHandlers, SocketPort } from "../stream/socket.ts";
+import { ObjectAlarm } from "./object-alarm.ts";
 import { beginOn } from "./open-database.ts";
 import { openRemote } from "./open-remote.ts";
 import { chance, log, scheduler } from "./platform.ts";
@@ -15,8 +17,6 @@ import { requirePlatform, type Settings, SettingsError, settingsOf } from "./set
 const OBJECT_NAME = "server";
 /** A database that could not be opened is not tried again for every request that waits. */
 const BEGIN_AGAIN_AFTER_MS = 1_000;
-/** The platform's scheduler comes again. */
-const KEEP_UP_WITHIN_MS = 20_000;
 
 /** Who sends so much more than is allowed, or so slowly, gets no answer but a connection that ends. */
 const REST_BYTES_MAX = 64 * 1024 * 1024;
@@ -32,20 +32,19 @@ export default {
   fetch(request, bindings) {
     return bindings.TIDEMARK?.getByName(OBJECT_NAME).fetch(request) ?? withoutBinding();
   },
-
-  /** What is due while nobody is there: retention, compaction, expiry. */
-  async scheduled(_controller, bindings) {
-    await bindings.TIDEMARK?.getByName(OBJECT_NAME).keepUp();
-  },
 } satisfies ExportedHandler<Bindings>;
 
 type Begun = { readonly server: Server } | { readonly problem: Problem; readonly atMs: number };
 
 export class TidemarkServer extends DurableObject<Bindings> {
+  readonly #alarm: ObjectAlarm;
   #begun: Begun | undefined;
 
   constructor(context: DurableObjectState, bindings: Bindings) {
     super(context, bindings);
+    this.#alarm = new ObjectAlarm(context.storage, scheduler, (error) =>
+      log("alarm not set", { message: String(error) }),
+    );
     void this.#begin();
   }
 
@@ -57,17 +56,18 @@ export class TidemarkServer extends DurableObject<Bindings> {
     return response;
   }
 
-  async keepUp(): Promise<void> {
+  /** By the platform: what is due while nobody is there. It comes again where this rejects. */
+  override async alarm(): Promise<void> {
     const begun = await this.#begin();
     if ("problem" in begun) throw begun.problem;
-    await begun.server.keepUp(KEEP_UP_WITHIN_MS);
+    this.#alarm.ring();
   }
 
   /** Nothing is delivered to the object meanwhile. */
   #begin(): Begun | Promise<Begun> {
     if (isOver(this.#begun)) return this.#begun;
     return this.ctx.blockConcurrencyWhile(async () => {
-      if (!isOver(this.#begun)) this.#begun = await begin(this.env);
+      if (!isOver(this.#begun)) this.#begun = await begin(this.env, this.#alarm.after);
       return this.#begun;
     });
   }
@@ -79,16 +79,19 @@ function isOver(begun: Begun | undefined): begun is Begun {
   return "server" in begun || scheduler.nowMs() - begun.atMs < BEGIN_AGAIN_AFTER_MS;
 }
 
-async function begin(bindings: Bindings): Promise<Begun> {
+async function begin(bindings: Bindings, longTimer: Scheduler["after"]): Promise<Begun> {
   try {
-    return { server: await startServer(readWorkerSettings(bindings)) };
+    return { server: await startServer(readWorkerSettings(bindings), longTimer) };
   } catch (error) {
     log("not started", { message: error instanceof Error ? error.message : String(error) });
     return { problem: problemOfStart(error), atMs: scheduler.nowMs() };
   }
 }
 
-async function startServer({ database, ...settings }: WorkerSettings): Promise<Server> {
+async function startServer(
+  { database, ...settings }: WorkerSettings,
+  longTimer: Scheduler["after"],
+): Promise<Server> {
   const { db, errorOf } = await openRemote({ ...database, writerId: chance.newId(), scheduler });
   const server = createServer({
     db,
@@ -98,6 +101,7 @@ async function startServer({ database, ...settings }: WorkerSettings): Promise<S
     origins: { allowed: settings.allowedOrigins, allowsLoopback: false },
     createsTopicsOnFirstUse: settings.createsTopicsOnFirstUse,
     offsetRetentionMs: settings.offsetRetentionMs,
+    longTimer,
   });
   await beginOn(() => server.start(), { scheduler, errorOf });
   return server;

@@ -2,9 +2,11 @@
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { buildWorker, kibibytesOf } from "../../scripts/build-worker.ts";
+import type { Rows } from "../../src/store/db.ts";
 import { HttpClient } from "../support/http-client.ts";
+import { isLongRun } from "../support/long.ts";
 import { temporaryFolder } from "../support/server.ts";
-import { HAS_SQLD, SQLD_SKIPPED, type Sqld, startSqld } from "../support/sqld.ts";
+import { HAS_SQLD, openRemoteTestDb, SQLD_SKIPPED, type Sqld, startSqld } from "../support/sqld.ts";
 import { type FrameOf, StreamClient } from "../support/stream-client.ts";
 import { startWorker, type WorkerOptions } from "../support/worker.ts";
 
@@ -105,6 +107,32 @@ describe.skipIf(!HAS_SQLD)("a Worker", () => {
     while (reader.records < 90) await reader.answerAndRead();
   });
 
+  test("is brought back by its alarm for what is due, though nobody asks", async () => {
+    if (!isLongRun)
+      return console.warn(
+        "a Worker's alarm: skipped, because it takes a quarter of a minute. TIDEMARK_LONG=1 runs it.",
+      );
+    await using own = await startSqld();
+    await using worker = await startWorker({ variables: { ...OPEN, TURSO_DATABASE_URL: own.url } });
+    const http = new HttpClient(worker);
+    // A hundredth of that time is the next look: long enough for an alarm.
+    const { status } = await http.call("PUT", "/v1/topics/old", { retention: { ms: 1_100_000 } });
+    expect(status).toBe(201);
+    await http.produceNumbers("old", 10);
+    const db = await openRemoteTestDb(own.url);
+    const [{ n } = { n: 0 }] = await until(
+      () => db.read({ sql: "SELECT count(*) AS n FROM append_times" }),
+      ([row]) => Number(row?.n) > 0,
+    );
+    expect(n).toBeGreaterThan(0);
+    await db.write([{ sql: "UPDATE append_times SET at = at - 2000000" }]);
+    await until(
+      () => db.read({ sql: "SELECT log_start_offset AS n FROM partitions" }),
+      ([row]) => row?.n === 10,
+    );
+    await db.close();
+  });
+
   test("that is killed under load has lost nothing that it acknowledged, and its group goes on from there", async () => {
     const variables = { ...OPEN, TURSO_DATABASE_URL: sqld.url };
     const acknowledged: number[] = [];
@@ -135,6 +163,14 @@ describe.skipIf(!HAS_SQLD)("a Worker", () => {
     expect(first.records[0]?.offset).toBeGreaterThanOrEqual(committed);
   });
 });
+
+/** Asks sqld itself: to ask the Worker would keep it awake. */
+async function until(read: () => Promise<Rows>, isMet: (rows: Rows) => boolean): Promise<Rows> {
+  for (;;) {
+    const rows = await read();
+    if (isMet(rows)) return rows;
+  }
+}
 
 class CountingReader {
   records = 0;

@@ -1,5 +1,6 @@
 // The server in workerd, as `wrangler dev --local` runs it: what deploy/workers/wrangler.jsonc says, on this machine.
 
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { buildWorker } from "../../scripts/build-worker.ts";
 import { type AnyServer, Output, REPOSITORY, temporaryFolder } from "./server.ts";
@@ -31,7 +32,7 @@ export async function startWorker({ variables = {}, config = {} }: WorkerOptions
   const output = new Output(child.stdout, child);
   const errors = new Output(child.stderr, child);
   const kill = async () => {
-    if (child.exitCode === null && child.signalCode === null) process.kill(-child.pid, "SIGKILL");
+    if (child.exitCode === null && child.signalCode === null) killTree(child.pid);
     await child.exited;
     folder.remove();
   };
@@ -56,13 +57,21 @@ function spawnWorker(folder: string, variables: Readonly<Record<string, string>>
   return runWrangler(["dev", ...flags, "--show-interactive-dev-session", "false", ...set], folder);
 }
 
-/** In a process group of its own, as workerd is a child of its child. */
+/** workerd is a child of its child. They stay in the group of the tests, so that whoever ends those ends them too. */
+function killTree(pid: number): void {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8")
+    .split(" ")
+    .filter(Boolean)
+    .map(Number);
+  process.kill(pid, "SIGKILL"); // first, so that it starts no others
+  for (const child of children) killTree(child);
+}
+
 export function runWrangler(args: readonly string[], folder: string) {
   return Bun.spawn([NODE, WRANGLER, ...args], {
     env: { ...process.env, HOME: folder, WRANGLER_SEND_METRICS: "false", CI: "true", NO_COLOR: "1" },
     stdout: "pipe",
     stderr: "pipe",
     cwd: folder,
-    detached: true,
   });
 }
