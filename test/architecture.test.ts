@@ -53,7 +53,7 @@ const HTTP_ALLOWED =
   "src/http may import src/stream, src/store, src/core, src/protocol, src/protocol/schemas and hono, hono-openapi, valibot, @valibot/to-json-schema";
 const RUNTIMES_ALLOWED =
   "src/runtimes may import src/http, src/stream, src/store, src/core, src/protocol, src/protocol/schemas " +
-  "and hono, @libsql/client, valibot, bun, bun:, node:, cloudflare:";
+  "and hono, @libsql/client, valibot, node:";
 const CONSOLE_ALLOWED =
   "src/console may import clients/typescript, src/protocol, src/protocol/schemas and no package";
 const CLI_ALLOWED =
@@ -138,6 +138,9 @@ const importsFromEachFolder = [
   ["src/store/a.ts", "fs", STORE_ALLOWED],
   ["src/store/a.ts", "bun", STORE_ALLOWED],
   ["src/cli/a.ts", "bun:sqlite", CLI_ALLOWED],
+  ["src/runtimes/a.ts", "bun", RUNTIMES_ALLOWED],
+  ["src/runtimes/a.ts", "cloudflare:workers", RUNTIMES_ALLOWED],
+  ["src/runtimes/a.ts", "./deno.ts", RUNTIMES_ALLOWED],
 
   // SQL.
   ["src/core/a.ts", "../../migrations/0001_x.sql", CORE_ALLOWED],
@@ -154,6 +157,8 @@ const importsFromEachFolder = [
 const TIME = "which belongs to src/runtimes; take the clock or the timer as an argument";
 const CHANCE = "which belongs to src/runtimes; take the source of chance as an argument";
 const HOST = "which belongs to src/runtimes, src/cli; take what the runtime offers as an argument";
+const entry = (runtime: string) =>
+  `which belongs to src/runtimes/${runtime}; take what the runtime offers as an argument`;
 const EVERYTHING = "which belongs to src/runtimes; name the global that is meant";
 
 const refusedGlobals: readonly Fixture[] = [
@@ -186,9 +191,12 @@ const refusedGlobals: readonly Fixture[] = [
   ["src/http/a.ts", "crypto.getRandomValues(bytes);", `:1 uses crypto.getRandomValues, ${CHANCE}`],
   ["src/http/a.ts", "const { randomUUID } = crypto;", `:1 uses crypto as a whole, ${CHANCE}`],
 
-  ["src/store/a.ts", "const file = Bun.file(path);", `:1 uses Bun, ${HOST}`],
-  ["src/store/a.ts", "export let server: Bun.Server;", `:1 uses Bun, ${HOST}`],
-  ["src/store/a.ts", "Deno.exit(1);", `:1 uses Deno, ${HOST}`],
+  ["src/store/a.ts", "const file = Bun.file(path);", `:1 uses Bun, ${entry("bun")}`],
+  ["src/store/a.ts", "export let server: Bun.Server;", `:1 uses Bun, ${entry("bun")}`],
+  ["src/store/a.ts", "Deno.exit(1);", `:1 uses Deno, ${entry("deno")}`],
+  ["src/runtimes/a.ts", "Bun.serve();", `:1 uses Bun, ${entry("bun")}`],
+  ["src/runtimes/workers.ts", "Deno.serve();", `:1 uses Deno, ${entry("deno")}`],
+  ["src/runtimes/deno.ts", "new WebSocketPair();", `:1 uses WebSocketPair, ${entry("workers")}`],
   ["src/store/a.ts", "const { env } = process;", `:1 uses process, ${HOST}`],
   ["src/store/a.ts", `const fs = require("node:fs");`, `:1 uses require, ${HOST}`],
   ["src/store/a.ts", "const here = import.meta.dir;", `:1 uses import.meta, ${HOST}`],
@@ -203,8 +211,8 @@ const refusedGlobals: readonly Fixture[] = [
 ];
 
 const FOLDERS =
-  "src/protocol, src/protocol/schemas, src/core, src/store, src/stream, src/http, src/runtimes, src/console, " +
-  "src/cli, clients/typescript";
+  "src/protocol, src/protocol/schemas, src/core, src/store, src/stream, src/http, src/runtimes, src/runtimes/bun, " +
+  "src/runtimes/deno, src/runtimes/workers, src/console, src/cli, clients/typescript";
 const barrel = (name: string) => `: "${name}" says nothing of what is inside; name it for its subject`;
 
 const refusedPlaces: readonly Fixture[] = [
@@ -269,7 +277,7 @@ const allowed: readonly (readonly [path: string, text: string])[] = [
     `import { serve } from "bun"; import "bun:sqlite"; import "node:fs"; import "hono/bun"; import "@libsql/client";
      import "valibot"; import "../http/x.ts"; import "../stream/x.ts"; import "../store/x.ts";
      setTimeout(() => Date.now() + Math.random() + performance.now(), process.pid);
-     globalThis.crypto.randomUUID(); const { now } = Date; const here = import.meta.path; Deno.exit();`,
+     globalThis.crypto.randomUUID(); const { now } = Date; const here = import.meta.path; Bun.gc();`,
   ],
   ["src/runtimes/workers.ts", `import { DurableObject } from "cloudflare:workers";`],
   [

@@ -33,7 +33,7 @@ interface Area {
   readonly owns?: readonly GlobalKind[];
 }
 
-type GlobalKind = "time" | "chance" | "host" | "everything";
+type GlobalKind = "time" | "chance" | "host" | "everything" | "bun" | "deno" | "workers";
 
 // Every layer may import those below it.
 const PROTOCOL = ["src/protocol", "src/protocol/schemas"];
@@ -41,6 +41,21 @@ const CORE = ["src/core", ...PROTOCOL];
 const STORE = ["src/store", ...CORE];
 const STREAM = ["src/stream", ...STORE];
 const HTTP = ["src/http", ...STREAM];
+
+const RUNTIMES: Area = {
+  imports: HTTP,
+  packages: ["hono", "@libsql/client", "valibot", "node:"],
+  owns: ["time", "chance", "host", "everything"],
+};
+
+/** Its entry, the one file with a runtime's own modules and globals. */
+function entryOf(own: GlobalKind, packages: readonly string[]): Area {
+  return {
+    imports: ["src/runtimes", ...RUNTIMES.imports],
+    packages: [...(RUNTIMES.packages ?? []), ...packages],
+    owns: [...(RUNTIMES.owns ?? []), own],
+  };
+}
 
 /** By path without extension; the longest that fits counts, so a single file can have rules of its own. */
 const AREAS: Readonly<Record<string, Area>> = {
@@ -51,11 +66,10 @@ const AREAS: Readonly<Record<string, Area>> = {
   "src/store": { imports: CORE, packages: ["@libsql/client", "libsql", "valibot"], readsMigrations: true },
   "src/stream": { imports: STORE },
   "src/http": { imports: STREAM, packages: ["hono", "hono-openapi", "valibot", "@valibot/to-json-schema"] },
-  "src/runtimes": {
-    imports: HTTP,
-    packages: ["hono", "@libsql/client", "valibot", "bun", "bun:", "node:", "cloudflare:"],
-    owns: ["time", "chance", "host", "everything"],
-  },
+  "src/runtimes": RUNTIMES,
+  "src/runtimes/bun": entryOf("bun", ["bun", "bun:"]),
+  "src/runtimes/deno": entryOf("deno", []),
+  "src/runtimes/workers": entryOf("workers", ["cloudflare:"]),
   "src/console": { imports: ["clients/typescript", ...PROTOCOL] },
   "src/cli": {
     imports: ["clients/typescript", "src/runtimes", ...PROTOCOL],
@@ -70,6 +84,9 @@ const INSTEAD: Readonly<Record<GlobalKind, string>> = {
   chance: "take the source of chance as an argument",
   host: "take what the runtime offers as an argument",
   everything: "name the global that is meant",
+  bun: "take what the runtime offers as an argument",
+  deno: "take what the runtime offers as an argument",
+  workers: "take what the runtime offers as an argument",
 };
 
 /** Nobody but their owner names these at all, so that no alias can hide them. */
@@ -80,8 +97,9 @@ const BANNED: ReadonlyMap<string, GlobalKind> = new Map([
   ["setTimeout", "time"],
   ["setInterval", "time"],
   ["setImmediate", "time"],
-  ["Bun", "host"],
-  ["Deno", "host"],
+  ["Bun", "bun"],
+  ["Deno", "deno"],
+  ["WebSocketPair", "workers"],
   ["process", "host"],
   ["require", "host"],
   ["globalThis", "everything"],
@@ -213,7 +231,8 @@ function allowedImports(areaName: string): string {
 function judgeGlobal(node: Node, areaName: string): string | undefined {
   const used = globalUsedBy(node);
   if (used === undefined || areaOf(areaName).owns?.includes(used.kind)) return undefined;
-  const owners = Object.keys(AREAS).filter((name) => areaOf(name).owns?.includes(used.kind));
+  const all = Object.keys(AREAS).filter((name) => areaOf(name).owns?.includes(used.kind));
+  const owners = all.filter((name) => !all.some((around) => name.startsWith(`${around}/`)));
   return `uses ${used.name}, which belongs to ${listed(owners)}; ${INSTEAD[used.kind]}`;
 }
 
