@@ -12,7 +12,7 @@ export interface AlarmStorage {
 }
 
 /** One run at a time. */
-export class ObjectAlarm {
+export class ObjectAlarm implements Pick<Scheduler, "after"> {
   readonly #storage: AlarmStorage;
   readonly #scheduler: Scheduler;
   readonly #onFailure: (error: unknown) => void;
@@ -24,14 +24,14 @@ export class ObjectAlarm {
     this.#onFailure = onFailure;
   }
 
-  readonly after: Scheduler["after"] = (delayMs, run) => {
+  after(delayMs: number, run: () => void): () => void {
     if (delayMs < ALARM_FROM_MS) return this.#scheduler.after(delayMs, run);
     this.#run = run;
     this.#storage.setAlarm(Date.now() + delayMs).catch(this.#onFailure);
     return () => {
       if (this.#run === run) this.#run = undefined; // the alarm rings for nothing
     };
-  };
+  }
 
   /** An object that was put away in between finds nothing to run here, and looks for itself as it starts. */
   ring(): void {

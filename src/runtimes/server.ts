@@ -35,7 +35,7 @@ export interface ServerDeps {
   /** False on a platform without timers: then somebody calls keepUp() from time to time. */
   readonly keepsUpByItself?: boolean;
   /** A timer for what may be hours away, where the scheduler's would not live so long. */
-  readonly longTimer?: Scheduler["after"];
+  readonly longTimer?: Pick<Scheduler, "after">;
 }
 
 export type Server = ReturnType<typeof createServer>;
@@ -67,7 +67,7 @@ export function createServer(deps: ServerDeps) {
     processId,
     offsetRetentionMs: deps.offsetRetentionMs ?? null,
     hasTimers: deps.keepsUpByItself ?? true,
-    after: deps.longTimer,
+    longTimer: deps.longTimer,
   });
   const transactDeps = { schemas, db, topics, queue, wakeUps, timeIndexCadence, chance, upkeep };
   const changePoll = new ChangePoll({

@@ -3,7 +3,6 @@
 // libSQL database, and an object that is gone is followed by another as a server by its next start.
 
 import { DurableObject } from "cloudflare:workers";
-import type { Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
 import { problemResponse } from "../http/problems.ts";
 import type { SocketHandlers, SocketPort } from "../stream/socket.ts";
@@ -67,7 +66,7 @@ export class TidemarkServer extends DurableObject<Bindings> {
   #begin(): Begun | Promise<Begun> {
     if (isOver(this.#begun)) return this.#begun;
     return this.ctx.blockConcurrencyWhile(async () => {
-      if (!isOver(this.#begun)) this.#begun = await begin(this.env, this.#alarm.after);
+      if (!isOver(this.#begun)) this.#begun = await begin(this.env, this.#alarm);
       return this.#begun;
     });
   }
@@ -79,7 +78,7 @@ function isOver(begun: Begun | undefined): begun is Begun {
   return "server" in begun || scheduler.nowMs() - begun.atMs < BEGIN_AGAIN_AFTER_MS;
 }
 
-async function begin(bindings: Bindings, longTimer: Scheduler["after"]): Promise<Begun> {
+async function begin(bindings: Bindings, longTimer: ObjectAlarm): Promise<Begun> {
   try {
     return { server: await startServer(readWorkerSettings(bindings), longTimer) };
   } catch (error) {
@@ -90,7 +89,7 @@ async function begin(bindings: Bindings, longTimer: Scheduler["after"]): Promise
 
 async function startServer(
   { database, ...settings }: WorkerSettings,
-  longTimer: Scheduler["after"],
+  longTimer: ObjectAlarm,
 ): Promise<Server> {
   const { db, errorOf } = await openRemote({ ...database, writerId: chance.newId(), scheduler });
   const server = createServer({

@@ -66,7 +66,7 @@ export interface UpkeepDeps {
   /** False on a platform without timers: something else calls run() from time to time. */
   readonly hasTimers: boolean;
   /** For the next look, which may be an hour away; the scheduler's where it is left out. */
-  readonly after?: Scheduler["after"] | undefined;
+  readonly longTimer?: Pick<Scheduler, "after"> | undefined;
 }
 
 export interface UpkeepOutcome {
@@ -139,7 +139,7 @@ export class Upkeep {
   }
 
   #lookIn(ms: number): void {
-    const { scheduler, hasTimers, after = scheduler.after } = this.#deps;
+    const { scheduler, hasTimers, longTimer = scheduler } = this.#deps;
     if (this.#isStopped || !hasTimers) return;
     if (this.#running) {
       this.#wantedInMs = Math.min(this.#wantedInMs, Math.max(ms, LOOK_AFTER_MS));
@@ -149,7 +149,7 @@ export class Upkeep {
     if (atMs >= this.#lookAtMs) return;
     this.#cancelLook?.();
     this.#lookAtMs = atMs;
-    if (ms > 0) this.#cancelLook = after(ms, () => void this.#look());
+    if (ms > 0) this.#cancelLook = longTimer.after(ms, () => void this.#look());
     else void this.#look();
   }
 

@@ -3,6 +3,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Scheduler } from "../../src/core/ports.ts";
+import { scheduler } from "../../src/runtimes/platform.ts";
 import type { Db } from "../../src/store/db.ts";
 import { migrate } from "../../src/store/migrations.ts";
 import { openRemoteDb, type RemoteDatabase } from "../../src/store/remote.ts";
@@ -51,14 +52,7 @@ export async function startSqld({ durability = "strong", folder }: SqldOptions =
   }
 }
 
-export const realTime: Scheduler = {
-  nowMs: () => performance.now(),
-  after: (delayMs, run) => {
-    const timer = setTimeout(run, delayMs);
-    return () => clearTimeout(timer);
-  },
-  soon: (run) => void setImmediate(run),
-};
+export const realTime: Scheduler = scheduler;
 
 /** As a server opens it, with a schema; each time as another writer. */
 export async function openRemoteTestDb(url: string, options: Partial<RemoteDatabase> = {}): Promise<Db> {
