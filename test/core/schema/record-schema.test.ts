@@ -226,6 +226,7 @@ const JUDGED: readonly (readonly [schema: string, value: string, isAllowed: bool
   [String.raw`{"pattern":"^\\p{Letter}+$"}`, '"1"', false],
   ['{"pattern":"b"}', '"abc"', true],
   ['{"minContains":0,"contains":false}', "[]", true],
+  ['{"prefixItems":[true],"contains":true}', "[]", false],
   ['{"definitions":{"a":{"type":"null"}},"$ref":"#/definitions/a"}', "1", false],
   // Annotations, with what a reader may take for more than that.
   ['{"default":{"$ref":"#/nowhere"},"examples":[{"$id":"::"}],"x-note":1,"units":"km"}', "1", true],
@@ -358,11 +359,18 @@ const { schema: anySchema } = fc.letrec((tie) => {
     .uniqueArray(fc.nat(40), { maxLength: 3 })
     .chain((picked) =>
       keywords.map((all) =>
-        Object.fromEntries(Object.entries(all).filter((_, index) => picked.includes(index))),
+        withoutAjvsMistake(
+          Object.fromEntries(Object.entries(all).filter((_, index) => picked.includes(index))),
+        ),
       ),
     );
   return { schema: fc.oneof({ maxDepth: 3, withCrossShrink: true }, fc.boolean(), some, some, some) };
 });
+
+/** Ajv 8.20 forgets "contains" of an empty array where "prefixItems" stands beside it. */
+function withoutAjvsMistake({ contains, ...schema }: Record<string, unknown>): Record<string, unknown> {
+  return contains === undefined || "prefixItems" in schema ? schema : { ...schema, contains };
+}
 
 const DEFS = {
   number: { type: "number" },
