@@ -1,9 +1,8 @@
-// docs/runtimes.md names files, and limits that are the code's.
+// docs/runtimes.md names files.
 
 import { expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { ON_THE_WIRE_BYTES } from "../src/stream/unread-bytes.ts";
 import { REPOSITORY } from "./support/server.ts";
 
 const PAGE = readFileSync(join(REPOSITORY, "docs/runtimes.md"), "utf8");
@@ -13,8 +12,4 @@ test("docs/runtimes.md names files that are there", () => {
   const linked = [...PAGE.matchAll(/\]\(([^)]+)\)/g)].map(([, path]) => join("docs", path ?? ""));
   expect([named.length, linked.length]).toEqual([4, 5]);
   expect([...named, ...linked].filter((path) => !existsSync(join(REPOSITORY, path)))).toEqual([]);
-});
-
-test("docs/runtimes.md says after how much a server asks what was read", () => {
-  expect(PAGE).toContain(`from ${ON_THE_WIRE_BYTES / 1024} KiB on the server asks`);
 });

@@ -4,7 +4,7 @@ import { Hono } from "hono";
 import type { Log } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
 import { problemOf } from "../store/db.ts";
-import { schemaVersion } from "../store/migrations.ts";
+import { SCHEMA_VERSION, schemaVersion } from "../store/migrations.ts";
 import type { Fetches } from "../stream/fetch.ts";
 import type { Memberships } from "../stream/memberships.ts";
 import type { SocketHandlers, SocketPort } from "../stream/socket.ts";
@@ -22,6 +22,8 @@ export interface AppDeps extends TransactDeps {
   readonly memberships: Memberships;
   readonly origins: OriginRules;
   readonly log: Log;
+  /** Nothing is done any more; what waits for its end is answered. */
+  readonly isClosed: () => boolean;
   /** A client on `/v1/stream`: the handlers of its socket. */
   readonly connect: (socket: SocketPort, query: URLSearchParams) => SocketHandlers;
 }
@@ -51,7 +53,10 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
     if (URL.canParse(c.req.url)) return next();
     return problemResponse(new Problem("bad_request", "The Host header is no host"));
   });
-  app.use("/v1/*", refuseForeignOrigin(deps.origins));
+  app.use("/v1/*", refuseForeignOrigin(deps.origins), async (_, next) => {
+    if (deps.isClosed()) throw new Problem("unavailable", "The server is stopping");
+    return next();
+  });
   addHealthRoutes(app, deps);
   addTopicRoutes(app, deps);
   addTransactionRoutes(app, deps);
@@ -66,12 +71,14 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
 function addHealthRoutes(app: Hono<AppEnv>, { db, log }: AppDeps): void {
   app.get("/healthz", (c) => c.json({ status: "alive" }));
   app.get("/readyz", async (c) => {
-    try {
-      return c.json({ status: "ready", durability: db.durability, schemaVersion: await schemaVersion(db) });
-    } catch (error) {
+    const version = await schemaVersion(db).catch((error) => {
       log("not ready", { message: String(error) });
       throw new Problem("unavailable", "The database cannot be read");
-    }
+    });
+    // One that is newer is another server's, and goes on.
+    if (version < SCHEMA_VERSION)
+      throw new Problem("unavailable", `The database has schema version ${version}, not ${SCHEMA_VERSION}`);
+    return c.json({ status: "ready", durability: db.durability, schemaVersion: version });
   });
 }
 

@@ -20,26 +20,35 @@ export interface OpenDatabase {
   readonly errorOf: (error: DbError | Problem) => DatabaseError;
 }
 
+export interface Patience {
+  readonly scheduler: Scheduler;
+  /** How long what may pass is tried again. */
+  readonly withinMs?: number;
+}
+
 /** Whole and migrated. Rejects with a DbError. */
-export function openMigrated(open: () => Promise<Db>, scheduler: Scheduler): Promise<Db> {
-  return retried(async () => migrated(await open()), scheduler);
+export function openMigrated(open: () => Promise<Db>, patience: Patience): Promise<Db> {
+  return retried(async () => migrated(await open()), patience);
 }
 
 /** What may be done again. Rejects with what `errorOf` says, where the database does not let it. */
 export async function beginOn(
   begin: () => Promise<void>,
-  { scheduler, errorOf }: Pick<OpenDatabase, "errorOf"> & { readonly scheduler: Scheduler },
+  { errorOf, ...patience }: Pick<OpenDatabase, "errorOf"> & Patience,
 ): Promise<void> {
   try {
-    await retried(begin, scheduler);
+    await retried(begin, patience);
   } catch (error) {
     throw error instanceof DbError || error instanceof Problem ? errorOf(error) : error;
   }
 }
 
 /** Until the deadline, as long as the failure may pass. */
-async function retried<T>(work: () => Promise<T>, scheduler: Scheduler): Promise<T> {
-  const deadlineAtMs = scheduler.nowMs() + OPEN_DEADLINE_MS;
+async function retried<T>(
+  work: () => Promise<T>,
+  { scheduler, withinMs = OPEN_DEADLINE_MS }: Patience,
+): Promise<T> {
+  const deadlineAtMs = scheduler.nowMs() + withinMs;
   for (;;) {
     try {
       return await work();

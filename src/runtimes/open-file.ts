@@ -12,7 +12,7 @@ import { fullDisk, ownFile } from "./owned-file.ts";
 export async function openFile(givenPath: string, scheduler: Scheduler): Promise<OpenDatabase> {
   const { path, release } = ownFile(givenPath);
   try {
-    const db = await openMigrated(() => openEmbeddedDb(path), scheduler);
+    const db = await openMigrated(() => openEmbeddedDb(path), { scheduler });
     return { db, release, errorOf: beginErrorOfFile(path) };
   } catch (error) {
     throw error instanceof DbError ? fileErrorOf(error, path) : error;

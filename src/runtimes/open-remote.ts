@@ -4,12 +4,12 @@ import type { Problem } from "../core/problem.ts";
 import { DbError } from "../store/db.ts";
 import { openRemoteDb, type RemoteDatabase } from "../store/remote.ts";
 import { DatabaseError } from "./database-error.ts";
-import { type OpenDatabase, openMigrated } from "./open-database.ts";
+import { type OpenDatabase, openMigrated, type Patience } from "./open-database.ts";
 
 /** Rejects with a DatabaseError. */
-export async function openRemote(database: RemoteDatabase): Promise<OpenDatabase> {
+export async function openRemote(database: RemoteDatabase & Patience): Promise<OpenDatabase> {
   try {
-    const db = await openMigrated(() => openRemoteDb(database), database.scheduler);
+    const db = await openMigrated(() => openRemoteDb(database), database);
     return { db, release: () => {}, errorOf: beginErrorOfRemote(database.url) };
   } catch (error) {
     if (!(error instanceof DbError)) throw error;

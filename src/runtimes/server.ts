@@ -83,6 +83,7 @@ export function createServer(deps: ServerDeps) {
   });
   let onLastClosed: (() => void) | undefined;
   let isDraining = false;
+  let isClosed = false;
 
   topics.onChange((topicChange) => {
     for (const connection of connections) connection.onTopicChange(topicChange);
@@ -142,7 +143,15 @@ export function createServer(deps: ServerDeps) {
   }
 
   return {
-    app: createApp({ ...transactDeps, fetches, memberships, log, origins, connect }),
+    app: createApp({
+      ...transactDeps,
+      fetches,
+      memberships,
+      log,
+      origins,
+      isClosed: () => isClosed,
+      connect,
+    }),
 
     /** Before the first request. Where it rejects it may be called again. */
     async start(): Promise<void> {
@@ -164,6 +173,7 @@ export function createServer(deps: ServerDeps) {
     async stop(): Promise<void> {
       await fetches.stop();
       await drainConnections();
+      isClosed = true;
       await memberships.close();
       await upkeep.stop();
       await queue.close();

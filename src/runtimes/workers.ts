@@ -12,11 +12,14 @@ import { openRemote } from "./open-remote.ts";
 import { chance, log, scheduler } from "./platform.ts";
 import { createServer, type Server } from "./server.ts";
 import { requirePlatform, type Settings, SettingsError, settingsOf } from "./settings.ts";
+import { connect, isHandshake } from "./standard-socket.ts";
 
 const OBJECT_NAME = "server";
 /** A database that could not be opened is not tried again for every request that waits. */
 const BEGIN_AGAIN_AFTER_MS = 1_000;
 
+/** For each of two steps, and a call of 6 s may be under way at the end of both: the platform allows 30 s together. */
+const BEGIN_WITHIN_MS = 8_000;
 /** Who sends so much more than is allowed, or so slowly, gets no answer but a connection that ends. */
 const REST_BYTES_MAX = 64 * 1024 * 1024;
 const REST_WITHIN_MS = 5_000;
@@ -29,6 +32,7 @@ export interface Bindings {
 
 export default {
   fetch(request, bindings) {
+    if (new URL(request.url).pathname === "/healthz") return Response.json({ status: "alive" }); // whatever the object does
     return bindings.TIDEMARK?.getByName(OBJECT_NAME).fetch(request) ?? withoutBinding();
   },
 } satisfies ExportedHandler<Bindings>;
@@ -91,7 +95,8 @@ async function startServer(
   { database, ...settings }: WorkerSettings,
   longTimer: ObjectAlarm,
 ): Promise<Server> {
-  const { db, errorOf } = await openRemote({ ...database, writerId: chance.newId(), scheduler });
+  const withinMs = BEGIN_WITHIN_MS;
+  const { db, errorOf } = await openRemote({ ...database, writerId: chance.newId(), scheduler, withinMs });
   const server = createServer({
     db,
     scheduler,
@@ -102,7 +107,7 @@ async function startServer(
     offsetRetentionMs: settings.offsetRetentionMs,
     longTimer,
   });
-  await beginOn(() => server.start(), { scheduler, errorOf });
+  await beginOn(() => server.start(), { scheduler, errorOf, withinMs });
   return server;
 }
 
@@ -157,34 +162,9 @@ function withoutBinding(): Response {
 // ── sockets ──────────────────────────────────────────────────────────────────────────────────────────────
 
 function upgrade(request: Request, accept: (socket: SocketPort) => SocketHandlers): Response | undefined {
-  if (request.headers.get("upgrade")?.toLowerCase() !== "websocket") return undefined;
+  if (!isHandshake(request)) return undefined;
   const { 0: client, 1: server } = new WebSocketPair();
   server.accept();
   connect(server, accept);
   return new Response(null, { status: 101, webSocket: client });
-}
-
-/** workerd does not tell how much a socket holds. */
-function connect(socket: WebSocket, accept: (socket: SocketPort) => SocketHandlers): void {
-  let isOpen = true;
-  const end = () => {
-    if (!isOpen) return;
-    isOpen = false;
-    handlers.onClose();
-  };
-  const handlers = accept({
-    send: (text) => {
-      if (socket.readyState === WebSocket.OPEN) socket.send(text);
-    },
-    close: (code, reason) => {
-      socket.close(code, reason);
-      end(); // a client that is gone never answers the close
-    },
-  });
-  socket.addEventListener("message", ({ data }) => {
-    if (isOpen) handlers.onMessage(typeof data === "string" ? data : undefined);
-  });
-  socket.addEventListener("close", end);
-  socket.addEventListener("error", end);
-  handlers.onOpen();
 }

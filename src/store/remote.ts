@@ -292,9 +292,12 @@ function failureOf(error: unknown): DbFailure {
   return "unknown";
 }
 
-/** Of what is not a write: the answer is one that can never be taken, or there was none. */
+/**
+ * Of what is not a write: the answer is one that can never be taken, or there was none. (Where sqld says that it is too
+ * large, it means all that it sends at the moment: no read asks for more than it gives.)
+ */
 function unansweredCall(error: unknown): DbFailure {
-  return error instanceof RangeError || codeOf(error) === "RESPONSE_TOO_LARGE" ? "rejected" : "io";
+  return error instanceof RangeError ? "rejected" : "io";
 }
 
 /** The database was not reached at all. */

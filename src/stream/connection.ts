@@ -1,12 +1,7 @@
 // The driver of one connection: does what the session's step says and brings the results back to it as events.
 // It decides nothing; it owns the socket, the timers and the waits of one client, and lets them go when it closes.
 
-import {
-  type CheckedFrame,
-  type ParsedFrame,
-  parseClientFrame,
-  parseSubscribeQuery,
-} from "../core/client-frame.ts";
+import { type ParsedFrame, parseClientFrame, parseSubscribeQuery } from "../core/client-frame.ts";
 import { utf8Length } from "../core/json-text.ts";
 import type { OwnershipChange } from "../core/ownership.ts";
 import type { Log, Scheduler } from "../core/ports.ts";
@@ -32,7 +27,6 @@ import { gainForReader, openReader } from "./readers.ts";
 import type { SharedReads } from "./shared-reads.ts";
 import type { SocketHandlers, SocketPort } from "./socket.ts";
 import { type TransactDeps, TransactionLane } from "./transact.ts";
-import { UnreadBytes } from "./unread-bytes.ts";
 import type { WakeUps } from "./wake-ups.ts";
 
 const BINARY_FRAME: ParsedFrame = {
@@ -65,8 +59,6 @@ export class Connection implements SocketHandlers {
   /** Until the socket is open. */
   #query: URLSearchParams | undefined;
   readonly #session: Session;
-  /** Where the socket does not tell. */
-  readonly #unread: UnreadBytes | undefined;
   readonly #events: SessionEvent[] = [];
   /** How to give up the wait of each partition, by the serial of its subscription and its key. */
   readonly #waitsBySerial = new Map<number, Map<string, () => void>>();
@@ -81,7 +73,6 @@ export class Connection implements SocketHandlers {
   constructor(socket: SocketPort, query: URLSearchParams, deps: ConnectionDeps) {
     this.#deps = deps;
     this.#socket = socket;
-    this.#unread = socket.bufferedBytes ? undefined : new UnreadBytes();
     this.#query = query;
     this.#session = createSession({ durability: deps.durability, nowMs: deps.scheduler.nowMs() });
   }
@@ -145,21 +136,9 @@ export class Connection implements SocketHandlers {
     this.#guard(() => {
       const parsed = parse();
       if (!parsed) return;
-      if ("frame" in parsed) this.#takeParsed(parsed.frame);
+      if ("frame" in parsed) this.#dispatch({ type: "frame", frame: parsed.frame });
       else this.#dispatch({ type: "badFrame", ...parsed });
     });
-  }
-
-  #takeParsed(frame: CheckedFrame): void {
-    if (frame.type === "pong") this.#unread?.notePong();
-    this.#dispatch({ type: "frame", frame });
-    if (frame.type === "pong" && this.#unread) this.#noteRead(this.#unread);
-  }
-
-  /** Another mark, for what was sent after the last one. */
-  #noteRead(unread: UnreadBytes): void {
-    this.#dispatch({ type: "drained" });
-    if (unread.wantsMark) this.#sendPing();
   }
 
   /** A defect ends this connection and no other. */
@@ -183,7 +162,7 @@ export class Connection implements SocketHandlers {
 
   #step(event: SessionEvent): void {
     this.#guard(() => {
-      const around = { nowMs: this.#deps.scheduler.nowMs(), bufferedBytes: this.#bufferedBytes() };
+      const around = { nowMs: this.#deps.scheduler.nowMs(), bufferedBytes: this.#socket.bufferedBytes() };
       for (const effect of stepSession(this.#session, event, around)) this.#perform(effect);
     });
   }
@@ -241,31 +220,20 @@ export class Connection implements SocketHandlers {
   #send(text: string): void {
     if (this.#isClosed) return;
     this.#socket.send(text);
-    this.#unread?.noteSent(text.length); // in UTF-8 up to three times as much
     // Records stop long before this: only answers that nobody reads come here.
-    if (this.#bufferedBytes() > SOCKET_ANSWERS_BYTES_MAX)
+    if (this.#socket.bufferedBytes() > SOCKET_ANSWERS_BYTES_MAX)
       this.#socket.close(CLOSE_CODES.slowDown, "slow down");
-    else if (this.#unread?.wantsMark) this.#sendPing();
-  }
-
-  #bufferedBytes(): number {
-    return this.#unread?.bytes ?? this.#socket.bufferedBytes?.() ?? 0;
   }
 
   #sendText({ text, tellsTaken }: Effect<"sendText">): void {
     this.#send(text);
     // Where the socket still holds some of it, its own `drained` comes later.
-    if (tellsTaken && this.#bufferedBytes() === 0) this.#dispatch({ type: "drained" });
+    if (tellsTaken && this.#socket.bufferedBytes() === 0) this.#dispatch({ type: "drained" });
   }
 
   #ping(): void {
-    this.#sendPing();
-    this.#socket.ping?.();
-  }
-
-  #sendPing(): void {
-    this.#unread?.notePing();
     this.#send(PING);
+    this.#socket.ping?.();
   }
 
   #join({ ref, request }: Effect<"join">): void {

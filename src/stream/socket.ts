@@ -3,8 +3,8 @@
 
 export interface SocketPort {
   send(text: string): void;
-  /** What was sent and has not left the server yet. Not there where the runtime does not tell. */
-  bufferedBytes?(): number;
+  /** What was sent and has not left the server yet. */
+  bufferedBytes(): number;
   close(code: number, reason: string): void;
   /** A protocol-level ping, where the runtime has one and tells of its pong. */
   ping?(): void;
@@ -16,7 +16,7 @@ export interface SocketHandlers {
   /** A text frame; undefined for a binary one. */
   onMessage(text: string | undefined): void;
   onPong(): void;
-  /** The socket holds less than it did. Never called where it does not tell how much that is. */
+  /** The socket holds less than it did. */
   onDrain(): void;
   /** Once, however the socket ended. */
   onClose(): void;

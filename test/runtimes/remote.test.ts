@@ -138,6 +138,15 @@ describe.skipIf(!HAS_SQLD)("a server on a remote database", () => {
     await db.close();
   });
 
+  test("that is emptied under it is not ready, and that is said", async () => {
+    await using own = await startSqld();
+    await using server = await startServer(own.url);
+    const db = await openRemoteTestDb(own.url);
+    await db.script("DELETE FROM tidemark_migrations;");
+    await db.close();
+    expect(await readyz(server)).toMatchObject({ status: 503, code: "unavailable", retriable: true });
+  });
+
   test("that wants a token is given the one of the flag or of the variable, and nobody else is told it", async () => {
     using gate = tokenGate(sqld.url);
     for (const options of [{ flags: ["--db-token", TOKEN] }, { env: { TURSO_AUTH_TOKEN: TOKEN } }]) {

@@ -84,8 +84,9 @@ describe("Server.keepUp(), where nothing is done by itself", () => {
 });
 
 describe("Server.stop()", () => {
-  test("tells a client that comes while it stops to come back later, where the runtime still lets it in", async () => {
-    const { server, time } = await start();
+  test("tells who comes while it stops to come back later, where the runtime still lets it in", async () => {
+    const { server, time, call } = await start();
+    await call("POST", "/v1/topics/orders/records", { records: [{ value: 1 }] });
     const connect = async () => {
       const socket = new LoggedSocket();
       await server.app.fetch(new Request("http://localhost/v1/stream"), { upgrade: socket.upgrade });
@@ -94,11 +95,13 @@ describe("Server.stop()", () => {
     const early = await connect();
     early.handlers?.onMessage(JSON.stringify({ type: "subscribe", topics: ["orders"], group: "billing" }));
     await time.settle();
+    expect(early.log).toEqual(["subscribed", "assigned", "records"]); // and not acknowledged: that is waited for
     const stopped = server.stop();
     await time.settle();
     const late = await connect();
     await time.advance(60_000);
     await stopped;
+    expect(await call("GET", "/v1/topics")).toMatchObject({ code: "unavailable", retriable: true });
     for (const { log } of [early, late]) expect(log.slice(-2)).toEqual(["draining", "closed 4000"]);
   });
 });

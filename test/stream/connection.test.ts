@@ -9,7 +9,6 @@ import { SOCKET_ANSWERS_BYTES_MAX, SOCKET_BUFFER_BYTES_MAX } from "../../src/pro
 import { createServer } from "../../src/runtimes/server.ts";
 import { type Db, DbError, type DbFailure, type Statement } from "../../src/store/db.ts";
 import type { SocketHandlers, SocketPort } from "../../src/stream/socket.ts";
-import { ON_THE_WIRE_BYTES } from "../../src/stream/unread-bytes.ts";
 import { failing, openTestDatabase, START_MS, stockRows, WatchedDb } from "../support/database.ts";
 import { FakeTime, fakeChance } from "../support/fake-time.ts";
 
@@ -42,15 +41,11 @@ class TestClient {
   sendError: Error | undefined;
   #handlers: SocketHandlers | undefined;
   #frames: ServerFrame[] = [];
-  /** Of a client that does not read: it does not answer either. */
-  #unansweredPings = 0;
-  readonly #tellsBuffered: boolean;
 
-  constructor({ tellsBuffered = true } = {}) {
-    this.#tellsBuffered = tellsBuffered;
+  constructor() {
     this.port = {
       send: (text) => this.#receive(text),
-      ...(tellsBuffered && { bufferedBytes: () => this.bufferedBytes }),
+      bufferedBytes: () => this.bufferedBytes,
       close: (code, reason) => {
         if (this.closed) return;
         this.closed = { code, reason };
@@ -110,8 +105,7 @@ class TestClient {
   readAgain(): void {
     this.isReading = true;
     this.bufferedBytes = 0;
-    if (this.#tellsBuffered) this.#handlers?.onDrain();
-    for (; this.#unansweredPings > 0; this.#unansweredPings -= 1) this.say({ type: "pong" });
+    this.#handlers?.onDrain();
   }
 
   #receive(text: string): void {
@@ -132,8 +126,7 @@ class TestClient {
 
   #receivePing(): void {
     this.pings += 1;
-    if (!this.isReading) this.#unansweredPings += 1;
-    else if (this.answersPings) queueMicrotask(() => this.say({ type: "pong" }));
+    if (this.answersPings) queueMicrotask(() => this.say({ type: "pong" }));
   }
 }
 
@@ -170,7 +163,8 @@ function startServer(options: ServerOptions = {}) {
       }),
     );
 
-  async function connect(query = "", client = new TestClient()): Promise<TestClient> {
+  async function connect(query = ""): Promise<TestClient> {
+    const client = new TestClient();
     await server.app.fetch(new Request(`http://localhost/v1/stream${query}`), {
       upgrade: (_: Request, accept: (socket: SocketPort) => SocketHandlers) => {
         const handlers = accept(client.port);
@@ -1181,21 +1175,17 @@ describe("a database that fails", () => {
   });
 });
 
-describe.each([
-  { about: "on a socket that tells what it holds", tellsBuffered: true, onTheWire: 0 },
-  { about: "on one that does not", tellsBuffered: false, onTheWire: ON_THE_WIRE_BYTES },
-])("a client that does not read, $about,", ({ tellsBuffered, onTheWire }) => {
+describe("a client that does not read", () => {
   const LARGE = "x".repeat(100 * KIB);
-  const newClient = () => new TestClient({ tellsBuffered });
 
   test("gets no records while its socket holds 2 MiB, and the rest when it reads again", async () => {
     const { join, connect, produce, time } = startServer();
     for (let batch = 0; batch < 3; batch += 1) await produce(Array.from({ length: 20 }, () => LARGE));
-    const client = await connect("", newClient());
+    const client = await connect();
     client.isReading = false;
     const { frames } = await join({ window: { records: 10_000, bytes: 4 * MIB } }, client);
     expect(client.bufferedBytes).toBeGreaterThanOrEqual(SOCKET_BUFFER_BYTES_MAX);
-    expect(client.bufferedBytes).toBeLessThan(SOCKET_BUFFER_BYTES_MAX + onTheWire + 256 * KIB);
+    expect(client.bufferedBytes).toBeLessThan(SOCKET_BUFFER_BYTES_MAX + 256 * KIB);
     await time.advance(1_000);
     await produce(["small"]);
     await time.settle();
@@ -1218,7 +1208,7 @@ describe.each([
 
   test("does not hold up another", async () => {
     const { join, connect, produce, time } = startServer();
-    const stalled = await connect("", newClient());
+    const stalled = await connect();
     stalled.isReading = false;
     await join({ group: "stalled", window: { records: 10_000, bytes: 4 * MIB } }, stalled);
     const other = await join({ group: "other" });
@@ -1231,13 +1221,13 @@ describe.each([
       await time.settle();
       expect(other.client.takeTypes()).toEqual(["acked"]);
     }
-    expect(stalled.bufferedBytes).toBeLessThan(SOCKET_BUFFER_BYTES_MAX + onTheWire + 256 * KIB);
+    expect(stalled.bufferedBytes).toBeLessThan(SOCKET_BUFFER_BYTES_MAX + 256 * KIB);
   });
 
   test("and goes on asking is closed with 4029, its membership ends, and nobody else notices", async () => {
-    const { join, connect, produce, time } = startServer();
+    const { join, produce, time } = startServer();
     const other = await join({ group: "other" });
-    const { client } = await join({}, await connect("", newClient()));
+    const { client } = await join();
     client.isReading = false;
     const asking = { type: "unsubscribe", id: "i".repeat(249), subscription: "s".repeat(249) };
     let asked = 0;
@@ -1247,58 +1237,12 @@ describe.each([
     }
     expect(client.closed).toEqual({ code: 4029, reason: "slow down" });
     expect(client.bufferedBytes).toBeGreaterThan(SOCKET_ANSWERS_BYTES_MAX);
-    expect(client.bufferedBytes).toBeLessThan(SOCKET_ANSWERS_BYTES_MAX + onTheWire + 2 * KIB);
+    expect(client.bufferedBytes).toBeLessThan(SOCKET_ANSWERS_BYTES_MAX + 2 * KIB);
     await time.settle();
     expect(rows("SELECT group_id FROM members")).toEqual([{ group_id: "other" }]);
     await produce([0]);
     await time.settle();
     expect(other.client.take()).toMatchObject([{ type: "records" }]);
-  });
-
-  test("gets the rest of a reader's records when it reads again, though nothing is acknowledged", async () => {
-    const { connect, produce, time } = startServer();
-    for (let batch = 0; batch < 3; batch += 1) await produce(Array.from({ length: 20 }, () => LARGE));
-    const client = await connect("", newClient());
-    client.isReading = false;
-    client.subscribe({ group: undefined, from: "earliest", ack: "none" } as Partial<SubscribeFrame>);
-    await time.settle();
-    const first = theRecords(client.take());
-    expect(first.flatMap(({ records }) => records).length).toBeLessThan(60);
-    client.readAgain();
-    await time.settle();
-    const all = [...first, ...theRecords(client.take())];
-    expect(all.flatMap(({ records }) => records.map(({ offset }) => offset))).toEqual(numbers(0, 60));
-  });
-});
-
-describe("a client that reads, on a socket that does not tell what it holds,", () => {
-  test("is asked where much is on its way, and not for each frame", async () => {
-    const { connect, join, produce, time } = startServer();
-    const client = await connect("", new TestClient({ tellsBuffered: false }));
-    await join({}, client);
-    for (let batch = 0; batch < 20; batch += 1) {
-      await produce(["small"]);
-      await time.settle();
-      client.ack([ackOf(firstRecords(client.take()))]);
-      await time.settle();
-      client.take();
-    }
-    expect(client.pings).toBe(0);
-    await produce(["x".repeat(2 * ON_THE_WIRE_BYTES)]);
-    await time.settle();
-    expect(client.pings).toBe(1);
-  });
-
-  test("and answers pings that nobody has sent gains nothing by it", async () => {
-    const { connect, join, produce, time } = startServer();
-    for (let batch = 0; batch < 3; batch += 1)
-      await produce(Array.from({ length: 20 }, () => "x".repeat(100 * KIB)));
-    const client = await connect("", new TestClient({ tellsBuffered: false }));
-    client.isReading = false;
-    for (let times = 0; times < 100; times += 1) client.say({ type: "pong" });
-    await join({ window: { records: 10_000, bytes: 4 * MIB } }, client);
-    await time.settle();
-    expect(client.bufferedBytes).toBeLessThan(SOCKET_BUFFER_BYTES_MAX + ON_THE_WIRE_BYTES + 256 * KIB);
   });
 });
 
