@@ -67,6 +67,13 @@ async function runInBash(line: string): Promise<string> {
 
 export function testServerProcess(runtime: ProcessRuntime): void {
   const startServer = (path: string, options?: ServerOptions) => start(path, { runtime, ...options });
+  // The code is the same as Bun's.
+  const isWhole = runtime === "bun" || isLongRun;
+  const describeShared = isWhole ? describe : describe.skip;
+  if (!isWhole)
+    console.warn(
+      "what Deno shares with Bun: skipped, because it takes as long again. TIDEMARK_LONG=1 runs it.",
+    );
   const refusedServer = (path: string, options?: ServerOptions) =>
     refuseServer(path, { runtime, ...options });
 
@@ -141,7 +148,7 @@ export function testServerProcess(runtime: ProcessRuntime): void {
     });
   }
 
-  describe("a server starts", () => {
+  describeShared("a server starts", () => {
     test("in a folder that is not there yet", async () => {
       using folder = temporaryFolder();
       await using server = await startServer("./new/deep/t.db", { cwd: folder.path });
@@ -205,7 +212,7 @@ export function testServerProcess(runtime: ProcessRuntime): void {
     });
   });
 
-  describe("a server refuses to start", () => {
+  describeShared("a server refuses to start", () => {
     test("on a file that another server has open, and gets it right after a kill -9", async () => {
       using folder = temporaryFolder();
       const path = join(folder.path, "t.db");
@@ -541,7 +548,7 @@ export function testServerProcess(runtime: ProcessRuntime): void {
     });
   });
 
-  describe("an Origin", () => {
+  describeShared("an Origin", () => {
     function handshake(server: TestServer, headers: readonly string[]) {
       return sendRaw(server.url, [
         "GET /v1/stream HTTP/1.1",
@@ -651,7 +658,7 @@ export function testServerProcess(runtime: ProcessRuntime): void {
     });
   });
 
-  describe("topics come into being on first use", () => {
+  describeShared("topics come into being on first use", () => {
     async function firstUses(server: TestServer) {
       const produced = await produce(server, "produced", [{ value: 1 }]);
       const client = await StreamClient.open(`${server.streamUrl}?topic=subscribed&group=g`);
