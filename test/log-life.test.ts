@@ -8,6 +8,7 @@ import type { SubscribeFrame } from "../src/protocol/frames.ts";
 import { stockRows } from "./support/database.ts";
 import { bodiesOf, readEarthquakes } from "./support/earthquakes.ts";
 import { HttpClient } from "./support/http-client.ts";
+import { isLongRun } from "./support/long.ts";
 import { startServer, type TestServer, temporaryFolder } from "./support/server.ts";
 import { stockSqlite } from "./support/stock-sqlite.ts";
 import { StreamClient } from "./support/stream-client.ts";
@@ -294,7 +295,12 @@ describe("the room on the disk", () => {
     for (let written = 0; written < RECORDS; written += records.length) await http.produce(topic, records);
   };
 
-  test(
+  if (!isLongRun)
+    console.warn(
+      "the room on the disk: skipped, because it waits until nobody needs it. TIDEMARK_LONG=1 runs it.",
+    );
+
+  test.skipIf(!isLongRun)(
     "is used again by what comes next, and given back when nobody needs it, across a kill -9 in the middle",
     async () => {
       using folder = temporaryFolder();

@@ -24,6 +24,11 @@ export const COLUMNS: readonly Column[] = [
   { runtime: "workers", database: "sqld" },
 ];
 
+/** Each runtime once: where there is no time for all, and where the database makes no difference. */
+export const ONE_COLUMN_EACH = COLUMNS.filter(
+  ({ runtime, database }) => runtime === "workers" || database === "file",
+);
+
 /** On other platforms than sqld's the columns with sqld are skipped, and whoever runs them says so. */
 export function canStart({ database }: Column): boolean {
   return database === "file" || HAS_SQLD;
