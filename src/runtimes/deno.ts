@@ -43,7 +43,8 @@ function answer(request: Request, fetch: Fetch): Response | Promise<Response> {
 }
 
 function upgrade(request: Request, accept: (socket: SocketPort) => SocketHandlers): Response | undefined {
-  if (!isHandshake(request)) return undefined;
+  const isUpgrade = /\bupgrade\b/i.test(request.headers.get("connection") ?? "");
+  if (!isUpgrade || !isHandshake(request)) return undefined;
   const { socket, response } = Deno.upgradeWebSocket(request, { idleTimeout: GONE_AFTER_S });
   socket.onopen = () => connect(socket, accept);
   return response;

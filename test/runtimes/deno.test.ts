@@ -1,6 +1,14 @@
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
-import { DENO, DENO_PERMISSIONS, Output, REPOSITORY, temporaryFolder } from "../support/server.ts";
+import { sendRaw } from "../support/raw-http.ts";
+import {
+  DENO,
+  DENO_PERMISSIONS,
+  Output,
+  REPOSITORY,
+  startServer,
+  temporaryFolder,
+} from "../support/server.ts";
 import { testServerProcess } from "./process-tests.ts";
 
 describe("on Deno", () => testServerProcess("deno"));
@@ -28,6 +36,22 @@ async function refusalOf(args: readonly string[], env: Readonly<Record<string, s
   }).toEqual({ exitCode: 2, stdout: "", lines: 2 });
   return message;
 }
+
+test("on Deno a handshake that is none is told what is wanted, and is no defect", async () => {
+  using folder = temporaryFolder();
+  await using server = await startServer(join(folder.path, "t.db"), { runtime: "deno" });
+  const whole = [
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: a",
+  ];
+  for (const left of whole) {
+    const head = ["GET /v1/stream HTTP/1.1", ...whole.filter((line) => line !== left)];
+    expect({ left, ...(await sendRaw(server.url, head, "")) }).toMatchObject({ left, status: 426 });
+  }
+  expect(server.logged).toBe("");
+});
 
 describe("on Deno, without a permission that it needs, a server says which:", () => {
   const without = (...names: readonly string[]) =>
