@@ -53,7 +53,7 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
     if (URL.canParse(c.req.url)) return next();
     return problemResponse(new Problem("bad_request", "The Host header is no host"));
   });
-  app.use("/v1/*", refuseForeignOrigin(deps.origins), async (_, next) => {
+  app.use("/v1/*", refuseForeignOrigin(deps.origins), (_, next) => {
     if (deps.isClosed()) throw new Problem("unavailable", "The server is stopping");
     return next();
   });

@@ -1,7 +1,7 @@
 // The HTTP side described as OpenAPI 3.1, from the routes that are served and the schemas of the wire.
 //
-// hono-openapi finds the descriptions at routes, so there are the same routes once more, with nothing but them. The schemas go around it, by json-schema.ts: its own way from
-// valibot drops what it cannot say.
+// hono-openapi finds the descriptions at routes, so there are the same routes once more, with nothing but them. The
+// schemas go around it, by json-schema.ts: its own way from valibot drops what it cannot say.
 
 import { Hono } from "hono";
 import { describeRoute, generateSpecs } from "hono-openapi";

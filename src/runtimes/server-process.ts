@@ -2,12 +2,13 @@
 // differ in how they listen, and in nothing else.
 
 import process from "node:process";
+import { beginServer } from "./begin-server.ts";
 import { readSettings } from "./command-line.ts";
 import { DatabaseError } from "./database-error.ts";
-import { beginOn, type OpenDatabase } from "./open-database.ts";
+import type { OpenDatabase } from "./open-database.ts";
 import { openRemote } from "./open-remote.ts";
 import { chance, log, scheduler } from "./platform.ts";
-import { createServer, type Server } from "./server.ts";
+import type { Server } from "./server.ts";
 import {
   type DatabaseSetting,
   requirePlatform,
@@ -73,18 +74,8 @@ function platformSettings(): Settings {
 }
 
 async function begin(settings: Settings): Promise<{ readonly server: Server; readonly release: () => void }> {
-  const { db, release, errorOf } = await open(settings.database);
-  const server = createServer({
-    db,
-    scheduler,
-    chance,
-    log,
-    origins: { allowed: settings.allowedOrigins, allowsLoopback: settings.mode === "dev" },
-    createsTopicsOnFirstUse: settings.createsTopicsOnFirstUse,
-    offsetRetentionMs: settings.offsetRetentionMs,
-  });
-  await beginOn(() => server.start(), { scheduler, errorOf });
-  return { server, release };
+  const opened = await open(settings.database);
+  return { server: await beginServer(opened, settings), release: opened.release };
 }
 
 async function open(database: DatabaseSetting): Promise<OpenDatabase> {

@@ -6,18 +6,17 @@ import { DurableObject } from "cloudflare:workers";
 import { Problem } from "../core/problem.ts";
 import { problemResponse } from "../http/problems.ts";
 import type { SocketHandlers, SocketPort } from "../stream/socket.ts";
+import { beginServer } from "./begin-server.ts";
 import { ObjectAlarm } from "./object-alarm.ts";
-import { beginOn } from "./open-database.ts";
 import { openRemote } from "./open-remote.ts";
 import { chance, log, scheduler } from "./platform.ts";
-import { createServer, type Server } from "./server.ts";
+import type { Server } from "./server.ts";
 import { requirePlatform, type Settings, SettingsError, settingsOf } from "./settings.ts";
 import { connect, isHandshake } from "./standard-socket.ts";
 
 const OBJECT_NAME = "server";
 /** A database that could not be opened is not tried again for every request that waits. */
 const BEGIN_AGAIN_AFTER_MS = 1_000;
-
 /** For each of two steps, and a call of 6 s may be under way at the end of both: the platform allows 30 s together. */
 const BEGIN_WITHIN_MS = 8_000;
 /** Who sends so much more than is allowed, or so slowly, gets no answer but a connection that ends. */
@@ -91,24 +90,10 @@ async function begin(bindings: Bindings, longTimer: ObjectAlarm): Promise<Begun>
   }
 }
 
-async function startServer(
-  { database, ...settings }: WorkerSettings,
-  longTimer: ObjectAlarm,
-): Promise<Server> {
+async function startServer(settings: WorkerSettings, longTimer: ObjectAlarm): Promise<Server> {
   const withinMs = BEGIN_WITHIN_MS;
-  const { db, errorOf } = await openRemote({ ...database, writerId: chance.newId(), scheduler, withinMs });
-  const server = createServer({
-    db,
-    scheduler,
-    chance,
-    log,
-    origins: { allowed: settings.allowedOrigins, allowsLoopback: false },
-    createsTopicsOnFirstUse: settings.createsTopicsOnFirstUse,
-    offsetRetentionMs: settings.offsetRetentionMs,
-    longTimer,
-  });
-  await beginOn(() => server.start(), { scheduler, errorOf, withinMs });
-  return server;
+  const opened = await openRemote({ ...settings.database, writerId: chance.newId(), scheduler, withinMs });
+  return beginServer(opened, settings, { longTimer, withinMs });
 }
 
 /** Of a body that was refused before its end. An answer that overtakes it breaks the connection, and is lost with it. */
