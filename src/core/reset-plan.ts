@@ -1,6 +1,7 @@
 // An operator's reset of a group: which offsets become which. Pure decisions over the group's picture; the write applies
 // them exactly, or nothing where an offset has moved since.
 
+import type { PlannedStep, ResetTopic } from "../protocol/http.ts";
 import { PARTITIONS_PER_RESET_MAX } from "../protocol/limits.ts";
 import type { Place } from "../protocol/places.ts";
 import type { GroupPartition, GroupPicture } from "./group-picture.ts";
@@ -20,22 +21,13 @@ export interface ResetRequest {
 
 export interface PlaceTarget {
   readonly kind: "place";
-  /** Without partitions: all of the topic. */
-  readonly topics: readonly { readonly topic: string; readonly partitions?: readonly number[] | undefined }[];
+  readonly topics: readonly ResetTopic[];
   readonly to: Place;
 }
 
 export interface PlanTarget {
   readonly kind: "plan";
   readonly steps: readonly PlannedStep[];
-}
-
-export interface PlannedStep {
-  readonly topic: string;
-  readonly partition: number;
-  /** The committed offset; null where there is none. */
-  readonly from: number | null;
-  readonly to: number;
 }
 
 export interface ResetStep extends PlannedStep {

@@ -1,6 +1,7 @@
 import type { Context, Hono } from "hono";
 import { parseNdjsonProduce } from "../core/produce-request.ts";
 import { parseProduceBody, producedRuns, produceOf, type Transaction } from "../core/transaction.ts";
+import type { TopicDescription as TopicAnswer } from "../protocol/http.ts";
 import { JSON_DEPTH_MAX } from "../protocol/limits.ts";
 import { topicSettingsSchema } from "../protocol/schemas/client.ts";
 import { DEFAULT_PARTITION_COUNT, type TopicDescription, type TopicSettings } from "../store/topic-tables.ts";
@@ -106,7 +107,13 @@ async function parseSettings(body: string): Promise<TopicSettings> {
 }
 
 /** Of retention and compaction what was set; null where nothing was. */
-function topicBody({ createdAt, schema, retention, compaction, ...description }: TopicDescription) {
+function topicBody({
+  createdAt,
+  schema,
+  retention,
+  compaction,
+  ...description
+}: TopicDescription): TopicAnswer {
   const { partitions, cleanup, ...summary } = description;
   return {
     ...summary,
@@ -114,12 +121,14 @@ function topicBody({ createdAt, schema, retention, compaction, ...description }:
     retention: setOnly(retention),
     cleanup,
     compaction: setOnly(compaction),
-    schema: schema === null ? null : (JSON.parse(schema) as unknown),
+    schema: schema === null ? null : JSON.parse(schema),
     createdAt,
   };
 }
 
-function setOnly<T extends object>(limits: T): Partial<T> | null {
+function setOnly<Name extends string>(
+  limits: Readonly<Record<Name, number | null>>,
+): Readonly<Partial<Record<Name, number>>> | null {
   const set = Object.entries(limits).filter(([, value]) => value !== null);
-  return set.length === 0 ? null : (Object.fromEntries(set) as Partial<T>);
+  return set.length === 0 ? null : (Object.fromEntries(set) as Partial<Record<Name, number>>); // of its own entries
 }

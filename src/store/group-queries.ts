@@ -2,49 +2,8 @@
 // Each answer is one statement, so that members, owners and offsets are of one moment. (sqld parses no ORDER BY in an
 // aggregate, so group_concat takes its rows from a subquery that is in order.)
 
+import type { GroupDescription, GroupSummary } from "../protocol/http.ts";
 import { type Db, numberColumn, type Row } from "./db.ts";
-
-export interface GroupSummary {
-  readonly group: string;
-  /** How many are alive. */
-  readonly members: number;
-  /** Over all partitions; null where nothing is committed at all. */
-  readonly lag: number | null;
-}
-
-export interface GroupDescription {
-  readonly group: string;
-  readonly members: readonly MemberDescription[];
-  readonly offsets: readonly OffsetDescription[];
-}
-
-export interface MemberDescription {
-  readonly memberId: string;
-  readonly instanceId: string | null;
-  readonly topics: readonly string[];
-  readonly partitions: readonly {
-    readonly topic: string;
-    readonly partition: number;
-    readonly generation: number;
-  }[];
-  /** ms since 1970, on the database's clock */
-  readonly leaseExpiresAt: number;
-}
-
-/** One for every partition of every topic that the group subscribes to or has committed. */
-export interface OffsetDescription {
-  readonly topic: string;
-  readonly partition: number;
-  readonly committedOffset: number | null;
-  readonly logStartOffset: number;
-  readonly logEndOffset: number;
-  readonly lag: number | null;
-  /** The owner; null while nobody is. */
-  readonly memberId: string | null;
-  readonly metadata: string | null;
-  /** ms since 1970 */
-  readonly committedAt: number | null;
-}
 
 const LIST_GROUPS = `
   SELECT g.group_id,

@@ -3,6 +3,7 @@
 
 import { PARTITION_BYTES } from "../core/group-picture.ts";
 import { Problem } from "../core/problem.ts";
+import type { Cleanup, PartitionDescription, TopicSummary } from "../protocol/http.ts";
 import { GROUP_BYTES_MAX, TOPICS_MAX } from "../protocol/limits.ts";
 import { type Db, numberColumn, type Row, type Rows } from "./db.ts";
 import { END_CHECK, IS_OK } from "./guard.ts";
@@ -35,18 +36,10 @@ export interface Retention {
   readonly records: number | null;
 }
 
-export type Cleanup = "delete" | "compact";
-
 /** Null: the default. */
 export interface Compaction {
   readonly minLagMs: number | null;
   readonly tombstoneMs: number | null;
-}
-
-export interface TopicSummary {
-  readonly topic: string;
-  readonly topicId: number;
-  readonly partitionCount: number;
 }
 
 export interface TopicDescription extends TopicSummary {
@@ -58,14 +51,6 @@ export interface TopicDescription extends TopicSummary {
   readonly schema: string | null;
   /** ms since 1970 */
   readonly createdAt: number;
-}
-
-export interface PartitionDescription {
-  readonly partition: number;
-  readonly logStartOffset: number;
-  readonly logEndOffset: number;
-  readonly records: number;
-  readonly bytes: number;
 }
 
 // One row without a topic where none of them is there: the version is told all the same.

@@ -7,6 +7,7 @@
 import type { Log, Scheduler } from "../core/ports.ts";
 import { Problem } from "../core/problem.ts";
 import type { TopicChange } from "../core/session/events.ts";
+import type { TopicSummary } from "../protocol/http.ts";
 import { Batches } from "./batches.ts";
 import { type LookForKeyless, lookForKeyless } from "./compaction.ts";
 import type { Db } from "./db.ts";
@@ -21,7 +22,6 @@ import {
   type Topic,
   type TopicDescription,
   type TopicSettings,
-  type TopicSummary,
   type Versioned,
   versioned,
 } from "./topic-tables.ts";

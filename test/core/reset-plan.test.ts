@@ -4,12 +4,12 @@ import { isIdle, planGroup } from "../../src/core/group-plan.ts";
 import { Problem } from "../../src/core/problem.ts";
 import {
   type PlaceTarget,
-  type PlannedStep,
   planReset,
   type ResetRequest,
   resetChange,
   timesNeededByReset,
 } from "../../src/core/reset-plan.ts";
+import type { PlannedStep } from "../../src/protocol/http.ts";
 import type { Place } from "../../src/protocol/places.ts";
 import {
   applyPlan,

@@ -17,6 +17,7 @@ import type {
   TransactFrame,
   UnsubscribeFrame,
 } from "../frames.ts";
+import type { GroupOffsets } from "../http.ts";
 import {
   ACK_ENTRIES_MAX,
   ACK_TIMEOUT_MAX_MS,
@@ -385,7 +386,7 @@ export const groupOffsetsSchema = v.strictObject({
     v.strictObject({ topic: name, partition: offset, offset, metadata: v.optional(metadata) }),
     ACK_ENTRIES_MAX,
   ),
-});
+}) satisfies v.GenericSchema<unknown, GroupOffsets>;
 
 const resetTopics = v.pipe(
   listOf(

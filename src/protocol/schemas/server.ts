@@ -19,6 +19,18 @@ import type {
   TransactedFrame,
   UnsubscribedFrame,
 } from "../frames.ts";
+import type {
+  CommittedOffsets,
+  Fetched,
+  GroupDescription,
+  GroupList,
+  PartitionBounds,
+  ProducerEpoch,
+  Readiness,
+  ResetPlan,
+  TopicDescription,
+  TopicList,
+} from "../http.ts";
 import { INTEGER_MAX } from "../limits.ts";
 import { resetPolicySchema } from "./client.ts";
 import {
@@ -196,7 +208,9 @@ export const problemSchema = v.looseObject({
 
 const topicSummary = { topic: name, topicId: offset, partitionCount: integer(1, INTEGER_MAX) };
 
-export const topicListSchema = v.strictObject({ topics: v.array(v.strictObject(topicSummary)) });
+export const topicListSchema = v.strictObject({
+  topics: v.array(v.strictObject(topicSummary)),
+}) satisfies v.GenericSchema<unknown, TopicList>;
 
 const limit = integer(0, INTEGER_MAX);
 
@@ -218,13 +232,16 @@ export const topicDescriptionSchema = v.strictObject({
   compaction: v.nullable(v.strictObject({ minLagMs: v.optional(limit), tombstoneMs: v.optional(limit) })),
   schema: v.nullable(v.union([v.boolean(), v.looseObject({})])),
   createdAt: timestampMs,
-});
+}) satisfies v.GenericSchema<unknown, TopicDescription>;
 
 export const produceAnswerSchema = v.strictObject(produced);
 
 export const transactAnswerSchema = v.strictObject(transacted);
 
-export const producerSchema = v.strictObject({ id: name, epoch: integer(0, INTEGER_MAX) });
+export const producerSchema = v.strictObject({
+  id: name,
+  epoch: integer(0, INTEGER_MAX),
+}) satisfies v.GenericSchema<unknown, ProducerEpoch>;
 
 export const fetchAnswerSchema = v.strictObject({
   topicId: offset,
@@ -232,7 +249,7 @@ export const fetchAnswerSchema = v.strictObject({
   next: offset,
   logStartOffset: offset,
   logEndOffset: offset,
-});
+}) satisfies v.GenericSchema<unknown, Fetched>;
 
 export const deleteRecordsAnswerSchema = v.strictObject({
   topic: name,
@@ -240,11 +257,11 @@ export const deleteRecordsAnswerSchema = v.strictObject({
   partition: offset,
   logStartOffset: offset,
   logEndOffset: offset,
-});
+}) satisfies v.GenericSchema<unknown, PartitionBounds>;
 
 export const groupListSchema = v.strictObject({
   groups: v.array(v.strictObject({ group: name, members: offset, lag: v.nullable(offset) })),
-});
+}) satisfies v.GenericSchema<unknown, GroupList>;
 
 export const groupDescriptionSchema = v.strictObject({
   group: name,
@@ -270,19 +287,21 @@ export const groupDescriptionSchema = v.strictObject({
       committedAt: v.nullable(timestampMs),
     }),
   ),
-});
+}) satisfies v.GenericSchema<unknown, GroupDescription>;
 
-export const committedOffsetsAnswerSchema = v.strictObject({ offsets: v.array(ackedEntrySchema) });
+export const committedOffsetsAnswerSchema = v.strictObject({
+  offsets: v.array(ackedEntrySchema),
+}) satisfies v.GenericSchema<unknown, CommittedOffsets>;
 
 export const readinessSchema = v.strictObject({
   status: v.literal("ready"),
   durability: v.picklist(["fsync", "relaxed"]),
   schemaVersion: offset,
-});
+}) satisfies v.GenericSchema<unknown, Readiness>;
 
 export const livenessSchema = v.strictObject({ status: v.literal("alive") });
 
 export const resetAnswerSchema = v.strictObject({
   plan: v.array(v.strictObject({ topic: name, partition: offset, from: v.nullable(offset), to: offset })),
   applied: v.boolean(),
-});
+}) satisfies v.GenericSchema<unknown, ResetPlan>;
