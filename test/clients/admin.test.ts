@@ -384,8 +384,21 @@ describe("a token", () => {
   });
 });
 
-test("a signal that is aborted already sends nothing", async () => {
+test("what has a body says that it is JSON, what has none says nothing", async () => {
+  const seen: (string | null)[] = [];
+  using other = otherServer(({ headers }) => {
+    seen.push(headers.get("content-type"));
+    return Response.json({});
+  });
+  await adminOf(other.url).putTopic("t");
+  await adminOf(other.url).newEpoch("p");
+  expect(seen).toEqual(["application/json", null]);
+});
+
+test("a signal that is aborted already sends nothing, and asks for no token", async () => {
   const reason = new Error("never mind");
+  const token = () => Promise.reject(new Error("it was asked"));
+  const asking = new Admin({ url: readServerUrl(stage.server.url), platform: PLATFORM, token });
   const options = { signal: AbortSignal.abort(reason) };
   const topic = stage.newName("topic");
   expect(
