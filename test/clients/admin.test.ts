@@ -406,11 +406,7 @@ test("a signal that is aborted already sends nothing, and asks for no token", as
       .putTopic(topic, {}, options)
       .catch((error) => error),
   ).toBe(reason);
-  expect(
-    await admin()
-      .ready(options)
-      .catch((error) => error),
-  ).toBe(reason);
+  expect(await asking.ready(options).catch((error) => error)).toBe(reason);
   expect(await errorOf(admin().topic(topic))).toMatchObject({ code: "unknown_topic" });
 });
 
