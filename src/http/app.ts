@@ -12,7 +12,7 @@ import type { TransactDeps } from "../stream/transact.ts";
 import { addDescriptionRoutes } from "./descriptions.ts";
 import { addFetchRoute } from "./fetch.ts";
 import { addGroupRoutes } from "./groups.ts";
-import { type OriginRules, refuseForeignOrigin } from "./origin.ts";
+import { type OriginRules, refuseForeignOrigin, shareWithAllowedOrigin } from "./origin.ts";
 import { problemResponse } from "./problems.ts";
 import { addTopicRoutes } from "./topics.ts";
 import { addTransactionRoutes } from "./transactions.ts";
@@ -45,6 +45,9 @@ export const NOT_BUILT_ROUTES: readonly (readonly [method: string, path: string]
   ["GET", "/"],
 ];
 
+/** What a page of another allowed origin may read. */
+const SHARED_PATHS = ["/v1/*", "/healthz", "/readyz", "/openapi.json", "/asyncapi.json"];
+
 export function createApp(deps: AppDeps): Hono<AppEnv> {
   const app = new Hono<AppEnv>();
   app.onError((error) => problemResponse(problemOf(error, deps.log)));
@@ -53,6 +56,7 @@ export function createApp(deps: AppDeps): Hono<AppEnv> {
     if (URL.canParse(c.req.url)) return next();
     return problemResponse(new Problem("bad_request", "The Host header is no host"));
   });
+  for (const path of SHARED_PATHS) app.use(path, shareWithAllowedOrigin(deps.origins));
   app.use("/v1/*", refuseForeignOrigin(deps.origins), (_, next) => {
     if (deps.isClosed()) throw new Problem("unavailable", "The server is stopping");
     return next();

@@ -2,6 +2,7 @@
 // read and write the log of a server on their own machine.
 
 import type { MiddlewareHandler } from "hono";
+import { cors } from "hono/cors";
 import { Problem } from "../core/problem.ts";
 import { excerpt } from "../protocol/schemas/verdict.ts";
 import { problemResponse } from "./problems.ts";
@@ -14,6 +15,31 @@ export interface OriginRules {
 }
 
 const LOOPBACK_HOSTS = new Set(["localhost", "127.0.0.1", "[::1]"]);
+
+/** For so long a browser need not ask again; what has been taken off the list since is refused all the same. */
+const PREFLIGHT_S = 600;
+
+/**
+ * Lets the page of an allowed origin read what is answered, a refusal as well: without it a page may open a WebSocket,
+ * which asks nobody, and not read one answer over HTTP. It names that one origin, without credentials.
+ */
+export function shareWithAllowedOrigin(rules: OriginRules): MiddlewareHandler {
+  const share = cors({
+    origin: (origin) => origin,
+    allowMethods: ["GET", "HEAD", "PUT", "POST", "DELETE"],
+    allowHeaders: ["Authorization", "Content-Type"],
+    exposeHeaders: ["Retry-After"],
+    maxAge: PREFLIGHT_S,
+  });
+  return async (c, next) => {
+    // A browser lets a page open a WebSocket anyway, and the answer to a handshake is not to be touched.
+    if (c.req.header("upgrade") !== undefined) return next();
+    const origin = c.req.header("origin");
+    if (origin !== undefined && isAllowed(origin, new URL(c.req.url), rules)) return share(c, next);
+    await next();
+    c.res.headers.append("vary", "Origin"); // in place: c.header() would make another response of it
+  };
+}
 
 export function refuseForeignOrigin(rules: OriginRules): MiddlewareHandler {
   return async (c, next) => {
