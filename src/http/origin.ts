@@ -32,7 +32,7 @@ export function shareWithAllowedOrigin(rules: OriginRules): MiddlewareHandler {
     maxAge: PREFLIGHT_S,
   });
   return async (c, next) => {
-    // A browser lets a page open a WebSocket anyway, and the answer to a handshake is not to be touched.
+    // A browser asks nothing of this before it opens a WebSocket, and a 101 is not to be made anew.
     if (c.req.header("upgrade") !== undefined) return next();
     const origin = c.req.header("origin");
     if (origin !== undefined && isAllowed(origin, new URL(c.req.url), rules)) return share(c, next);
