@@ -8,7 +8,10 @@ const NO_CONTENT = 204;
 
 /** What a call may have beside what it asks. */
 export interface CallOptions {
-  /** Ends the call: it rejects with the signal's reason. What the server has begun it finishes. */
+  /**
+   * Ends the call: it rejects with the signal's reason. What the server has begun it finishes. Without one there is no
+   * limit of time: `AbortSignal.timeout(5_000)` is one of 5,000 ms.
+   */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -90,7 +93,9 @@ function answerOf(response: Response, text: string, url: string): HttpAnswer<unk
   const { status, ok } = response;
   const body = parseObject(text);
   if (ok && (body || status === NO_CONTENT)) return { status, body };
-  if (!ok && typeof body?.code === "string") throw problemError(response.headers, body.code, body);
+  if (!ok && typeof body?.code === "string" && typeof body.detail === "string") {
+    throw problemError(response.headers, body.code, body);
+  }
   // A proxy speaks for a server that is away, or that it lets nobody ask so often.
   if (status >= 500 || status === 429) throw lostError(`${url} answered ${status}`, undefined);
   throw errorOf(
@@ -107,7 +112,7 @@ type Parsed = Readonly<Record<string, unknown>>;
 function parseObject(text: string): Parsed | undefined {
   try {
     const parsed: unknown = JSON.parse(text);
-    return typeof parsed === "object" && parsed ? { ...parsed } : undefined;
+    return typeof parsed === "object" && !Array.isArray(parsed) && parsed ? { ...parsed } : undefined;
   } catch {
     return undefined; // not JSON
   }
@@ -125,5 +130,7 @@ function problemError(
 
 function lostError(what: string, cause: unknown): TidemarkError {
   const why = cause instanceof Error ? ` (${cause.message})` : "";
-  return errorOf("connection_lost", `${what}: is the server running, and is this its URL?${why}`, { cause });
+  const check =
+    "is the server running, is this its URL, and does it allow the origin of this page, if it is one?";
+  return errorOf("connection_lost", `${what}: ${check}${why}`, { cause });
 }

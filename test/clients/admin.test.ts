@@ -296,6 +296,8 @@ describe("what is no answer of a server", () => {
   test.each<[string, () => Response]>([
     ["a page", () => new Response("<!doctype html><title>Hello</title>")],
     ["nothing", () => new Response(null)],
+    ["a list", () => Response.json([])],
+    ["another server's error with a code", () => Response.json({ code: "ENOENT" }, { status: 404 })],
     ["a text", () => Response.json("hello")],
     ["another server's 404", () => Response.json({ error: "no such page" }, { status: 404 })],
     ["a proxy's 401", () => new Response("who are you?", { status: 401 })],
@@ -326,7 +328,7 @@ describe("what is no answer of a server", () => {
     gone[Symbol.dispose]();
     const error = await errorOf(adminOf(gone.url).topics());
     expect(error).toMatchObject({ code: "connection_lost", retriable: true, cause: expect.any(Error) });
-    expect(error.message).toContain("is the server running, and is this its URL?");
+    expect(error.message).toContain("is the server running, is this its URL");
     expect(error.message).not.toContain("may have been done");
   });
 
