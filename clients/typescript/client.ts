@@ -5,6 +5,8 @@ import { Link } from "./link.ts";
 import { PLATFORM } from "./platform.ts";
 import { readServerUrl } from "./server-url.ts";
 
+export { ConnectionClosedError, FencedError, SchemaViolationError, TidemarkError } from "./errors.ts";
+
 export interface ClientOptions {
   /** Of the server: `http:`, `https:`, `ws:` or `wss:`. */
   readonly url: string | URL;
