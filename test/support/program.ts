@@ -12,7 +12,7 @@ export interface Outcome {
   readonly stderr: string;
 }
 
-const DEADLINE_MS = 60_000;
+const DEADLINE_MS = 30_000;
 
 /** Rejects where it could not be started; how it ended is for the test to judge. */
 export async function run(command: readonly string[], cwd: string): Promise<Outcome> {
