@@ -1,7 +1,7 @@
 // Every example in the client's docstrings and README is type-checked, and run against a real server.
 
 import { afterAll, expect, test } from "bun:test";
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { FROM_SOURCE, run, typeCheck, URL_IN_EXAMPLES } from "../support/program.ts";
 import { Output, REPOSITORY, startServer, type TestServer, temporaryFolder } from "../support/server.ts";
@@ -28,6 +28,13 @@ test("the README has an example, and so has connect()", () => {
   const paths = examples.map(({ at }) => at.replace(/:\d+$/, ""));
   expect(paths).toContain(`${CLIENT}/README.md`);
   expect(paths).toContain(`${CLIENT}/client.ts`);
+});
+
+test("the README links to pages that are there", () => {
+  const page = readFileSync(join(REPOSITORY, CLIENT, "README.md"), "utf8");
+  const links = [...page.matchAll(/\]\(([^)#]+)\)/g)].map(([, link]) => link ?? "");
+  expect(links.length).toBeGreaterThan(0);
+  expect(links.filter((link) => !existsSync(join(REPOSITORY, CLIENT, link)))).toEqual([]);
 });
 
 test("every example connects to the one URL that the tests put a real server behind", () => {

@@ -43,11 +43,12 @@ async function pack(source: string): Promise<string> {
   return join(folder.path, name);
 }
 
-/** With a registry where nobody answers: whatever is needed beside the tarball would be missed. */
+/** With an empty cache, and a registry where nobody answers: whatever is needed beside the tarball would be missed. */
 async function install(path: string): Promise<void> {
   mkdirSync(project);
   await Bun.write(join(project, "package.json"), '{"private":true,"type":"module"}');
-  await succeed([process.execPath, "add", "--registry", "http://127.0.0.1:9", path], project);
+  const alone = ["--registry", "http://127.0.0.1:9", "--cache-dir", join(folder.path, "cache")];
+  await succeed([process.execPath, "add", ...alone, path], project);
 }
 
 // ── what is in it ────────────────────────────────────────────────────────────────────────────────────────
@@ -130,13 +131,17 @@ test.skipIf(npmProgram === null)(
   TEST_TIMEOUT_MS,
 );
 
-test("a build removes what an older one has left", async () => {
-  const other = join(folder.path, "other-dist");
-  const stale = join(other, "npm/src/protocol/gone.js");
-  await Bun.write(stale, "");
-  await buildClient(other);
-  expect(await Bun.file(stale).exists()).toBe(false);
-});
+test(
+  "a build removes what an older one has left",
+  async () => {
+    const other = join(folder.path, "other-dist");
+    const stale = join(other, "npm/src/protocol/gone.js");
+    await Bun.write(stale, "");
+    await buildClient(other);
+    expect(await Bun.file(stale).exists()).toBe(false);
+  },
+  TEST_TIMEOUT_MS,
+);
 
 // ── what it is good for ──────────────────────────────────────────────────────────────────────────────────
 
