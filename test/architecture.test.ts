@@ -58,7 +58,9 @@ const CONSOLE_ALLOWED =
   "src/console may import clients/typescript, src/protocol, src/protocol/schemas and no package";
 const CLI_ALLOWED =
   "src/cli may import clients/typescript, src/runtimes, src/protocol, src/protocol/schemas and node:";
-const CLIENT_ALLOWED = "clients/typescript may import src/protocol and no package";
+const CLIENT_ALLOWED =
+  "clients/typescript may import clients/typescript/platform, src/protocol and no package";
+const PLATFORM_ALLOWED = "clients/typescript/platform may import no other folder and no package";
 
 const formsOfImport = [
   `import { x } from "../store/x.ts";`,
@@ -120,6 +122,8 @@ const importsFromEachFolder = [
   ["clients/typescript/a.ts", "../../src/core/x.ts", CLIENT_ALLOWED],
   ["clients/typescript/a.ts", "../../src/protocol/schemas/client.ts", CLIENT_ALLOWED],
   ["clients/typescript/a.ts", "../../src/protocol/schemas", CLIENT_ALLOWED],
+  ["clients/typescript/platform.ts", "../../src/protocol/x.ts", PLATFORM_ALLOWED],
+  ["src/console/a.ts", "../../clients/typescript/platform.ts", CONSOLE_ALLOWED],
 
   // Packages.
   ["src/protocol/a.ts", "valibot", PROTOCOL_ALLOWED],
@@ -154,12 +158,15 @@ const importsFromEachFolder = [
   ],
 );
 
-const TIME = "which belongs to src/runtimes; take the clock or the timer as an argument";
-const CHANCE = "which belongs to src/runtimes; take the source of chance as an argument";
+const TIME =
+  "which belongs to src/runtimes, clients/typescript/platform; take the clock or the timer as an argument";
+const CHANCE =
+  "which belongs to src/runtimes, clients/typescript/platform; take the source of chance as an argument";
 const HOST = "which belongs to src/runtimes, src/cli; take what the runtime offers as an argument";
 const entry = (runtime: string) =>
   `which belongs to src/runtimes/${runtime}; take what the runtime offers as an argument`;
-const EVERYTHING = "which belongs to src/runtimes; name the global that is meant";
+const EVERYTHING =
+  "which belongs to src/runtimes, clients/typescript/platform; name the global that is meant";
 
 const refusedGlobals: readonly Fixture[] = [
   ["src/core/a.ts", "const now = 1;\n\nconst at = Date.now();", `:3 uses Date, ${TIME}`],
@@ -178,6 +185,8 @@ const refusedGlobals: readonly Fixture[] = [
   ["src/stream/a.ts", "let timer: ReturnType<typeof setTimeout>;", `:1 uses setTimeout, ${TIME}`],
   ["src/stream/a.ts", "setInterval(() => {}, 1);", `:1 uses setInterval, ${TIME}`],
   ["src/stream/a.ts", "setImmediate(() => {});", `:1 uses setImmediate, ${TIME}`],
+  ["clients/typescript/platform.ts", "Bun.sleep(1);", `:1 uses Bun, ${entry("bun")}`],
+  ["clients/typescript/platform.ts", "process.exit(1);", `:1 uses process, ${HOST}`],
   ["src/cli/a.ts", "const at = Date.now();", `:1 uses Date, ${TIME}`],
   ["src/console/a.tsx", "const at = <p title={Date()} />;", `:1 uses Date, ${TIME}`],
   ["clients/typescript/a.ts", "const at = Date.now();", `:1 uses Date, ${TIME}`],
@@ -212,7 +221,8 @@ const refusedGlobals: readonly Fixture[] = [
 
 const FOLDERS =
   "src/protocol, src/protocol/schemas, src/core, src/store, src/stream, src/http, src/runtimes, src/runtimes/bun, " +
-  "src/runtimes/deno, src/runtimes/workers, src/console, src/cli, clients/typescript";
+  "src/runtimes/deno, src/runtimes/workers, src/console, src/cli, clients/typescript, " +
+  "clients/typescript/platform";
 const barrel = (name: string) => `: "${name}" says nothing of what is inside; name it for its subject`;
 
 const refusedPlaces: readonly Fixture[] = [
@@ -290,7 +300,11 @@ const allowed: readonly (readonly [path: string, text: string])[] = [
   ],
   [
     "clients/typescript/a.ts",
-    `import type { F } from "../../src/protocol/frames.ts"; import "./consumer.ts";`,
+    `import type { F } from "../../src/protocol/frames.ts"; import "./consumer.ts"; import "./platform.ts";`,
+  ],
+  [
+    "clients/typescript/platform.ts",
+    "setTimeout(() => Math.random(), 1); crypto.randomUUID(); const page = globalThis; new WebSocket(page.url);",
   ],
   [
     "src/core/a.ts",

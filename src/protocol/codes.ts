@@ -1,11 +1,6 @@
 // Browser-safe. What can go wrong, by name: error codes with their HTTP status, and close codes.
 
 /** `retriable`: the same request may succeed later, unchanged. */
-interface CodeMeaning {
-  readonly status: 400 | 401 | 403 | 404 | 409 | 413 | 416 | 422 | 429 | 500 | 503 | 504 | 507;
-  readonly retriable: boolean;
-}
-
 export const ERROR_CODES = {
   bad_request: { status: 400, retriable: false },
   bad_frame: { status: 400, retriable: false },
@@ -31,7 +26,7 @@ export const ERROR_CODES = {
   unavailable: { status: 503, retriable: true },
   outcome_unknown: { status: 504, retriable: true },
   storage_full: { status: 507, retriable: true },
-} as const satisfies Record<string, CodeMeaning>;
+} as const;
 
 export type ErrorCode = keyof typeof ERROR_CODES;
 

@@ -76,7 +76,9 @@ const AREAS: Readonly<Record<string, Area>> = {
     packages: ["node:"],
     owns: ["host"],
   },
-  "clients/typescript": { imports: ["src/protocol"] },
+  "clients/typescript": { imports: ["clients/typescript/platform", "src/protocol"] },
+  // What the client has of the runtime; the rest of it is handed this, or a test's own.
+  "clients/typescript/platform": { imports: [], owns: ["time", "chance", "everything"] },
 };
 
 const INSTEAD: Readonly<Record<GlobalKind, string>> = {

