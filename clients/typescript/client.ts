@@ -1,35 +1,178 @@
-// Browser-safe. The way in: what users of the library import.
+// Browser-safe. The client of a Tidemark server: one connection for everything, in browsers, Bun, Deno, Node and Workers.
 
-import { TidemarkError } from "./errors.ts";
-import { Link } from "./link.ts";
-import { PLATFORM } from "./platform.ts";
-import { readServerUrl } from "./server-url.ts";
+import type { GroupCommits, TopicExpectation } from "../../src/protocol/frames.ts";
+import { Admin } from "./admin.ts";
+import { Batch } from "./batch.ts";
+import type { CommitSource } from "./consumer.ts";
+import { ConsumerClient, type ConnectOptions as ConsumerConnectOptions, listOf } from "./consumer-client.ts";
+import { errorOf, FencedError, SchemaViolationError } from "./errors.ts";
+import { Producer } from "./producer.ts";
+import type { Produced, ProducerOptions, SendOptions, Transacted } from "./producer-options.ts";
+import type { ProducerRecord } from "./producer-records.ts";
+import { waitReattached } from "./tenure.ts";
+import type { AnyTopics, RecordFor, TopicDefinitions, TopicName, ValueOf } from "./topics.ts";
 
+export type { Batch, ConsumedRecord, PlacedRecord } from "./batch.ts";
+export type { ConsumeOptions, Consumer } from "./consumer.ts";
 export { ConnectionClosedError, FencedError, SchemaViolationError, TidemarkError } from "./errors.ts";
+export type { Cursor, Reader, ReadOptions } from "./reader.ts";
+export { defineTopics } from "./topics.ts";
 
-export interface ClientOptions {
-  /** Of the server: `http:`, `https:`, `ws:` or `wss:`. */
-  readonly url: string | URL;
+export interface ConnectOptions<Topics, IsChecked extends boolean>
+  extends ConsumerConnectOptions<Topics, IsChecked> {
+  /** Of `produce` and `transact`. */
+  readonly producer?: ProducerOptions;
 }
 
-export interface Client {
-  readonly link: Link;
-  /** What is under way fails with `closed`. */
-  close(): void;
+/** What is written together, all of it or nothing. */
+export interface Transaction<Topics = AnyTopics> {
+  readonly appends?: readonly AppendOf<Topics>[];
+  /** Batches that are done with it, of one group: their offsets are committed. */
+  readonly commits?: Batch | readonly Batch[];
+  /** Nothing is written unless these partitions end there. */
+  readonly expect?: readonly TopicExpectation[] | undefined;
+}
+
+type AppendOf<Topics, Name extends TopicName<Topics> = TopicName<Topics>> = Name extends string
+  ? { readonly topic: Name; readonly records: readonly RecordFor<ValueOf<Topics, Name>>[] }
+  : never;
+
+interface Append {
+  readonly topic: string;
+  readonly records: readonly ProducerRecord[];
 }
 
 /**
- * Connects, and connects again whenever the connection is lost, until `close()`. Returns at once. Throws `bad_url`.
+ * A client of the server at `url`. It connects when it is first used, and connects again whenever it has to.
+ *
+ * Throws `bad_url` for what is no URL of a server.
  *
  * @example
  * ```ts
  * import { connect } from "@tidemark/client";
  *
- * const client = connect({ url: "http://127.0.0.1:4500" });
- * client.close();
+ * const tidemark = connect({ url: "http://127.0.0.1:4500" });
+ * await tidemark.produce("orders", { key: "u1", value: { total: 12.5 } });
+ * for await (const batch of tidemark.consume("orders", { group: "billing" })) {
+ *   for (const record of batch.records) console.log(record.offset, record.value);
+ *   break;
+ * }
+ * await tidemark.close();
  * ```
  */
-export function connect({ url }: ClientOptions): Client {
-  const link = new Link({ url: readServerUrl(url), token: undefined, platform: PLATFORM });
-  return { link, close: () => link.close(new TidemarkError("closed", "The client was closed")) };
+export function connect<
+  const Topics extends TopicDefinitions = AnyTopics,
+  const IsChecked extends boolean = false,
+>(options: ConnectOptions<Topics, IsChecked>): Client<Topics, IsChecked> {
+  return new Client(options);
+}
+
+export class Client<
+  Topics extends TopicDefinitions = AnyTopics,
+  IsChecked extends boolean = false,
+> extends ConsumerClient<Topics, IsChecked> {
+  /** Topics, groups and resets, over HTTP. */
+  readonly admin: Admin;
+  readonly #producerOptions: ProducerOptions | undefined;
+  #producer: Producer | undefined;
+
+  /** @internal */
+  constructor(options: ConnectOptions<Topics, IsChecked>) {
+    super(options);
+    this.#producerOptions = options.producer;
+    this.admin = new Admin(this.server);
+    this.transactDeadLetters = (topic, records, commits) =>
+      this.#transact({ appends: [{ topic, records }] }, [commits]);
+  }
+
+  /**
+   * Appends records, all or none; resolves when they are durable. What is sent again because an answer was lost is written
+   * once. Source: `produce` of PROTOCOL.md.
+   */
+  async produce<const Name extends TopicName<Topics>>(
+    topic: Name,
+    records: RecordFor<ValueOf<Topics, Name>> | readonly RecordFor<ValueOf<Topics, Name>>[],
+    options?: SendOptions,
+  ): Promise<Produced> {
+    await this.#check(topic, records);
+    return this.#ownProducer().send(topic, records, options);
+  }
+
+  /**
+   * Appends records to topics and commits what batches were read, all of it or nothing.
+   *
+   * Rejects with a `FencedError`, and nothing is written, when one of the batches was lost.
+   *
+   * @example
+   * ```ts
+   * import { connect } from "@tidemark/client";
+   *
+   * const tidemark = connect({ url: "http://127.0.0.1:4500" });
+   * await tidemark.produce("orders", { value: { total: 120 } });
+   * for await (const batch of tidemark.consume("orders", { group: "alerting" })) {
+   *   const large = batch.records.map(({ value }) => ({ value }));
+   *   await tidemark.transact({ appends: [{ topic: "alerts", records: large }], commits: batch });
+   *   break;
+   * }
+   * await tidemark.close();
+   * ```
+   */
+  async transact({ appends = [], commits = [], expect }: Transaction<Topics>): Promise<Transacted> {
+    for (const { topic, records } of appends) await this.#check(topic, records);
+    const batches = commits instanceof Batch ? [commits] : commits;
+    return this.#transact({ appends, expect }, batches);
+  }
+
+  /** A producer of its own: with its own order, pace and id. */
+  producer(options?: ProducerOptions): Producer {
+    return this.keep(new Producer(this.link, this.platform, options));
+  }
+
+  async #transact(
+    { appends, expect }: Pick<Transaction, "expect"> & { readonly appends: readonly Append[] },
+    sources: readonly CommitSource[],
+  ): Promise<Transacted> {
+    for (;;) {
+      await Promise.all(sources.map(({ tenure }) => waitReattached(tenure)));
+      for (const { tenure } of sources) tenure.ending.signal.throwIfAborted();
+      const generations = sources.map(({ tenure }) => tenure.generation);
+      try {
+        const transacted = await this.#ownProducer().transact({
+          appends,
+          expect,
+          ...(sources.length > 0 ? { commits: () => merge(sources) } : {}),
+        });
+        for (const source of sources) source.handleCommitted?.();
+        return transacted;
+      } catch (error) {
+        // Fenced by our own coming back: the connection was lost, and the partition is ours in a new generation.
+        const hasMoved = sources.some(
+          ({ tenure }, at) => tenure.isDetached || tenure.generation !== generations[at],
+        );
+        if (!(error instanceof FencedError && hasMoved)) throw error;
+      }
+    }
+  }
+
+  async #check(topic: string, records: unknown): Promise<void> {
+    const check = this.checkOf(topic);
+    if (!check) return;
+    for (const { value } of listOf(records as ProducerRecord)) {
+      const verdict = await check(value);
+      if (verdict instanceof SchemaViolationError) throw verdict;
+    }
+  }
+
+  #ownProducer(): Producer {
+    this.#producer ??= this.producer(this.#producerOptions);
+    return this.#producer;
+  }
+}
+
+function merge(sources: readonly CommitSource[]): GroupCommits {
+  const all = sources.map(({ commits }) => commits());
+  const group = all[0]?.group ?? "";
+  if (all.some((each) => each.group !== group))
+    throw errorOf("bad_request", "A transaction commits for one group: these batches are of several");
+  return { group, offsets: all.flatMap(({ offsets }) => offsets) };
 }

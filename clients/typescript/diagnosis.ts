@@ -19,22 +19,19 @@ const DIAGNOSIS_TIMEOUT_MS = 5_000;
 const UPGRADE_REQUIRED = 426;
 
 /** Why a socket to this server did not open. */
-export async function diagnose(url: ServerUrl, fetch: Platform["fetch"]): Promise<Diagnosis> {
-  const response = await ask(`${url.http}/v1/stream`, fetch);
+export async function diagnose(url: ServerUrl, platform: Platform): Promise<Diagnosis> {
+  const response = await ask(`${url.http}/v1/stream`, platform);
   if (response instanceof Error) {
     const why = `Cannot reach ${url.http}: is the server running, and is this its URL? (${response.message})`;
     return { error: new TidemarkError("connection_lost", why, { cause: response }), isFinal: false };
   }
-  if (response.status === UPGRADE_REQUIRED) return (await findOldServer(url, fetch)) ?? unexplained(url);
+  if (response.status === UPGRADE_REQUIRED) return (await findOldServer(url, platform)) ?? unexplained(url);
   return judge(url, response.status, await response.text());
 }
 
 /** The error for a server that is too old for this client, where it is one. */
-export async function findOldServer(
-  url: ServerUrl,
-  fetch: Platform["fetch"],
-): Promise<Diagnosis | undefined> {
-  const response = await ask(`${url.http}/openapi.json`, fetch);
+export async function findOldServer(url: ServerUrl, platform: Platform): Promise<Diagnosis | undefined> {
+  const response = await ask(`${url.http}/openapi.json`, platform);
   if (response instanceof Error || !response.ok) return undefined;
   const found = revisionIn(await response.text());
   if (found === undefined || found >= REVISION_MIN) return undefined;
@@ -62,8 +59,16 @@ function unexplained({ stream }: ServerUrl): Diagnosis {
   return { error: new TidemarkError("connection_lost", why), isFinal: false };
 }
 
-function ask(url: string, fetch: Platform["fetch"]): Promise<Response | Error> {
-  return fetch(url, { signal: AbortSignal.timeout(DIAGNOSIS_TIMEOUT_MS) }).catch((error) => error);
+async function ask(url: string, platform: Platform): Promise<Response | Error> {
+  const ending = new AbortController();
+  const stop = platform.startTimer(DIAGNOSIS_TIMEOUT_MS, () => ending.abort());
+  try {
+    return await platform.fetch(url, { signal: ending.signal });
+  } catch (error) {
+    return error instanceof Error ? error : new Error(String(error));
+  } finally {
+    stop();
+  }
 }
 
 function revisionIn(text: string): number | undefined {

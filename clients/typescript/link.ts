@@ -61,6 +61,10 @@ export class Link {
   constructor(options: LinkOptions) {
     this.#options = options;
     this.#stopWaking = options.platform.onWake(() => this.#step({ type: "woken" }));
+  }
+
+  /** Connects. */
+  start(): void {
     this.#step({ type: "timer", hasHeard: false });
   }
 
@@ -86,7 +90,9 @@ export class Link {
   /** Frames that name this subscription go to `listener`. */
   listenTo(subscription: string, listener: FrameListener): () => void {
     this.#subscriptions.set(subscription, listener);
-    return () => this.#subscriptions.delete(subscription);
+    return () => {
+      if (this.#subscriptions.get(subscription) === listener) this.#subscriptions.delete(subscription);
+    };
   }
 
   /** Sends the frame that `write` makes with this id. `connection_lost` where there is no connection, or none any more. */
@@ -195,7 +201,14 @@ export class Link {
 
   #receive(text: string): void {
     this.#hasHeard = true;
-    const frame: ServerFrame = JSON.parse(text);
+    const frame = parseFrame(text);
+    if (!frame)
+      return this.close(
+        new TidemarkError(
+          "not_a_server",
+          `What answers at ${this.#options.url.stream} sends no frames of this protocol: check the URL`,
+        ),
+      );
     if (frame.type === "ping") return this.#socket?.send(PONG);
     if (frame.type === "draining") return this.#handleDraining(frame);
     if (frame.type === "subscribed") this.#step(heartbeatOf(frame));
@@ -250,8 +263,8 @@ export class Link {
 
   /** The browser says nothing of why a socket did not open: a request to the same server may. */
   async #findOutWhy(): Promise<void> {
-    const found = await diagnose(this.#options.url, this.#options.platform.fetch);
-    if (this.#end) return;
+    const found = await diagnose(this.#options.url, this.#options.platform);
+    if (this.#end || this.isUp) return; // it is about a time that is over
     if (found.isFinal) return this.close(found.error);
     this.#tell((each) => each.onTrouble?.(found.error));
   }
@@ -260,7 +273,7 @@ export class Link {
   async #endBy(closeCode: number): Promise<void> {
     const error = new ConnectionClosedError(closeCode, this.#closeReason);
     const { url, platform } = this.#options;
-    const old = closeCode === CLOSE_CODES.badFrame ? await findOldServer(url, platform.fetch) : undefined;
+    const old = closeCode === CLOSE_CODES.badFrame ? await findOldServer(url, platform) : undefined;
     if (!this.#end) this.#finish(old?.error ?? error);
   }
 
@@ -289,6 +302,14 @@ export class Link {
 
   #tell(say: (listener: LinkListener) => void): void {
     for (const listener of [...this.#listeners]) say(listener);
+  }
+}
+
+function parseFrame(text: string): ServerFrame | undefined {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined; // not ours
   }
 }
 

@@ -1,0 +1,224 @@
+// Browser-safe. The ways to go through what a subscription brings: batch by batch, record by record, or by a handler with
+// partitions side by side. What a schema does not allow goes to the error path on the way.
+
+import { REVOKE_DEADLINE_MS } from "../../src/protocol/limits.ts";
+import { Batch, type ConsumedRecord, type PlacedRecord } from "./batch.ts";
+import { SchemaViolationError, TidemarkError } from "./errors.ts";
+import type { Platform } from "./platform.ts";
+import type { Subscription } from "./subscription.ts";
+import type { ValueCheck } from "./topics.ts";
+
+/** How often a handler is called for one record, and how long is waited between. */
+export interface RetryOptions {
+  /** In all; 1 by default: no retries. */
+  readonly attempts?: number;
+  /** The longest wait before the second attempt; it doubles from one to the next, with full jitter. 100 by default. */
+  readonly backoffMs?: number;
+}
+
+export interface RunOptions {
+  /** Handlers at the same time, each with a partition of its own. 16 by default. */
+  readonly concurrency?: number;
+}
+
+/** What a handler gets beside the record. */
+export interface HandlerContext<Value, Topic extends string> {
+  /** Aborts when the partition is lost: stop, and write nothing more. */
+  readonly signal: AbortSignal;
+  /** Where the record is from: to acknowledge by hand, or to commit in a transaction. */
+  readonly batch: Batch<Value, Topic>;
+  /** From 1. */
+  readonly attempt: number;
+}
+
+export type Handler<Value, Topic extends string> = (
+  record: PlacedRecord<Value, Topic>,
+  context: HandlerContext<Value, Topic>,
+) => unknown;
+
+export interface BatchSourceOptions {
+  readonly subscription: Subscription;
+  readonly platform: Platform;
+  readonly group: string | undefined;
+  readonly signal: AbortSignal | undefined;
+  /** Whether going on from a batch means that it is done. */
+  readonly acksWhenDone: boolean;
+  readonly deadLetter: string | undefined;
+  readonly retry: RetryOptions | undefined;
+  readonly checkOf: (topic: string) => ValueCheck | undefined;
+  /** What becomes of a record that its schema does not allow, where there is no dead-letter topic. */
+  readonly onInvalid: ((record: PlacedRecord, error: SchemaViolationError) => void) | undefined;
+}
+
+const CONCURRENCY_DEFAULT = 16;
+const RETRY_BACKOFF_MS = 100;
+
+export class BatchSource<Value, Topic extends string> {
+  readonly #options: BatchSourceOptions;
+  #running: Promise<unknown> = Promise.resolve();
+
+  constructor(options: BatchSourceOptions) {
+    this.#options = options;
+    const { signal } = options;
+    if (signal?.aborted) void this.close();
+    signal?.addEventListener("abort", () => void this.close());
+  }
+
+  /** A batch is done when the next one is asked for. */
+  async *batches(): AsyncGenerator<Batch<Value, Topic>, void, undefined> {
+    try {
+      for (let batch = await this.#next(); batch; batch = await this.#next()) {
+        yield batch;
+        this.#finish(batch, true);
+      }
+      this.#options.signal?.throwIfAborted();
+    } finally {
+      await this.close();
+    }
+  }
+
+  /** A record is done when the next one is asked for. */
+  async *records(): AsyncGenerator<PlacedRecord<Value, Topic>, void, undefined> {
+    for await (const batch of this.batches()) {
+      for (const record of batch.records) {
+        if (batch.signal.aborted) break;
+        yield batch.place(record);
+        this.#advance(batch, record);
+      }
+    }
+  }
+
+  /** Until it is closed; rejects with what a handler threw as often as it may. */
+  async run(
+    handler: Handler<Value, Topic>,
+    { concurrency = CONCURRENCY_DEFAULT }: RunOptions = {},
+  ): Promise<void> {
+    const lanes = Array.from({ length: concurrency }, () => this.#work(handler));
+    this.#running = Promise.allSettled(lanes);
+    await this.#running;
+    await this.close();
+    await Promise.all(lanes);
+    this.#options.signal?.throwIfAborted();
+  }
+
+  /**
+   * Takes nothing more, lets handlers finish the record that they have (for 5 s at most), acknowledges what is done and
+   * leaves the group. What a loop has in hand stays unacknowledged.
+   */
+  async close(): Promise<void> {
+    const { subscription, platform } = this.#options;
+    subscription.stopTaking();
+    await new Promise<unknown>((resolve) => {
+      const stop = platform.startTimer(REVOKE_DEADLINE_MS, () => resolve(undefined));
+      void this.#running.then(resolve).finally(stop);
+    });
+    await subscription.close();
+  }
+
+  async #work(handler: Handler<Value, Topic>): Promise<void> {
+    for (let batch = await this.#next(); batch; batch = await this.#next()) {
+      let isDone = false;
+      try {
+        isDone = await this.#handleAll(batch, handler);
+      } finally {
+        if (!isDone) this.#options.subscription.stopTaking();
+        this.#finish(batch, isDone);
+      }
+    }
+  }
+
+  async #next(): Promise<Batch<Value, Topic> | undefined> {
+    const { subscription, group, deadLetter, checkOf } = this.#options;
+    for (;;) {
+      const taken = await subscription.take();
+      if (!taken) return undefined;
+      const batch = new Batch<Value, Topic>({ subscription, group, deadLetter, ...taken });
+      const check = checkOf(batch.topic);
+      if (check) await this.#keepValid(batch, check);
+      if (batch.records.length > 0) return batch;
+      this.#finish(batch, true);
+    }
+  }
+
+  async #keepValid(batch: Batch<Value, Topic>, check: ValueCheck): Promise<void> {
+    const valid: ConsumedRecord<Value>[] = [];
+    for (const record of batch.records) {
+      const value = await check(record.value);
+      if (value instanceof SchemaViolationError) this.#handleInvalid(batch, record, value);
+      else valid.push({ ...record, value: value as Value }); // what the schema says
+    }
+    batch.records = valid;
+  }
+
+  #handleInvalid(
+    batch: Batch<Value, Topic>,
+    record: ConsumedRecord<Value>,
+    error: SchemaViolationError,
+  ): void {
+    if (this.#options.deadLetter !== undefined) batch.deadLetter(record, error);
+    this.#options.onInvalid?.(batch.place(record), error);
+  }
+
+  /** Whether it went through: a batch that was lost, or left because it is to stop, is not done. */
+  async #handleAll(batch: Batch<Value, Topic>, handler: Handler<Value, Topic>): Promise<boolean> {
+    const { subscription } = this.#options;
+    for (const record of batch.records) {
+      if (batch.signal.aborted || subscription.isLeaving) return batch.signal.aborted;
+      const failure = await this.#tryHandler(batch, record, handler);
+      if (batch.signal.aborted) return true; // somebody else has it: there is nothing to acknowledge
+      if (failure) this.#handleFailure(batch, record, failure);
+      this.#advance(batch, record);
+    }
+    return true;
+  }
+
+  async #tryHandler(
+    batch: Batch<Value, Topic>,
+    record: ConsumedRecord<Value>,
+    handler: Handler<Value, Topic>,
+  ): Promise<{ readonly cause: unknown } | undefined> {
+    const { attempts = 1, backoffMs: pauseMs = RETRY_BACKOFF_MS } = this.#options.retry ?? {};
+    const { signal } = batch;
+    for (let attempt = 1; ; attempt++) {
+      try {
+        await handler(batch.place(record), { signal, batch, attempt });
+        return undefined;
+      } catch (cause) {
+        if (attempt >= attempts || signal.aborted) return { cause };
+        await this.#pause(pauseMs * 2 ** (attempt - 1), signal);
+      }
+    }
+  }
+
+  #pause(longestMs: number, signal: AbortSignal): Promise<void> {
+    const { platform } = this.#options;
+    return new Promise((resolve) => {
+      const stop = platform.startTimer(longestMs * platform.random(), resolve);
+      signal.addEventListener("abort", () => {
+        stop();
+        resolve();
+      });
+    });
+  }
+
+  #handleFailure(
+    batch: Batch<Value, Topic>,
+    record: ConsumedRecord<Value>,
+    { cause }: { readonly cause: unknown },
+  ): void {
+    if (this.#options.deadLetter !== undefined) return batch.deadLetter(record, cause);
+    const { topic, partition } = batch;
+    const { offset } = record;
+    const why = `The handler failed at topic "${topic}" partition ${partition} offset ${offset}: ${cause}. It is not acknowledged: mend the handler, or name a deadLetter topic`;
+    throw new TidemarkError("handler_failed", why, { cause, facts: { topic, partition, offset } });
+  }
+
+  #advance({ tenure }: Batch<Value, Topic>, { offset }: ConsumedRecord<Value>): void {
+    if (this.#options.acksWhenDone) this.#options.subscription.advance(tenure, offset + 1);
+  }
+
+  #finish({ tenure, next }: Batch<Value, Topic>, isDone: boolean): void {
+    const { subscription, acksWhenDone } = this.#options;
+    subscription.finish(tenure, isDone && acksWhenDone ? next : undefined);
+  }
+}

@@ -1,0 +1,685 @@
+// Browser-safe. One subscription, over all the connections that it lives through: what comes is kept for who takes it, what
+// is done is acknowledged, and after a loss it goes on where it was. tenure.ts decides, this does.
+//
+// Acks are gathered: at most two frames of them are on their way, and the next one has all that was done meanwhile.
+
+import type {
+  AckEntry,
+  AssignedFrame,
+  AssignedPartition,
+  RecordsFrame,
+  RevokedFrame,
+  ServerFrame,
+  SubscribeFrame,
+  UnsubscribedFrame,
+} from "../../src/protocol/frames.ts";
+import {
+  ACK_ENTRIES_MAX,
+  SESSION_TIMEOUT_DEFAULT_MS,
+  WINDOW_RECORDS_DEFAULT,
+} from "../../src/protocol/limits.ts";
+import type { Place, ResetPolicy } from "../../src/protocol/places.ts";
+import { errorOf, errorOfAnswer, FencedError, TidemarkError } from "./errors.ts";
+import type { Answer, Link } from "./link.ts";
+import { backoffMs } from "./link-step.ts";
+import type { Platform } from "./platform.ts";
+import {
+  createTenure,
+  type DeadLetter,
+  detach,
+  findAckable,
+  isContinued,
+  isFinished,
+  isReady,
+  moveTo,
+  noteCommitted,
+  receive,
+  resume,
+  type Tenure,
+  takeFrame,
+  takeWaiters,
+  tellReattached,
+} from "./tenure.ts";
+
+/** When what was done is acknowledged: at once, or when so much or so long was done. */
+export interface AckPace {
+  readonly everyMs?: number | undefined;
+  readonly everyRecords?: number | undefined;
+}
+
+export interface SubscriptionOptions {
+  readonly link: Link;
+  readonly platform: Platform;
+  readonly name: string;
+  /** What to subscribe to, asked anew for each connection. */
+  readonly request: (subscription: Subscription) => Omit<SubscribeFrame, "type" | "id" | "subscription">;
+  readonly pace: AckPace;
+  /** The server commits what it sends before it sends it: then nobody acknowledges, and nothing is sent twice. */
+  readonly isCommittedFirst?: boolean;
+  /** Where a partition that is new here starts, where the server's own start is not it. */
+  readonly startOf?: ((assigned: AssignedPartition) => Place | undefined) | undefined;
+  /** Where to go on when the place that we were at is not in the log any more. */
+  readonly outOfRange?: ResetPolicy | undefined;
+  /** Writes these records to another topic and commits `offset`, in one transaction. */
+  readonly bury?: (tenure: Tenure, letters: readonly DeadLetter[], offset: number) => Promise<unknown>;
+  readonly tell: SubscriptionListener;
+}
+
+export interface SubscriptionListener {
+  readonly assigned: (partitions: readonly AssignedPartition[]) => void;
+  /** Nothing more comes of it; what is in hand may be finished until `deadlineMs` have passed. */
+  readonly revoked: (frame: RevokedFrame) => void;
+  readonly lost: (tenure: Tenure, why: TidemarkError) => void;
+  readonly trouble: (error: TidemarkError) => void;
+}
+
+export interface Taken {
+  readonly tenure: Tenure;
+  readonly frame: RecordsFrame;
+}
+
+interface SentAck extends AckEntry {
+  readonly tenure: Tenure;
+}
+
+/** Acks on their way: one that is being written, one that is read meanwhile. */
+const ACKS_IN_FLIGHT_MAX = 2;
+
+export class Subscription {
+  readonly #options: SubscriptionOptions;
+  readonly #tenures = new Map<string, Tenure>();
+  /** Those with something to hand out, in the order of their turns. */
+  readonly #ready = new Set<Tenure>();
+  /** Those of which more was done than acknowledged. */
+  readonly #dirty = new Set<Tenure>();
+  readonly #stops: (() => void)[];
+  #wakers: (() => void)[] = [];
+  #isOpen = false;
+  #isFirstAssigned = false;
+  #isLeaving = false;
+  #end: TidemarkError | "closed" | undefined;
+  #failures = 0;
+  #acksInFlight = 0;
+  #recordsDone = 0;
+  /** A flush had to wait for an answer. */
+  #isFlushDue = false;
+  #stopPace: (() => void) | undefined;
+  #stopSession: () => void = () => {};
+  readonly #retries = new Set<() => void>();
+  #sessionTimeoutMs = SESSION_TIMEOUT_DEFAULT_MS;
+  #pending: TidemarkError[] = [];
+  #closing: Promise<void> | undefined;
+  memberId: string | undefined;
+
+  constructor(options: SubscriptionOptions) {
+    this.#options = options;
+    const { link, name } = options;
+    this.#stops = [
+      link.listenTo(name, (frame) => this.#handle(frame)),
+      link.listen({
+        onUp: () => this.#subscribe(),
+        onDown: () => this.#handleDown(),
+        onEnd: (error) => this.fail(error),
+      }),
+    ];
+    if (link.end) this.fail(link.end);
+    else if (link.isUp) this.#subscribe();
+  }
+
+  get tenures(): Iterable<Tenure> {
+    return this.#tenures.values();
+  }
+
+  get isLeaving(): boolean {
+    return this.#isLeaving;
+  }
+
+  get isEnded(): boolean {
+    return this.#end !== undefined;
+  }
+
+  find(topic: string, partition: number): Tenure {
+    const tenure = this.#tenures.get(`${topic}/${partition}`);
+    if (tenure) return tenure;
+    throw errorOf(
+      "not_assigned",
+      `This consumer does not have topic "${topic}" partition ${partition}: it may be another member's, or not be assigned yet`,
+    );
+  }
+
+  // ── handing out ────────────────────────────────────────────────────────────────────────────────────────
+
+  /** The next records of a partition that nobody has in hand. `undefined` when it is closed. */
+  async take(): Promise<Taken | undefined> {
+    for (;;) {
+      const pending = this.#pending.shift();
+      if (pending) throw pending;
+      if (this.#end !== undefined && this.#end !== "closed") throw this.#end;
+      if (this.#end || this.#isLeaving) return undefined;
+      const taken = this.#takeReady();
+      if (taken) return taken;
+      await new Promise<void>((resolve) => this.#wakers.push(resolve));
+    }
+  }
+
+  #takeReady(): Taken | undefined {
+    for (const tenure of this.#ready) {
+      if (!isReady(tenure)) continue;
+      this.#ready.delete(tenure);
+      const frame = takeFrame(tenure);
+      this.#unhold(tenure);
+      if (frame) return { tenure, frame };
+    }
+    return undefined;
+  }
+
+  /** The user has gone on from a batch; everything below `processed` is done. */
+  finish(tenure: Tenure, processed: number | undefined): void {
+    tenure.inHand -= 1;
+    if (processed !== undefined) this.advance(tenure, processed);
+    this.#offer(tenure);
+    this.#releaseFinished(tenure);
+  }
+
+  #offer(tenure: Tenure): void {
+    if (tenure.queue.length === 0) return;
+    this.#ready.add(tenure);
+    this.#wake();
+  }
+
+  #wake(): void {
+    const wakers = this.#wakers;
+    this.#wakers = [];
+    for (const wake of wakers) wake();
+  }
+
+  // ── acknowledging ──────────────────────────────────────────────────────────────────────────────────────
+
+  /** Everything of the partition below `offset` is done. */
+  advance(tenure: Tenure, offset: number): void {
+    if (tenure.isLost || offset <= tenure.processed) return;
+    this.#recordsDone += offset - tenure.processed;
+    tenure.processed = offset;
+    this.#touch(tenure);
+  }
+
+  /** The same; resolves when it is durable. */
+  async commit(tenure: Tenure, offset: number, metadata?: string): Promise<void> {
+    if (tenure.isLost) throw tenure.ending.signal.reason;
+    if (this.#end !== undefined) throw this.#end === "closed" ? closedError() : this.#end;
+    if (metadata !== undefined) tenure.metadata = metadata;
+    if ((tenure.committed ?? -1) >= offset) return;
+    const done = new Promise<void>((resolve, reject) => {
+      tenure.waiters.push({ offset, settle: (error) => (error ? reject(error) : resolve()) });
+    });
+    this.advance(tenure, offset);
+    this.flush();
+    return done;
+  }
+
+  #touch(tenure: Tenure): void {
+    this.#dirty.add(tenure);
+    const { everyMs, everyRecords } = this.#options.pace;
+    if (this.#isLeaving || tenure.isRevoking || (everyMs === undefined && everyRecords === undefined))
+      return this.flush();
+    if (this.#recordsDone >= (everyRecords ?? Infinity)) return this.flush();
+    if (everyMs !== undefined)
+      this.#stopPace ??= this.#options.platform.startTimer(everyMs, () => this.flush());
+  }
+
+  /** Sends what was done and not yet acknowledged. */
+  flush(): void {
+    this.#isFlushDue = !this.#isOpen || this.#acksInFlight >= ACKS_IN_FLIGHT_MAX;
+    if (this.#isFlushDue) return;
+    this.#stopPace?.();
+    this.#stopPace = undefined;
+    this.#recordsDone = 0;
+    const sent = new Map<string, SentAck>();
+    for (const tenure of this.#dirty) {
+      if (sent.size === ACK_ENTRIES_MAX) break;
+      this.#dirty.delete(tenure);
+      const offset = findAckable(tenure);
+      if (offset === undefined) continue;
+      if (tenure.deadLetters.length > 0) void this.#bury(tenure, offset);
+      else sent.set(keyOf(tenure), ackOf(tenure, offset));
+    }
+    if (sent.size > 0) this.#sendAck(sent);
+  }
+
+  #sendAck(sent: ReadonlyMap<string, SentAck>): void {
+    const { link, name } = this.#options;
+    const offsets = [...sent.values()].map(({ tenure: _, ...entry }) => entry);
+    this.#acksInFlight += 1;
+    link.ask(
+      (id) => JSON.stringify({ type: "ack", id, subscription: name, offsets }),
+      (answer) => {
+        this.#acksInFlight -= 1;
+        this.#handleAcked(sent, answer);
+        if (this.#isFlushDue) this.flush();
+      },
+    );
+  }
+
+  #handleAcked(sent: ReadonlyMap<string, SentAck>, answer: Answer | TidemarkError): void {
+    if (answer instanceof TidemarkError) return this.#handleAckError(sent, answer);
+    if (answer.type !== "acked") return;
+    this.#failures = 0;
+    for (const { topic, partition, offset, code } of answer.offsets) {
+      const entry = sent.get(`${topic}/${partition}`);
+      if (!entry || entry.tenure.generation !== entry.generation) continue; // another `assigned` has said more
+      if (code === undefined) this.settle(entry.tenure, Math.max(offset ?? 0, entry.offset));
+      else
+        this.#refuse(
+          entry,
+          errorOf(
+            code,
+            `Cannot commit offset ${entry.offset} of topic "${topic}" partition ${partition}: ${code}. It is not this member's any more, or was reset; whoever has it now gets the records again`,
+          ),
+        );
+    }
+  }
+
+  /** Everything of the partition below `offset` is durable. */
+  settle(tenure: Tenure, offset: number): void {
+    noteCommitted(tenure, offset);
+    this.#releaseFinished(tenure);
+  }
+
+  #refuse({ tenure, offset }: SentAck, error: TidemarkError): void {
+    for (const { settle } of takeWaiters(tenure, (waiter) => waiter.offset <= offset)) settle(error);
+    this.#options.tell.trouble(error);
+  }
+
+  #handleAckError(sent: ReadonlyMap<string, SentAck>, error: TidemarkError): void {
+    if (error.code === "connection_lost") return; // the next `assigned` says what became of it
+    if (!error.retriable) {
+      for (const entry of sent.values()) this.#refuse(entry, error);
+      return;
+    }
+    this.#options.tell.trouble(error);
+    for (const { tenure } of sent.values()) {
+      tenure.askedNow = 0;
+      this.#dirty.add(tenure);
+    }
+    this.#retry(() => this.flush());
+  }
+
+  async #bury(tenure: Tenure, offset: number): Promise<void> {
+    const letters = tenure.deadLetters;
+    tenure.isInTransaction = true;
+    tenure.deadLetters = [];
+    tenure.asked = Math.max(tenure.asked, offset);
+    const error = await this.#options.bury?.(tenure, letters, offset).then(() => undefined, toError);
+    tenure.isInTransaction = false;
+    if (tenure.isLost) return; // the next owner gets the records
+    if (error) return this.fail(error);
+    this.settle(tenure, offset);
+    this.#dirty.add(tenure);
+    this.flush();
+  }
+
+  // ── the connection ─────────────────────────────────────────────────────────────────────────────────────
+
+  #subscribe(): void {
+    const { link, name, request } = this.#options;
+    if (this.isEnded || this.#isLeaving || !link.isUp) return;
+    this.#stopRetries();
+    const frame = request(this);
+    this.#isFirstAssigned = true;
+    link.ask(
+      (id) => JSON.stringify({ type: "subscribe", id, subscription: name, ...frame }),
+      (answer) => this.#handleSubscribed(answer),
+    );
+  }
+
+  #handleSubscribed(answer: Answer | TidemarkError): void {
+    if (!(answer instanceof TidemarkError)) return;
+    if (answer.code === "connection_lost") return; // the next one is asked
+    if (!answer.retriable) return this.fail(answer);
+    this.#options.tell.trouble(answer);
+    this.#retry(() => this.#subscribe());
+  }
+
+  #retry(again: () => void): void {
+    const { platform } = this.#options;
+    const stop = platform.startTimer(backoffMs(this.#failures, platform.random()), () => {
+      this.#retries.delete(stop);
+      again();
+    });
+    this.#retries.add(stop);
+    this.#failures += 1;
+  }
+
+  #stopRetries(): void {
+    for (const stop of this.#retries) stop();
+    this.#retries.clear();
+  }
+
+  #handleDown(): void {
+    if (!this.#isOpen) return;
+    this.#isOpen = false;
+    this.#stopRetries();
+    if (this.#isLeaving) return this.#finish("closed"); // and the membership with its socket
+    this.#detachAll();
+    // Whatever becomes of the connection: the membership has ended by then.
+    this.#stopSession = this.#options.platform.startTimer(this.#sessionTimeoutMs, () =>
+      this.#loseDetached("The connection was lost for longer than the session timeout"),
+    );
+  }
+
+  #detachAll(): void {
+    for (const tenure of this.#tenures.values()) {
+      detach(tenure, this.#options.isCommittedFirst ?? false);
+      if (tenure.isRevoking) this.#lose(tenure, "The connection was lost while it was being revoked");
+    }
+    if (!this.#options.isCommittedFirst) this.#ready.clear();
+  }
+
+  #loseDetached(why: string, named: ReadonlySet<string> = new Set()): void {
+    for (const [key, tenure] of this.#tenures) {
+      if (tenure.isDetached && !named.has(key)) this.#lose(tenure, why);
+    }
+  }
+
+  #handle(frame: ServerFrame): void {
+    switch (frame.type) {
+      case "subscribed":
+        this.#isOpen = true;
+        this.memberId = frame.memberId;
+        this.#sessionTimeoutMs = frame.sessionTimeoutMs;
+        return;
+      case "assigned":
+        return this.#handleAssigned(frame);
+      case "records":
+        return this.#handleRecords(frame);
+      case "revoked":
+        return this.#handleRevoked(frame);
+      case "unsubscribed":
+        return this.#handleUnsubscribed(frame);
+      case "error":
+        if (frame.id === undefined) this.#handleError(errorOfAnswer(frame));
+        return;
+      default:
+        return; // answers go to who asked; what is not known is ignored
+    }
+  }
+
+  /** A policy `none` found no place: who takes next is told, once, and may seek. */
+  #handleError(error: TidemarkError): void {
+    this.#options.tell.trouble(error);
+    if (error.code !== "no_committed_offset" && error.code !== "offset_out_of_range") return;
+    this.#pending.push(error);
+    this.#wake();
+  }
+
+  #handleAssigned({ id, partitions }: AssignedFrame): void {
+    for (const assigned of partitions) this.#assign(assigned, id !== undefined);
+    if (this.#isFirstAssigned) {
+      this.#isFirstAssigned = false;
+      this.#stopSession();
+      this.#loseDetached(
+        "It was assigned to another member while the connection was lost",
+        new Set(partitions.map(keyOf)),
+      );
+    }
+    if (id === undefined) this.#options.tell.assigned(partitions);
+    this.flush();
+  }
+
+  #assign(assigned: AssignedPartition, isSought: boolean): void {
+    const tenure = this.#tenures.get(keyOf(assigned));
+    if (tenure && !tenure.isDetached && tenure.generation === assigned.generation) {
+      if (isSought) tenure.seeks -= 1;
+      this.#dirty.add(tenure);
+      return moveTo(tenure, assigned);
+    }
+    if (tenure && isContinued(tenure, assigned)) return this.#resume(tenure, assigned);
+    if (tenure) this.#lose(tenure, "It was reset, or went to another member and came back");
+    const gained = createTenure(assigned, this.memberId === undefined);
+    this.#tenures.set(keyOf(assigned), gained);
+    const start = this.#options.startOf?.(assigned);
+    if (start !== undefined) void this.#seek(gained, start);
+  }
+
+  #resume(tenure: Tenure, assigned: AssignedPartition): void {
+    const start = resume(tenure, assigned);
+    if (start !== undefined && !this.#options.isCommittedFirst) void this.#seek(tenure, start);
+    if (tenure.isPaused) this.#ask("pause", tenure);
+    this.#dirty.add(tenure);
+  }
+
+  #handleRecords(frame: RecordsFrame): void {
+    const tenure = this.#tenures.get(keyOf(frame));
+    if (!tenure) return;
+    receive(tenure, frame);
+    if (this.#options.isCommittedFirst) this.#hold(tenure, frame);
+    if (tenure.processed > tenure.askedNow && tenure.processed > (tenure.committed ?? 0)) this.#touch(tenure);
+    if (isReady(tenure)) this.#offer(tenure);
+  }
+
+  #handleRevoked(frame: RevokedFrame): void {
+    this.#options.tell.revoked(frame);
+    for (const named of frame.partitions) {
+      const tenure = this.#tenures.get(keyOf(named));
+      if (!tenure || tenure.generation !== named.generation) continue;
+      if (frame.deadlineMs === 0) this.#lose(tenure, `It was revoked: ${frame.reason}`);
+      else this.#letGo(tenure, frame.deadlineMs);
+    }
+  }
+
+  /** What is in hand may be finished until the deadline; what waits here goes to the next owner. */
+  #letGo(tenure: Tenure, deadlineMs: number): void {
+    tenure.isRevoking = true;
+    if (!this.#options.isCommittedFirst) tenure.queue = [];
+    const stop = this.#options.platform.startTimer(deadlineMs, () =>
+      this.#lose(tenure, "It was revoked, and its deadline has passed"),
+    );
+    tenure.ending.signal.addEventListener("abort", stop);
+    this.#touch(tenure);
+    this.#releaseFinished(tenure);
+  }
+
+  #releaseFinished(tenure: Tenure): void {
+    if (tenure.isLost || tenure.inHand > 0 || !isFinished(tenure)) return;
+    // Refused where it has gone already: all that was sent of it was acknowledged.
+    this.#ask("release", tenure);
+    this.#lose(tenure, "It was revoked, and let go");
+  }
+
+  #handleUnsubscribed({ id, code }: UnsubscribedFrame): void {
+    if (id !== undefined) return;
+    this.#isOpen = false;
+    if (code === "replaced")
+      return this.fail(
+        new TidemarkError(
+          "replaced",
+          "Another consumer has taken this membership over, by its instanceId or memberId",
+        ),
+      );
+    this.#detachAll();
+    this.#loseDetached("The session timeout passed");
+    this.#subscribe();
+  }
+
+  #lose(tenure: Tenure, why: string): void {
+    if (tenure.isLost) return;
+    tenure.isLost = true;
+    if (this.#tenures.get(keyOf(tenure)) === tenure) this.#tenures.delete(keyOf(tenure));
+    this.#dirty.delete(tenure);
+    if (!this.#options.isCommittedFirst) tenure.queue = []; // what was committed for us, nobody else gets
+    if (tenure.queue.length === 0) this.#ready.delete(tenure);
+    const { topic, partition } = tenure;
+    const error = new FencedError(
+      "fenced_generation",
+      `Topic "${topic}" partition ${partition} is not this consumer's any more. ${why}. Drop what you have of it: its owner gets it from the committed offset`,
+      { facts: { topic, partition } },
+    );
+    tenure.ending.abort(error);
+    for (const { settle } of takeWaiters(tenure, () => true)) settle(error);
+    tellReattached(tenure);
+    if (this.#end !== "closed") this.#options.tell.lost(tenure, error);
+  }
+
+  // ── seek, pause, resume, release ───────────────────────────────────────────────────────────────────────
+
+  /** Resolves when the server goes on from there. What was received and not handed out is void. */
+  seek(topic: string, partition: number, to: Place): Promise<void> {
+    return this.#seek(this.find(topic, partition), to, true);
+  }
+
+  async #seek(tenure: Tenure, to: Place, isUsers = false): Promise<void> {
+    const { link, name } = this.#options;
+    const { topic, partition } = tenure;
+    tenure.seeks += 1;
+    const answer = await new Promise<Answer | TidemarkError>((resolve) => {
+      link.ask(
+        (id) => JSON.stringify({ type: "seek", id, subscription: name, topic, partition, to }),
+        resolve,
+      );
+    });
+    if (!(answer instanceof TidemarkError)) return this.#offer(tenure);
+    if (!tenure.isDetached && tenure.seeks > 0) tenure.seeks -= 1;
+    if (isUsers) {
+      this.#offer(tenure);
+      throw answer;
+    }
+    this.#handleLostPlace(tenure, to, answer);
+  }
+
+  /** Where we were is not in the log any more. */
+  #handleLostPlace(tenure: Tenure, to: Place, error: TidemarkError): void {
+    if (tenure.isLost || error.code === "connection_lost" || error.code === "not_assigned") return;
+    this.#options.tell.trouble(error);
+    const { outOfRange = "earliest" } = this.#options;
+    if (error.code === "offset_out_of_range" && outOfRange !== "none")
+      return void this.#seek(tenure, outOfRange);
+    if (error.retriable) return this.#retry(() => void this.#seek(tenure, to));
+    this.fail(error);
+  }
+
+  async pause(topic: string, partition: number): Promise<void> {
+    const tenure = this.find(topic, partition);
+    tenure.isPaused = true;
+    await this.#request("pause", tenure);
+  }
+
+  async resume(topic: string, partition: number): Promise<void> {
+    const tenure = this.find(topic, partition);
+    tenure.isPaused = false;
+    this.#offer(tenure);
+    await this.#request("resume", tenure);
+  }
+
+  async #request(type: "pause" | "resume", tenure: Tenure): Promise<void> {
+    const answer = await new Promise<Answer | TidemarkError>((resolve) => this.#ask(type, tenure, resolve));
+    // Lost with the connection: whatever comes next says it again.
+    if (answer instanceof TidemarkError && answer.code !== "connection_lost") throw answer;
+  }
+
+  #ask(
+    type: "pause" | "resume" | "release",
+    tenure: Tenure,
+    onAnswer: (answer: Answer | TidemarkError) => void = () => {},
+  ): void {
+    const { link, name } = this.#options;
+    const partitions = [{ topic: tenure.topic, partition: tenure.partition }];
+    link.ask((id) => JSON.stringify({ type, id, subscription: name, partitions }), onAnswer);
+  }
+
+  // ── committed before it is sent: nobody acknowledges, so nothing else bounds what waits here ───────────────
+
+  #hold(tenure: Tenure, { next }: RecordsFrame): void {
+    noteCommitted(tenure, next);
+    const waiting = tenure.queue.reduce((sum, { records }) => sum + records.length, 0);
+    if (tenure.isHeld || waiting < WINDOW_RECORDS_DEFAULT) return;
+    tenure.isHeld = true;
+    this.#ask("pause", tenure);
+  }
+
+  #unhold(tenure: Tenure): void {
+    if (!tenure.isHeld || tenure.queue.length > 0) return;
+    tenure.isHeld = false;
+    if (!tenure.isPaused && !tenure.isLost && !tenure.isDetached) this.#ask("resume", tenure);
+  }
+
+  // ── the end ────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Whoever takes gets nothing any more. */
+  stopTaking(): void {
+    this.#isLeaving = true;
+    this.#wake();
+  }
+
+  /** Acknowledges what was done, and leaves. */
+  close(): Promise<void> {
+    this.#closing ??= this.#leave();
+    return this.#closing;
+  }
+
+  async #leave(): Promise<void> {
+    if (this.#end !== undefined) return;
+    this.stopTaking();
+    const { link, name } = this.#options;
+    if (this.#isOpen) {
+      await this.#flushAll();
+      await new Promise<void>((resolve) =>
+        link.ask(
+          (id) => JSON.stringify({ type: "unsubscribe", id, subscription: name }),
+          () => resolve(),
+        ),
+      );
+    }
+    if (this.#end === undefined) this.#finish("closed");
+  }
+
+  /** Until all that was done is durable, or cannot be. */
+  async #flushAll(): Promise<void> {
+    const undone = [...this.#tenures.values()].filter(
+      ({ processed, committed }) => processed > (committed ?? 0),
+    );
+    this.flush();
+    await Promise.all(
+      undone.map((tenure) => {
+        const offset = Math.min(tenure.processed, tenure.reached);
+        if ((tenure.committed ?? 0) >= offset || tenure.isDetached) return undefined;
+        return new Promise<void>((resolve) => tenure.waiters.push({ offset, settle: () => resolve() }));
+      }),
+    );
+  }
+
+  /** It ends with this error: whoever takes gets it. */
+  fail(error: TidemarkError): void {
+    if (this.#end === undefined) this.#finish(error);
+  }
+
+  #finish(end: TidemarkError | "closed"): void {
+    this.#end = end;
+    this.#isOpen = false;
+    for (const stop of this.#stops) stop();
+    this.#stopSession();
+    this.#stopRetries();
+    this.#stopPace?.();
+    for (const tenure of [...this.#tenures.values()]) this.#lose(tenure, "The consumer has ended");
+    this.#wake();
+  }
+}
+
+function keyOf({ topic, partition }: { readonly topic: string; readonly partition: number }): string {
+  return `${topic}/${partition}`;
+}
+
+function ackOf(tenure: Tenure, offset: number): SentAck {
+  const { topic, partition, generation, metadata } = tenure;
+  tenure.asked = Math.max(tenure.asked, offset);
+  tenure.askedNow = offset;
+  tenure.metadata = undefined;
+  return { topic, partition, generation, offset, tenure, ...(metadata === undefined ? {} : { metadata }) };
+}
+
+function toError(error: unknown): TidemarkError {
+  return error instanceof TidemarkError ? error : errorOf("internal", String(error), { cause: error });
+}
+
+export function closedError(): TidemarkError {
+  return new TidemarkError("closed", "It was closed: open another one");
+}
