@@ -1,0 +1,369 @@
+// Browser-safe. The frames of a producer that are not answered yet, and what becomes of them. Pure; producer.ts does what
+// it says.
+//
+// The server writes sequence n only after n − 1, and what it refuses consumes none. So when one frame comes back, those
+// behind it come back too, as gaps: nothing is sent until all that is under way is answered, and then the oldest frame
+// that is left decides.
+//
+// - It may be tried again: it and all behind it go again as they were, under the same sequences. What had been written
+//   is found by its sequence and answered.
+// - It was refused: it goes, and what stood behind it is gathered anew and takes the sequences from there on. A refusal
+//   also says that no earlier copy of it, nor of what stood behind it, has been written: a repeat would have been found
+//   first. A copy that is still on its way somewhere might be. Where there may be one, what follows goes under a new
+//   epoch: with the first of it the server refuses whatever comes of the old one.
+// - It is a gap, with nothing refused before it: the server does not know the id any more. A new epoch, and again.
+//
+// A frame is *doubtful* when a copy of it may have been written without an answer.
+
+import { errorOf, TidemarkError } from "./errors.ts";
+import { relativeError } from "./producer-records.ts";
+
+/** One send or transaction. */
+export interface LaneItem {
+  readonly count: number;
+  /** When it was handed over. */
+  readonly tick: number;
+}
+
+export interface LaneFrame<T extends LaneItem> {
+  /** Of no other frame of this producer. */
+  readonly key: number;
+  readonly epoch: number;
+  readonly sequence: number;
+  readonly items: readonly T[];
+  readonly attempts: number;
+  /** Its answer is still to come. */
+  readonly isAsked: boolean;
+  readonly isDoubtful: boolean;
+  /** What the last attempt came to. */
+  readonly trouble: TidemarkError | undefined;
+}
+
+export interface LaneState<T extends LaneItem> {
+  /** In the order of their sequences. */
+  readonly frames: readonly LaneFrame<T>[];
+  readonly epoch: number;
+  readonly nextSequence: number;
+  readonly lastKey: number;
+  /** In a row. */
+  readonly failures: number;
+  /** Waits before it tries again. */
+  readonly isPaused: boolean;
+  /** Why nothing is sent any more. */
+  readonly end: TidemarkError | undefined;
+}
+
+/** What does not change, or is another's to say. */
+export interface LaneRules {
+  readonly isUp: boolean;
+  readonly isIdempotent: boolean;
+  /** The id that the user has given: nobody here may give it a new epoch. */
+  readonly ownId: string | undefined;
+}
+
+/** What the server wrote for a frame. `isDuplicate`: it had been written before. */
+export interface Written {
+  readonly isDuplicate: boolean;
+}
+
+export type LaneEvent<T extends LaneItem, W extends Written> =
+  | { readonly type: "taken"; readonly items: readonly T[] }
+  | { readonly type: "answered"; readonly key: number; readonly answer: W | TidemarkError }
+  | { readonly type: "up" }
+  | { readonly type: "timer" }
+  /** What was handed over then, or before, has been tried for long enough. */
+  | { readonly type: "expired"; readonly tick: number };
+
+export type LaneEffect<T extends LaneItem, W extends Written> =
+  | { readonly type: "ask"; readonly frame: LaneFrame<T> }
+  | { readonly type: "resolve"; readonly items: readonly T[]; readonly answer: W }
+  | { readonly type: "reject"; readonly items: readonly T[]; readonly error: TidemarkError }
+  /** Back to the front of what waits; `alone`: these of them go one by one. */
+  | { readonly type: "putBack"; readonly items: readonly T[]; readonly alone: readonly T[] }
+  | { readonly type: "pause"; readonly failures: number }
+  /** Everything that waits is rejected, and whatever comes. */
+  | { readonly type: "end"; readonly error: TidemarkError };
+
+export interface LaneStep<T extends LaneItem, W extends Written> {
+  readonly state: LaneState<T>;
+  readonly effects: readonly LaneEffect<T, W>[];
+}
+
+/** After these a frame may have been written. */
+const DOUBTFUL: readonly string[] = ["connection_lost", "outcome_unknown", "internal"];
+
+export function emptyLane(epoch: number): LaneState<never> {
+  return {
+    frames: [],
+    epoch,
+    nextSequence: 0,
+    lastKey: 0,
+    failures: 0,
+    isPaused: false,
+    end: undefined,
+  };
+}
+
+/** Whether another frame may follow those that are under way. */
+export function isFlowing({ frames, isPaused, end }: LaneState<LaneItem>): boolean {
+  return !end && !isPaused && frames.every(({ isAsked }) => isAsked);
+}
+
+export function stepLane<T extends LaneItem, W extends Written>(
+  state: LaneState<T>,
+  event: LaneEvent<T, W>,
+  rules: LaneRules,
+): LaneStep<T, W> {
+  switch (event.type) {
+    case "taken":
+      return take(state, event.items);
+    case "answered":
+      return handleAnswer(state, event, rules);
+    case "up":
+      return sendAgain({ ...state, isPaused: false });
+    case "timer":
+      if (!state.isPaused) return stay(state);
+      return rules.isUp ? sendAgain({ ...state, isPaused: false }) : stay({ ...state, isPaused: false });
+    case "expired":
+      return expire(state, event.tick, rules);
+  }
+}
+
+function take<T extends LaneItem, W extends Written>(
+  state: LaneState<T>,
+  items: readonly T[],
+): LaneStep<T, W> {
+  const { epoch, nextSequence: sequence } = state;
+  const key = state.lastKey + 1;
+  const asked = { isAsked: true, isDoubtful: false, trouble: undefined, attempts: 1 };
+  const frame: LaneFrame<T> = { key, epoch, sequence, items, ...asked };
+  return {
+    state: { ...state, frames: [...state.frames, frame], lastKey: key, nextSequence: sequence + 1 },
+    effects: [{ type: "ask", frame }],
+  };
+}
+
+function handleAnswer<T extends LaneItem, W extends Written>(
+  state: LaneState<T>,
+  { key, answer }: { readonly key: number; readonly answer: W | TidemarkError },
+  rules: LaneRules,
+): LaneStep<T, W> {
+  const frame = state.frames.find((each) => each.key === key);
+  if (!frame) return stay(state); // given up meanwhile
+  if (answer instanceof TidemarkError) return handleTrouble(state, frame, answer, rules);
+  if (answer.isDuplicate && frame.attempts === 1)
+    return handleTrouble(state, frame, foreignError(frame), rules);
+  const left = { ...state, failures: 0, frames: without(state.frames, frame) };
+  return after([{ type: "resolve", items: frame.items, answer }], settle(left, rules));
+}
+
+function handleTrouble<T extends LaneItem, W extends Written>(
+  state: LaneState<T>,
+  frame: LaneFrame<T>,
+  trouble: TidemarkError,
+  rules: LaneRules,
+): LaneStep<T, W> {
+  const isDoubtful = frame.isDoubtful || DOUBTFUL.includes(trouble.code);
+  const troubled = { ...frame, isAsked: false, isDoubtful, trouble };
+  if (isDoubtful && !rules.isIdempotent) {
+    const left = { ...state, frames: without(state.frames, frame) };
+    return after([reject(troubled, trouble)], settle(left, rules));
+  }
+  const frames = state.frames.map((each) => (each === frame ? troubled : each));
+  return settle({ ...state, frames }, rules);
+}
+
+/** When nothing is under way any more, the oldest frame decides. */
+function settle<T extends LaneItem, W extends Written>(
+  state: LaneState<T>,
+  rules: LaneRules,
+): LaneStep<T, W> {
+  const [oldest] = state.frames;
+  if (!oldest?.trouble || state.frames.some(({ isAsked }) => isAsked)) return stay(state);
+  const { trouble } = oldest;
+  if (isEnd(trouble)) return end(state, trouble);
+  if (trouble.code === "sequence_gap") return renewUnknown(state, oldest, rules);
+  if (!trouble.retriable) return dropRefused(state, rules);
+  if (trouble.code === "connection_lost") return stay(state);
+  return {
+    state: { ...state, isPaused: true, failures: state.failures + 1 },
+    effects: [{ type: "pause", failures: state.failures }],
+  };
+}
+
+/** Nobody can go on under this id and epoch. */
+function isEnd({ code, facts }: TidemarkError): boolean {
+  return code === "fenced_producer" || facts["isForeign"] === true;
+}
+
+function isRefused({ trouble }: LaneFrame<LaneItem>): boolean {
+  return trouble !== undefined && !trouble.retriable && trouble.code !== "sequence_gap" && !isEnd(trouble);
+}
+
+function renewUnknown<T extends LaneItem, W extends Written>(
+  state: LaneState<T>,
+  { sequence, trouble }: LaneFrame<T>,
+  rules: LaneRules,
+): LaneStep<T, W> {
+  // At 0 the server knows more of this epoch than we do: somebody else writes in it.
+  if (trouble && (rules.ownId !== undefined || sequence === 0)) return end(state, trouble);
+  return gatherAnew(state, { from: 0, mustRenew: true, effects: [], putBack: [], alone: [] }, rules);
+}
+
+function dropRefused<T extends LaneItem, W extends Written>(
+  state: LaneState<T>,
+  rules: LaneRules,
+): LaneStep<T, W> {
+  const firstKept = state.frames.findIndex((frame) => !isRefused(frame));
+  const refused = firstKept === -1 ? state.frames : state.frames.slice(0, firstKept);
+  const frames = state.frames.slice(refused.length);
+  const mustRenew = [...refused, ...frames].some(({ isDoubtful }) => isDoubtful);
+  const divided = refused.map((frame) => divide<T, W>(frame));
+  return gatherAnew(
+    { ...state, frames },
+    {
+      from: refused[0]?.sequence ?? state.nextSequence,
+      mustRenew,
+      effects: divided.flatMap(({ effects }) => effects),
+      putBack: divided.flatMap(({ rest }) => rest),
+      alone: divided.flatMap(({ rest, isKnown }) => (isKnown ? [] : rest)),
+    },
+    rules,
+  );
+}
+
+interface Divided<T extends LaneItem, W extends Written> {
+  readonly effects: readonly LaneEffect<T, W>[];
+  /** What was refused only because it went together with something else. */
+  readonly rest: readonly T[];
+  /** Whose fault it was: the rest may go together again. */
+  readonly isKnown: boolean;
+}
+
+function divide<T extends LaneItem, W extends Written>(frame: LaneFrame<T>): Divided<T, W> {
+  const { items, trouble } = frame;
+  const record = trouble?.facts["record"];
+  if (!trouble || items.length === 1) return { effects: [reject(frame, trouble)], rest: [], isKnown: true };
+  let start = 0;
+  for (const item of items) {
+    if (typeof record === "number" && record >= start && record < start + item.count) {
+      const own = { ...frame, items: [item] };
+      const rest = items.filter((each) => each !== item);
+      return { effects: [reject(own, relativeError(trouble, record, start))], rest, isKnown: true };
+    }
+    start += item.count;
+  }
+  return { effects: [], rest: items, isKnown: false };
+}
+
+interface Regathering<T extends LaneItem, W extends Written> {
+  /** The sequence that is the next one, where the epoch stays. */
+  readonly from: number;
+  readonly mustRenew: boolean;
+  /** Come first. */
+  readonly effects: readonly LaneEffect<T, W>[];
+  /** Comes before what the frames hold. */
+  readonly putBack: readonly T[];
+  readonly alone: readonly T[];
+}
+
+/** All frames that are left are none any more: what they hold waits again, in front. */
+function gatherAnew<T extends LaneItem, W extends Written>(
+  state: LaneState<T>,
+  { from, mustRenew, effects, putBack, alone }: Regathering<T, W>,
+  { ownId, isIdempotent }: LaneRules,
+): LaneStep<T, W> {
+  const isRenewed = mustRenew && isIdempotent;
+  const items = [...putBack, ...state.frames.flatMap((frame) => frame.items)];
+  const back: LaneEffect<T, W> = { type: "putBack", items, alone };
+  const left = { ...state, frames: [], isPaused: false };
+  if (isRenewed && ownId !== undefined) return after([...effects, back], end(left, spentError(ownId, state)));
+  const next = isRenewed ? { epoch: state.epoch + 1, nextSequence: 0 } : { nextSequence: from };
+  return { state: { ...left, ...next }, effects: [...effects, back] };
+}
+
+/** What was in doubt when its time was over stays so, and with it all that is in doubt behind it. */
+function expire<T extends LaneItem, W extends Written>(
+  state: LaneState<T>,
+  tick: number,
+  rules: LaneRules,
+): LaneStep<T, W> {
+  const isOld = ({ items }: LaneFrame<T>) => (items[0]?.tick ?? 0) <= tick;
+  if (!state.frames.some(isOld)) return stay(state);
+  const isGone = (frame: LaneFrame<T>) => isOld(frame) || (rules.isIdempotent && isInDoubt(frame));
+  const gone = state.frames.filter(isGone);
+  const effects = gone.map((frame) =>
+    reject<T, W>({ ...frame, isDoubtful: isInDoubt(frame) }, frame.trouble ?? expiredError()),
+  );
+  const left = { ...state, frames: state.frames.filter((frame) => !isGone(frame)) };
+  if (!rules.isIdempotent) return after(effects, settle(left, rules));
+  const from = state.frames[0]?.sequence ?? 0;
+  return gatherAnew(left, { from, mustRenew: gone.some(isInDoubt), effects, putBack: [], alone: [] }, rules);
+}
+
+function isInDoubt({ isAsked, isDoubtful }: LaneFrame<LaneItem>): boolean {
+  return isAsked || isDoubtful;
+}
+
+function end<T extends LaneItem, W extends Written>(
+  state: LaneState<T>,
+  error: TidemarkError,
+): LaneStep<T, W> {
+  const rejected = state.frames.map((frame) => reject<T, W>(frame, error));
+  return {
+    state: { ...state, frames: [], end: error },
+    effects: [...rejected, { type: "end", error }],
+  };
+}
+
+function sendAgain<T extends LaneItem, W extends Written>(state: LaneState<T>): LaneStep<T, W> {
+  const frames = state.frames.map((frame) =>
+    frame.isAsked ? frame : { ...frame, isAsked: true, attempts: frame.attempts + 1, trouble: undefined },
+  );
+  const again = frames.filter((frame, index) => frame !== state.frames[index]);
+  return { state: { ...state, frames }, effects: again.map((frame) => ({ type: "ask", frame })) };
+}
+
+function reject<T extends LaneItem, W extends Written>(
+  { items, isDoubtful }: LaneFrame<T>,
+  cause: TidemarkError = expiredError(),
+): LaneEffect<T, W> {
+  if (!isDoubtful || cause.code === "outcome_unknown") return { type: "reject", items, error: cause };
+  const why = `It may or may not have been written: ${cause.message}`;
+  return { type: "reject", items, error: errorOf("outcome_unknown", why, { facts: cause.facts, cause }) };
+}
+
+/** Of what was never sent, or of which nothing was done. */
+export function expiredError(): TidemarkError {
+  return errorOf("unavailable", "Not written: it was tried until deliveryTimeoutMs had passed");
+}
+
+/** Its first answer says that it was written before: not by us. */
+function foreignError({ epoch, sequence }: LaneFrame<LaneItem>): TidemarkError {
+  const why =
+    `Cannot write sequence ${sequence} in epoch ${epoch}: another run has written it under this producer id. ` +
+    "Take an epoch of your own: POST /v1/producers/:id gives one";
+  return errorOf("conflict", why, { facts: { isForeign: true, epoch, sequence } });
+}
+
+function spentError(id: string, { epoch }: LaneState<LaneItem>): TidemarkError {
+  const why =
+    `Cannot go on as producer "${id}" in epoch ${epoch}: what was sent before may still be written. ` +
+    "Take a new epoch: POST /v1/producers/:id gives one";
+  return errorOf("conflict", why, { facts: { producer: id, epoch } });
+}
+
+function without<T>(list: readonly T[], item: T): readonly T[] {
+  return list.filter((each) => each !== item);
+}
+
+function after<T extends LaneItem, W extends Written>(
+  effects: readonly LaneEffect<T, W>[],
+  step: LaneStep<T, W>,
+): LaneStep<T, W> {
+  return { state: step.state, effects: [...effects, ...step.effects] };
+}
+
+function stay<T extends LaneItem, W extends Written>(state: LaneState<T>): LaneStep<T, W> {
+  return { state, effects: [] };
+}
