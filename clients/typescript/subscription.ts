@@ -141,10 +141,15 @@ export class Subscription {
   find(topic: string, partition: number): Tenure {
     const tenure = this.#tenures.get(`${topic}/${partition}`);
     if (tenure) return tenure;
+    this.#throwIfEnded();
     throw errorOf(
       "not_assigned",
       `This consumer does not have topic "${topic}" partition ${partition}: it may be another member's, or not be assigned yet`,
     );
+  }
+
+  #throwIfEnded(): void {
+    if (this.#end !== undefined) throw this.#end === "closed" ? closedError() : this.#end;
   }
 
   // ── handing out ────────────────────────────────────────────────────────────────────────────────────────
@@ -206,7 +211,7 @@ export class Subscription {
   /** The same; resolves when it is durable. */
   async commit(tenure: Tenure, offset: number, metadata?: string): Promise<void> {
     if (tenure.isLost) throw tenure.ending.signal.reason;
-    if (this.#end !== undefined) throw this.#end === "closed" ? closedError() : this.#end;
+    this.#throwIfEnded();
     if (metadata !== undefined) tenure.metadata = metadata;
     if ((tenure.committed ?? -1) >= offset) return;
     const done = new Promise<void>((resolve, reject) => {
@@ -523,7 +528,7 @@ export class Subscription {
   // ── seek, pause, resume, release ───────────────────────────────────────────────────────────────────────
 
   /** Resolves when the server goes on from there. What was received and not handed out is void. */
-  seek(topic: string, partition: number, to: Place): Promise<void> {
+  async seek(topic: string, partition: number, to: Place): Promise<void> {
     return this.#seek(this.find(topic, partition), to, true);
   }
 
@@ -538,23 +543,35 @@ export class Subscription {
       );
     });
     if (!(answer instanceof TidemarkError)) return this.#offer(tenure);
-    if (!tenure.isDetached && tenure.seeks > 0) tenure.seeks -= 1;
     if (isUsers) {
-      this.#offer(tenure);
+      this.#endSeek(tenure);
       throw answer;
     }
     this.#handleLostPlace(tenure, to, answer);
   }
 
-  /** Where we were is not in the log any more. */
+  /** A seek without effect: what waits is what follows. */
+  #endSeek(tenure: Tenure): void {
+    if (!tenure.isDetached) tenure.seeks -= 1;
+    this.#offer(tenure);
+  }
+
+  /** The place where we were is not to be had. Nothing is handed out before there is one, or there would be a gap. */
   #handleLostPlace(tenure: Tenure, to: Place, error: TidemarkError): void {
-    if (tenure.isLost || error.code === "connection_lost" || error.code === "not_assigned") return;
-    this.#options.tell.trouble(error);
-    const { outOfRange = "earliest" } = this.#options;
+    if (tenure.isLost || tenure.isDetached) return; // the next `assigned` says more
+    const { outOfRange = "earliest", tell } = this.#options;
+    if (error.code === "not_assigned") return this.#endSeek(tenure); // it is being revoked
+    tell.trouble(error);
     if (error.code === "offset_out_of_range" && outOfRange !== "none")
-      return void this.#seek(tenure, outOfRange);
-    if (error.retriable) return this.#retry(() => void this.#seek(tenure, to));
+      return this.#seekAgain(tenure, outOfRange);
+    if (error.retriable) return this.#retry(() => this.#seekAgain(tenure, to));
     this.fail(error);
+  }
+
+  #seekAgain(tenure: Tenure, to: Place): void {
+    if (tenure.isLost || tenure.isDetached) return;
+    tenure.seeks -= 1;
+    void this.#seek(tenure, to);
   }
 
   async pause(topic: string, partition: number): Promise<void> {
