@@ -69,9 +69,15 @@ const TICKS_PER_TIMEOUT = 16;
  *
  * @example
  * ```ts
- * const producer = client.producer({ lingerMs: 5 });
- * for (const order of orders) producer.send("orders", { key: order.id, value: order }).catch(report);
+ * import { connect } from "@tidemark/client";
+ *
+ * const tidemark = connect({ url: "http://127.0.0.1:4500" });
+ * const producer = tidemark.producer({ lingerMs: 5 });
+ * for (const id of ["a", "b", "c"]) {
+ *   producer.send("orders", { key: id, value: { id } }).catch((error) => console.error(error.code));
+ * }
  * await producer.close();
+ * await tidemark.close();
  * ```
  */
 export class Producer {
