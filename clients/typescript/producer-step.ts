@@ -11,6 +11,7 @@
 //   also says that no earlier copy of it, nor of what stood behind it, has been written: a repeat would have been found
 //   first. A copy that is still on its way somewhere might be. Where there may be one, what follows goes under a new
 //   epoch: with the first of it the server refuses whatever comes of the old one.
+// - The server has failed at it (`internal`): nobody knows, and it goes, with all that is in doubt behind it.
 // - It is a gap, with nothing refused before it: the server does not know the id any more. A new epoch, and again.
 //
 // A frame is *doubtful* when a copy of it may have been written without an answer.
@@ -92,6 +93,11 @@ export interface LaneStep<T extends LaneItem, W extends Written> {
 /** After these a frame may have been written. */
 const DOUBTFUL: readonly string[] = ["connection_lost", "outcome_unknown", "internal"];
 
+/** Final, but what the server was asked to do has nothing to do with it. */
+const NO_REFUSALS: readonly string[] = ["sequence_gap", "internal"];
+/** Not of a record, whatever went together with it. */
+const OF_THE_WHOLE: readonly string[] = ["unknown_topic", "unauthenticated", "forbidden"];
+
 export function emptyLane(epoch: number): LaneState<never> {
   return {
     frames: [],
@@ -104,9 +110,16 @@ export function emptyLane(epoch: number): LaneState<never> {
   };
 }
 
-/** Whether another frame may follow those that are under way. */
-export function isFlowing({ frames, isPaused, end }: LaneState<LaneItem>): boolean {
-  return !end && !isPaused && frames.every(({ isAsked }) => isAsked);
+/**
+ * Whether another frame may follow those that are under way. Counted from the oldest: answers come in any order, and the
+ * server keeps those of the last sequences only.
+ */
+export function hasRoom(
+  { frames, isPaused, end, nextSequence }: LaneState<LaneItem>,
+  inFlight: number,
+): boolean {
+  const span = nextSequence - (frames[0]?.sequence ?? nextSequence);
+  return !end && !isPaused && span < inFlight && frames.every(({ isAsked }) => isAsked);
 }
 
 export function stepLane<T extends LaneItem, W extends Written>(
@@ -182,6 +195,7 @@ function settle<T extends LaneItem, W extends Written>(
   if (!oldest?.trouble || state.frames.some(({ isAsked }) => isAsked)) return stay(state);
   const { trouble } = oldest;
   if (isEnd(trouble)) return end(state, trouble);
+  if (trouble.code === "internal") return giveUp(state, [oldest], rules);
   if (trouble.code === "sequence_gap") return renewUnknown(state, oldest, rules);
   if (!trouble.retriable) return dropRefused(state, rules);
   if (trouble.code === "connection_lost") return stay(state);
@@ -193,11 +207,13 @@ function settle<T extends LaneItem, W extends Written>(
 
 /** Nobody can go on under this id and epoch. */
 function isEnd({ code, facts }: TidemarkError): boolean {
-  return code === "fenced_producer" || facts["isForeign"] === true;
+  return code === "fenced_producer" || facts.isForeign === true;
 }
 
 function isRefused({ trouble }: LaneFrame<LaneItem>): boolean {
-  return trouble !== undefined && !trouble.retriable && trouble.code !== "sequence_gap" && !isEnd(trouble);
+  return (
+    trouble !== undefined && !trouble.retriable && !NO_REFUSALS.includes(trouble.code) && !isEnd(trouble)
+  );
 }
 
 function renewUnknown<T extends LaneItem, W extends Written>(
@@ -242,8 +258,9 @@ interface Divided<T extends LaneItem, W extends Written> {
 
 function divide<T extends LaneItem, W extends Written>(frame: LaneFrame<T>): Divided<T, W> {
   const { items, trouble } = frame;
-  const record = trouble?.facts["record"];
-  if (!trouble || items.length === 1) return { effects: [reject(frame, trouble)], rest: [], isKnown: true };
+  const record = trouble?.facts.record;
+  if (!trouble || items.length === 1 || OF_THE_WHOLE.includes(trouble.code))
+    return { effects: [reject(frame, trouble)], rest: [], isKnown: true };
   let start = 0;
   for (const item of items) {
     if (typeof record === "number" && record >= start && record < start + item.count) {
@@ -282,23 +299,35 @@ function gatherAnew<T extends LaneItem, W extends Written>(
   return { state: { ...left, ...next }, effects: [...effects, back] };
 }
 
-/** What was in doubt when its time was over stays so, and with it all that is in doubt behind it. */
 function expire<T extends LaneItem, W extends Written>(
   state: LaneState<T>,
   tick: number,
   rules: LaneRules,
 ): LaneStep<T, W> {
-  const isOld = ({ items }: LaneFrame<T>) => (items[0]?.tick ?? 0) <= tick;
-  if (!state.frames.some(isOld)) return stay(state);
-  const isGone = (frame: LaneFrame<T>) => isOld(frame) || (rules.isIdempotent && isInDoubt(frame));
+  const old = state.frames.filter(({ items }) => (items[0]?.tick ?? 0) <= tick);
+  return old.length === 0 ? stay(state) : giveUp(state, old, rules);
+}
+
+/** What is in doubt can only be asked for again under its sequence, behind what had the one before: it goes along. */
+function giveUp<T extends LaneItem, W extends Written>(
+  state: LaneState<T>,
+  lost: readonly LaneFrame<T>[],
+  rules: LaneRules,
+): LaneStep<T, W> {
+  const isGone = (frame: LaneFrame<T>) => lost.includes(frame) || (rules.isIdempotent && isInDoubt(frame));
   const gone = state.frames.filter(isGone);
   const effects = gone.map((frame) =>
-    reject<T, W>({ ...frame, isDoubtful: isInDoubt(frame) }, frame.trouble ?? expiredError()),
+    reject<T, W>({ ...frame, isDoubtful: isInDoubt(frame) }, reasonOf(frame)),
   );
   const left = { ...state, frames: state.frames.filter((frame) => !isGone(frame)) };
   if (!rules.isIdempotent) return after(effects, settle(left, rules));
   const from = state.frames[0]?.sequence ?? 0;
   return gatherAnew(left, { from, mustRenew: gone.some(isInDoubt), effects, putBack: [], alone: [] }, rules);
+}
+
+/** A gap is the trouble of the one before it. */
+function reasonOf({ trouble }: LaneFrame<LaneItem>): TidemarkError {
+  return trouble && trouble.code !== "sequence_gap" ? trouble : expiredError();
 }
 
 function isInDoubt({ isAsked, isDoubtful }: LaneFrame<LaneItem>): boolean {

@@ -27,7 +27,7 @@ import { type ProducerRecord, splitRuns } from "./producer-records.ts";
 import {
   emptyLane,
   expiredError,
-  isFlowing,
+  hasRoom,
   type LaneEffect,
   type LaneEvent,
   type LaneFrame,
@@ -40,6 +40,12 @@ import {
 interface FrameWritten extends Written {
   readonly runs: Produced["runs"];
 }
+
+/** What a producer needs of a connection. */
+export type ProducerLink = Pick<Link, "isUp" | "end" | "listen" | "ask">;
+
+/** And of the runtime. */
+export type ProducerPlatform = Pick<Platform, "startTimer" | "random" | "createId">;
 
 interface Flush {
   readonly left: Set<Item>;
@@ -75,8 +81,8 @@ const TICKS_PER_TIMEOUT = 16;
  * ```
  */
 export class Producer {
-  readonly #link: Link;
-  readonly #platform: Platform;
+  readonly #link: ProducerLink;
+  readonly #platform: ProducerPlatform;
   readonly #settings: Settings;
   readonly #queue: ProducerQueue<Item>;
   readonly #stopListening: () => void;
@@ -96,7 +102,7 @@ export class Producer {
   #stopTicking: (() => void) | undefined;
 
   /** Throws `bad_request` for an option out of its range. */
-  constructor(link: Link, platform: Platform, options: ProducerOptions = {}) {
+  constructor(link: ProducerLink, platform: ProducerPlatform, options: ProducerOptions = {}) {
     this.#link = link;
     this.#platform = platform;
     this.#settings = readSettings(options);
@@ -203,7 +209,7 @@ export class Producer {
 
   #pump(): void {
     const { inFlight } = this.#settings;
-    while (this.#isRipe && this.#link.isUp && isFlowing(this.#lane) && this.#lane.frames.length < inFlight) {
+    while (this.#isRipe && this.#link.isUp && hasRoom(this.#lane, inFlight)) {
       const items = this.#queue.take();
       if (!items) this.#isRipe = false;
       else if (this.#hasCommits(items)) this.#apply({ type: "taken", items });
