@@ -16,7 +16,7 @@
 //
 // A frame is *doubtful* when a copy of it may have been written without an answer.
 
-import { errorOf, TidemarkError } from "./errors.ts";
+import { errorOf, type Facts, TidemarkError } from "./errors.ts";
 import { relativeError } from "./producer-records.ts";
 
 /** One send or transaction. */
@@ -223,78 +223,75 @@ function renewUnknown<T extends LaneItem, W extends Written>(
 ): LaneStep<T, W> {
   // At 0 the server knows more of this epoch than we do: somebody else writes in it.
   if (trouble && (rules.ownId !== undefined || sequence === 0)) return end(state, trouble);
-  return gatherAnew(state, { from: 0, mustRenew: true, effects: [], putBack: [], alone: [] }, rules);
+  return gatherAnew(state, { mustRenew: true }, rules);
 }
 
 function dropRefused<T extends LaneItem, W extends Written>(
   state: LaneState<T>,
   rules: LaneRules,
 ): LaneStep<T, W> {
-  const firstKept = state.frames.findIndex((frame) => !isRefused(frame));
-  const refused = firstKept === -1 ? state.frames : state.frames.slice(0, firstKept);
-  const frames = state.frames.slice(refused.length);
-  const mustRenew = [...refused, ...frames].some(({ isDoubtful }) => isDoubtful);
-  const divided = refused.map((frame) => divide<T, W>(frame));
-  return gatherAnew(
-    { ...state, frames },
-    {
-      from: refused[0]?.sequence ?? state.nextSequence,
-      mustRenew,
-      effects: divided.flatMap(({ effects }) => effects),
-      putBack: divided.flatMap(({ rest }) => rest),
-      alone: divided.flatMap(({ rest, isKnown }) => (isKnown ? [] : rest)),
-    },
-    rules,
-  );
+  const kept = [...state.frames];
+  const effects: LaneEffect<T, W>[] = [];
+  const putBack: T[] = [];
+  const alone: T[] = [];
+  for (let frame = kept[0]; frame && isRefused(frame); frame = kept[0]) {
+    const { refused, error, rest } = divide(frame);
+    if (refused.length > 0) effects.push(reject({ ...frame, items: refused }, error));
+    else alone.push(...rest);
+    putBack.push(...rest);
+    kept.shift();
+  }
+  const from = state.frames[0]?.sequence ?? 0;
+  const mustRenew = state.frames.some(({ isDoubtful }) => isDoubtful);
+  return gatherAnew({ ...state, frames: kept }, { from, mustRenew, effects, putBack, alone }, rules);
 }
 
-interface Divided<T extends LaneItem, W extends Written> {
-  readonly effects: readonly LaneEffect<T, W>[];
+interface Divided<T extends LaneItem> {
+  readonly refused: readonly T[];
+  readonly error: TidemarkError;
   /** What was refused only because it went together with something else. */
   readonly rest: readonly T[];
-  /** Whose fault it was: the rest may go together again. */
-  readonly isKnown: boolean;
 }
 
-function divide<T extends LaneItem, W extends Written>(frame: LaneFrame<T>): Divided<T, W> {
-  const { items, trouble } = frame;
-  const record = trouble?.facts.record;
-  if (!trouble || items.length === 1 || OF_THE_WHOLE.includes(trouble.code))
-    return { effects: [reject(frame, trouble)], rest: [], isKnown: true };
+function divide<T extends LaneItem>({ items, trouble = expiredError() }: LaneFrame<T>): Divided<T> {
+  const { record } = trouble.facts;
+  if (items.length === 1 || OF_THE_WHOLE.includes(trouble.code))
+    return { refused: items, error: trouble, rest: [] };
   let start = 0;
   for (const item of items) {
-    if (typeof record === "number" && record >= start && record < start + item.count) {
-      const own = { ...frame, items: [item] };
+    const end = start + item.count;
+    if (typeof record === "number" && record >= start && record < end) {
       const rest = items.filter((each) => each !== item);
-      return { effects: [reject(own, relativeError(trouble, record, start))], rest, isKnown: true };
+      return { refused: [item], error: relativeError(trouble, record, start), rest };
     }
-    start += item.count;
+    start = end;
   }
-  return { effects: [], rest: items, isKnown: false };
+  return { refused: [], error: trouble, rest: items };
 }
 
 interface Regathering<T extends LaneItem, W extends Written> {
   /** The sequence that is the next one, where the epoch stays. */
-  readonly from: number;
+  readonly from?: number;
   readonly mustRenew: boolean;
   /** Come first. */
-  readonly effects: readonly LaneEffect<T, W>[];
+  readonly effects?: readonly LaneEffect<T, W>[];
   /** Comes before what the frames hold. */
-  readonly putBack: readonly T[];
-  readonly alone: readonly T[];
+  readonly putBack?: readonly T[];
+  readonly alone?: readonly T[];
 }
 
 /** All frames that are left are none any more: what they hold waits again, in front. */
 function gatherAnew<T extends LaneItem, W extends Written>(
   state: LaneState<T>,
-  { from, mustRenew, effects, putBack, alone }: Regathering<T, W>,
+  { from = 0, mustRenew, effects = [], putBack = [], alone = [] }: Regathering<T, W>,
   { ownId, isIdempotent }: LaneRules,
 ): LaneStep<T, W> {
   const isRenewed = mustRenew && isIdempotent;
   const items = [...putBack, ...state.frames.flatMap((frame) => frame.items)];
   const back: LaneEffect<T, W> = { type: "putBack", items, alone };
   const left = { ...state, frames: [], isPaused: false };
-  if (isRenewed && ownId !== undefined) return after([...effects, back], end(left, spentError(ownId, state)));
+  if (isRenewed && ownId !== undefined)
+    return after([...effects, back], end(left, epochError("what was sent before may still be written")));
   const next = isRenewed ? { epoch: state.epoch + 1, nextSequence: 0 } : { nextSequence: from };
   return { state: { ...left, ...next }, effects: [...effects, back] };
 }
@@ -322,7 +319,7 @@ function giveUp<T extends LaneItem, W extends Written>(
   const left = { ...state, frames: state.frames.filter((frame) => !isGone(frame)) };
   if (!rules.isIdempotent) return after(effects, settle(left, rules));
   const from = state.frames[0]?.sequence ?? 0;
-  return gatherAnew(left, { from, mustRenew: gone.some(isInDoubt), effects, putBack: [], alone: [] }, rules);
+  return gatherAnew(left, { from, mustRenew: gone.some(isInDoubt), effects }, rules);
 }
 
 /** A gap is the trouble of the one before it. */
@@ -368,18 +365,13 @@ export function expiredError(): TidemarkError {
 }
 
 /** Its first answer says that it was written before: not by us. */
-function foreignError({ epoch, sequence }: LaneFrame<LaneItem>): TidemarkError {
-  const why =
-    `Cannot write sequence ${sequence} in epoch ${epoch}: another run has written it under this producer id. ` +
-    "Take an epoch of your own: POST /v1/producers/:id gives one";
-  return errorOf("conflict", why, { facts: { isForeign: true, epoch, sequence } });
+function foreignError({ sequence }: LaneFrame<LaneItem>): TidemarkError {
+  return epochError(`another run has written sequence ${sequence} of it`, { isForeign: true });
 }
 
-function spentError(id: string, { epoch }: LaneState<LaneItem>): TidemarkError {
-  const why =
-    `Cannot go on as producer "${id}" in epoch ${epoch}: what was sent before may still be written. ` +
-    "Take a new epoch: POST /v1/producers/:id gives one";
-  return errorOf("conflict", why, { facts: { producer: id, epoch } });
+function epochError(why: string, facts: Facts = {}): TidemarkError {
+  const message = `Cannot go on with this producer id and epoch: ${why}. POST /v1/producers/:id gives a new epoch`;
+  return errorOf("conflict", message, { facts });
 }
 
 function without<T>(list: readonly T[], item: T): readonly T[] {

@@ -106,8 +106,8 @@ export class Producer {
     this.#link = link;
     this.#platform = platform;
     this.#settings = readSettings(options);
-    const { epoch, batchRecords, ownId } = this.#settings;
-    this.#id = ownId;
+    const { epoch, batchRecords, id } = this.#settings;
+    this.#id = id;
     this.#lane = emptyLane(epoch);
     this.#queue = new ProducerQueue({ batchRecords, batchLength: BATCH_LENGTH });
     this.#refusal = link.end;
@@ -170,9 +170,9 @@ export class Producer {
   }
 
   #requireRoom({ text }: Item): void {
-    const { bufferLength } = this.#settings;
-    if (this.#length === 0 || this.#length + text.length <= bufferLength) return;
-    const why = `Cannot take ${text.length} characters more: ${this.#length} are unanswered, allowed ${bufferLength}`;
+    const { bufferBytes } = this.#settings;
+    if (this.#length === 0 || this.#length + text.length <= bufferBytes) return;
+    const why = `Cannot take ${text.length} characters more: ${this.#length} are unanswered, allowed ${bufferBytes}`;
     throw errorOf("rate_limited", why);
   }
 
@@ -234,8 +234,9 @@ export class Producer {
   }
 
   #apply(event: LaneEvent<Item, FrameWritten>): void {
-    const { isIdempotent, ownId } = this.#settings;
-    const { state, effects } = stepLane(this.#lane, event, { isUp: this.#link.isUp, isIdempotent, ownId });
+    const { idempotent, id } = this.#settings;
+    const rules = { isUp: this.#link.isUp, isIdempotent: idempotent, ownId: id };
+    const { state, effects } = stepLane(this.#lane, event, rules);
     this.#lane = state;
     for (const effect of effects) this.#perform(effect);
   }
@@ -272,7 +273,7 @@ export class Producer {
 
   /** Not before it is needed: a Worker has no chance outside of a request. */
   #producerId(): string | undefined {
-    if (!this.#settings.isIdempotent) return undefined;
+    if (!this.#settings.idempotent) return undefined;
     this.#id ??= this.#platform.createId();
     return this.#id;
   }
