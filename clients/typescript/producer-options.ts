@@ -12,6 +12,7 @@ import {
   INTEGER_MAX,
   NAME_PATTERN,
   PRODUCER_ANSWERS_KEPT,
+  PRODUCER_IDLE_MAX_MS,
 } from "../../src/protocol/limits.ts";
 import { errorOf } from "./errors.ts";
 import type { ProducerRecord } from "./producer-records.ts";
@@ -69,20 +70,20 @@ export interface Transacted {
   readonly duplicate?: true;
 }
 
-/** Of a timer, in every runtime. */
-const TIMER_MAX_MS = 2 ** 31 - 1;
+/** Of a timer, in every runtime; and below the time in which a server forgets a producer. */
+const TIMER_MAX_MS = PRODUCER_IDLE_MAX_MS / 2;
+
+type NumberName = Exclude<keyof ProducerOptions, "id" | "idempotent">;
 
 /** By default, at least, at most. */
-const NUMBERS = {
+const NUMBERS: Readonly<Record<NumberName, readonly [number, number, number]>> = {
   epoch: [0, 0, INTEGER_MAX],
   lingerMs: [0, 0, TIMER_MAX_MS],
   batchRecords: [1_000, 1, BATCH_RECORDS_MAX],
   inFlight: [5, 1, PRODUCER_ANSWERS_KEPT],
   deliveryTimeoutMs: [120_000, 1, TIMER_MAX_MS],
   bufferBytes: [32 * 1024 * 1024, 1, INTEGER_MAX],
-} as const;
-
-type NumberName = keyof typeof NUMBERS;
+};
 
 /** As they are used. */
 export interface Settings extends Readonly<Record<NumberName, number>> {

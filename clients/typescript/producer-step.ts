@@ -12,7 +12,8 @@
 //   first. A copy that is still on its way somewhere might be. Where there may be one, what follows goes under a new
 //   epoch: with the first of it the server refuses whatever comes of the old one.
 // - The server has failed at it (`internal`): nobody knows, and it goes, with all that is in doubt behind it.
-// - It is a gap, with nothing refused before it: the server does not know the id any more. A new epoch, and again.
+// - It is a gap, with nothing refused before it: the server does not know the id any more, and so finds no repeat. What
+//   is in doubt goes, the rest goes again under a new epoch.
 //
 // A frame is *doubtful* when a copy of it may have been written without an answer.
 
@@ -195,7 +196,7 @@ function settle<T extends LaneItem, W extends Written>(
   if (!oldest?.trouble || state.frames.some(({ isAsked }) => isAsked)) return stay(state);
   const { trouble } = oldest;
   if (isEnd(trouble)) return end(state, trouble);
-  if (trouble.code === "internal") return giveUp(state, [oldest], rules);
+  if (trouble.code === "internal") return giveUp(state, [oldest], { rules });
   if (trouble.code === "sequence_gap") return renewUnknown(state, oldest, rules);
   if (!trouble.retriable) return dropRefused(state, rules);
   if (trouble.code === "connection_lost") return stay(state);
@@ -223,7 +224,7 @@ function renewUnknown<T extends LaneItem, W extends Written>(
 ): LaneStep<T, W> {
   // At 0 the server knows more of this epoch than we do: somebody else writes in it.
   if (trouble && (rules.ownId !== undefined || sequence === 0)) return end(state, trouble);
-  return gatherAnew(state, { mustRenew: true }, rules);
+  return giveUp(state, [], { rules, gap: trouble });
 }
 
 function dropRefused<T extends LaneItem, W extends Written>(
@@ -302,24 +303,24 @@ function expire<T extends LaneItem, W extends Written>(
   rules: LaneRules,
 ): LaneStep<T, W> {
   const old = state.frames.filter(({ items }) => (items[0]?.tick ?? 0) <= tick);
-  return old.length === 0 ? stay(state) : giveUp(state, old, rules);
+  return old.length === 0 ? stay(state) : giveUp(state, old, { rules });
 }
 
 /** What is in doubt can only be asked for again under its sequence, behind what had the one before: it goes along. */
 function giveUp<T extends LaneItem, W extends Written>(
   state: LaneState<T>,
   lost: readonly LaneFrame<T>[],
-  rules: LaneRules,
+  { rules, gap }: { readonly rules: LaneRules; readonly gap?: TidemarkError | undefined },
 ): LaneStep<T, W> {
   const isGone = (frame: LaneFrame<T>) => lost.includes(frame) || (rules.isIdempotent && isInDoubt(frame));
   const gone = state.frames.filter(isGone);
   const effects = gone.map((frame) =>
-    reject<T, W>({ ...frame, isDoubtful: isInDoubt(frame) }, reasonOf(frame)),
+    reject<T, W>({ ...frame, isDoubtful: isInDoubt(frame) }, gap ?? reasonOf(frame)),
   );
   const left = { ...state, frames: state.frames.filter((frame) => !isGone(frame)) };
   if (!rules.isIdempotent) return after(effects, settle(left, rules));
   const from = state.frames[0]?.sequence ?? 0;
-  return gatherAnew(left, { from, mustRenew: gone.some(isInDoubt), effects }, rules);
+  return gatherAnew(left, { from, mustRenew: gap !== undefined || gone.some(isInDoubt), effects }, rules);
 }
 
 /** A gap is the trouble of the one before it. */

@@ -175,6 +175,20 @@ test("a gap with nothing before it is a new epoch, or the end of a user's own id
   }
 });
 
+test("what was in doubt when the server forgot the id is never sent again", () => {
+  const lane = new Lane();
+  lane.take("a");
+  lane.answer(1);
+  lane.take("b");
+  lane.take("c");
+  lane.answer(2, errorOf("outcome_unknown", "away"));
+  lane.answer(3, GAP);
+  lane.step({ type: "timer" });
+  lane.answer(2, GAP);
+  expect(lane.answer(3, GAP)).toEqual(["reject b: outcome_unknown", "putBack c alone"]);
+  expect(lane.take("c")).toEqual(["ask 1/0 c"]);
+});
+
 test("what the server failed at is in doubt, and all that is in doubt behind it", () => {
   const lane = new Lane();
   for (const name of ["a", "b", "c"]) lane.take(name);
