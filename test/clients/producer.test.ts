@@ -30,6 +30,7 @@ afterEach(() => {
 function connect(options: ProducerOptions = {}, server: Pick<TestServer, "url"> = stage.server): Client {
   const platform = lossyPlatform();
   const link = new Link({ url: readServerUrl(server.url), token: undefined, platform });
+  link.start();
   links.push(link);
   return { link, platform, producer: new Producer(link, platform, options) };
 }
