@@ -14,6 +14,14 @@ import {
   refreshCommits,
 } from "./producer-item.ts";
 import {
+  emptyLane,
+  type LaneEffect,
+  type LaneEvent,
+  type LaneFrame,
+  type LaneState,
+  type Written,
+} from "./producer-lane.ts";
+import {
   type Produced,
   type ProducerOptions,
   readSettings,
@@ -24,17 +32,7 @@ import {
 } from "./producer-options.ts";
 import { ProducerQueue } from "./producer-queue.ts";
 import { type ProducerRecord, splitRuns } from "./producer-records.ts";
-import {
-  emptyLane,
-  expiredError,
-  hasRoom,
-  type LaneEffect,
-  type LaneEvent,
-  type LaneFrame,
-  type LaneState,
-  stepLane,
-  type Written,
-} from "./producer-step.ts";
+import { expiredError, hasRoom, stepLane } from "./producer-step.ts";
 
 /** What the server wrote for one frame. */
 interface FrameWritten extends Written {

@@ -5,15 +5,14 @@ import { expect, test } from "bun:test";
 import { errorOf, type TidemarkError } from "../../clients/typescript/errors.ts";
 import {
   emptyLane,
-  hasRoom,
   type LaneEffect,
   type LaneEvent,
   type LaneItem,
   type LaneRules,
   type LaneState,
-  stepLane,
   type Written,
-} from "../../clients/typescript/producer-step.ts";
+} from "../../clients/typescript/producer-lane.ts";
+import { hasRoom, stepLane } from "../../clients/typescript/producer-step.ts";
 
 interface Named extends LaneItem {
   readonly name: string;
