@@ -1,4 +1,4 @@
-// Every example in the client's docstrings and README is type-checked, and run against a real server.
+// Every example in the client's docstrings and in the READMEs is type-checked, and run against a real server.
 
 import { afterAll, expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
@@ -21,11 +21,12 @@ const examples = sourcesOfDocs().flatMap((path) =>
 function sourcesOfDocs(): readonly string[] {
   const names = readdirSync(join(REPOSITORY, CLIENT), { recursive: true }).map(String);
   const isOurs = (name: string) => /\.tsx?$/.test(name) && !/^(dist|node_modules)\//.test(name);
-  return [`${CLIENT}/README.md`, ...names.filter(isOurs).map((name) => `${CLIENT}/${name}`)];
+  return ["README.md", `${CLIENT}/README.md`, ...names.filter(isOurs).map((name) => `${CLIENT}/${name}`)];
 }
 
-test("the README has an example, and so has connect()", () => {
+test("the READMEs have an example, and so has connect()", () => {
   const paths = examples.map(({ at }) => at.replace(/:\d+$/, ""));
+  expect(paths).toContain("README.md");
   expect(paths).toContain(`${CLIENT}/README.md`);
   expect(paths).toContain(`${CLIENT}/client.ts`);
 });
