@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe } from "bun:test";
 import type { ClientRuntime } from "../support/client-worker.ts";
 import { ClientStage } from "./client-stage.ts";
 import { testFaults } from "./faults.ts";
+import { testMembers } from "./members.ts";
 
 export function testBehaviour(runtime: ClientRuntime): void {
   let stage: ClientStage;
@@ -14,4 +15,5 @@ export function testBehaviour(runtime: ClientRuntime): void {
   afterAll(() => stage[Symbol.asyncDispose]());
 
   describe("faults", () => testFaults(() => stage));
+  describe("members", () => testMembers(() => stage));
 }
