@@ -5,7 +5,7 @@ import { Admin } from "./admin.ts";
 import { Batch } from "./batch.ts";
 import type { CommitSource } from "./consumer.ts";
 import { ConsumerClient, type ConnectOptions as ConsumerConnectOptions, listOf } from "./consumer-client.ts";
-import { errorOf, FencedError, SchemaViolationError } from "./errors.ts";
+import { errorOf, FencedError, SchemaViolationError, TidemarkError } from "./errors.ts";
 import { Producer } from "./producer.ts";
 import type { Produced, ProducerOptions, SendOptions, Transacted } from "./producer-options.ts";
 import type { ProducerRecord } from "./producer-records.ts";
@@ -149,7 +149,7 @@ export class Client<
         const hasMoved = sources.some(
           ({ tenure }, at) => tenure.isDetached || tenure.generation !== generations[at],
         );
-        if (!(error instanceof FencedError && hasMoved)) throw error;
+        if (!(isFenced(error) && hasMoved)) throw error;
       }
     }
   }
@@ -169,6 +169,15 @@ export class Client<
     this.#producer ??= this.producer(this.#producerOptions);
     return this.#producer;
   }
+}
+
+/**
+ * Also where an earlier copy of it was lost on the way: a generation that is fenced stays so, and a copy that had been
+ * written would have been found before the generation was judged.
+ */
+function isFenced(error: unknown): boolean {
+  if (error instanceof TidemarkError && error.code === "outcome_unknown") return isFenced(error.cause);
+  return error instanceof FencedError;
 }
 
 function merge(sources: readonly CommitSource[]): GroupCommits {
