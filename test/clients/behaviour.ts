@@ -2,9 +2,12 @@
 
 import { afterAll, beforeAll, describe } from "bun:test";
 import type { ClientRuntime } from "../support/client-worker.ts";
+import { testAcks } from "./acks.ts";
+import { testBadInput } from "./bad-input.ts";
 import { ClientStage } from "./client-stage.ts";
 import { testFaults } from "./faults.ts";
 import { testMembers } from "./members.ts";
+import { testReaders } from "./readers.ts";
 
 export function testBehaviour(runtime: ClientRuntime): void {
   let stage: ClientStage;
@@ -16,4 +19,7 @@ export function testBehaviour(runtime: ClientRuntime): void {
 
   describe("faults", () => testFaults(() => stage));
   describe("members", () => testMembers(() => stage));
+  describe("acks", () => testAcks(() => stage));
+  describe("readers", () => testReaders(() => stage));
+  describe("bad input", () => testBadInput(() => stage));
 }

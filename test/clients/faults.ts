@@ -125,7 +125,7 @@ export function testFaults(stageOf: () => ClientStage): void {
     await worker.until("the end of each partition", () => reachesEnds(worker));
     await worker.do({ do: "close", name: "c" });
     for (const offsets of offsetsOf(worker.journal("c"))) {
-      expect(offsets).toEqual([...new Set(offsets)].sort((a, b) => a - b));
+      expect([...offsets]).toEqual([...new Set(offsets)].sort((a, b) => a - b));
       expect(
         offsets.filter((offset, at) => offset !== (offsets[at - 1] ?? -1) + 1).length,
       ).toBeLessThanOrEqual(3);

@@ -87,7 +87,8 @@ export function testMembers(stageOf: () => ClientStage): void {
     await first.untilHandled("c", ALL - second.journal("c").length);
     await first.do({ do: "close", name: "c" });
     const finished = offsetsOf(first.journal("c")).filter((_, partition) => revoked.includes(partition));
-    for (const offsets of finished) expect(offsets.slice(0, ALL / 8)).toEqual(range(0, ALL / 8));
+    for (const offsets of finished)
+      expect<readonly number[]>(offsets.slice(0, ALL / 8)).toEqual(range(0, ALL / 8));
     expectAllOnceInAny([...first.journal("c"), ...second.journal("c")], ALL);
     stage.expectFinished(topic, ALL);
   });
