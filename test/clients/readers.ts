@@ -84,6 +84,25 @@ export function testReaders(stageOf: () => ClientStage): void {
       again.map((offsets, at) => [...(before[at] ?? []), ...offsets]),
     ).toEqual(partitionEnds(ALL).map((end) => range(0, end)));
   });
+
+  test("a reader that goes on from a cursor and is cut before it has its place begins there all the same", async () => {
+    const stage = stageOf();
+    using proxy = new FaultyProxy(stage.server);
+    const topic = await stage.createTopic(ALL);
+    const positions = [0, 1, 2].map((partition) => ({ topic, partition, offset: 100 * partition }));
+    await using worker = stage.worker(proxy.url);
+    proxy.cutBehind('"assigned"');
+    const from = { positions, isList: false };
+    worker.tell({ do: "read", name: "r", topics: [topic], options: { from } });
+    await worker.untilHandled("r", ALL - 300);
+    await worker.do({ do: "close", name: "r" });
+    expect(offsetsOf(worker.journal("r"))).toEqual([
+      range(0, 500),
+      range(100, 500),
+      range(200, 500),
+      range(0, 500),
+    ]);
+  });
 }
 
 /** How many records the last batch had: those of one partition at the end. */

@@ -16,6 +16,7 @@ export class FaultyProxy implements Disposable {
   readonly #server;
   readonly #pairs = new Set<Pair>();
   #cutsAfter: number[] = [];
+  #cutsBehind: string | undefined;
 
   constructor({ url }: Pick<AnyServer, "url">) {
     const port = Number(new URL(url).port);
@@ -32,6 +33,11 @@ export class FaultyProxy implements Disposable {
   cutEachAfter(bytes: readonly number[]): void {
     this.#cutsAfter = [...bytes];
     this.cut();
+  }
+
+  /** The connection on which the server says this next is cut behind it, so that no answer to it arrives. Once. */
+  cutBehind(text: string): void {
+    this.#cutsBehind = text;
   }
 
   cut(): void {
@@ -80,6 +86,10 @@ export class FaultyProxy implements Disposable {
   }
 
   #pass(pair: Pair, data: Buffer): void {
+    if (this.#cutsBehind !== undefined && data.includes(this.#cutsBehind)) {
+      this.#cutsBehind = undefined;
+      pair.left = data.length;
+    }
     const passed = data.subarray(0, pair.left);
     pair.left -= passed.length;
     if (pair.left > 0) return void pair.client.write(passed);
