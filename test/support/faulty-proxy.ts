@@ -52,13 +52,6 @@ export class FaultyProxy implements Disposable {
     }
   }
 
-  letGo(): void {
-    for (const { client, upstream } of this.#pairs) {
-      client.resume();
-      upstream.resume();
-    }
-  }
-
   [Symbol.dispose](): void {
     this.#server.close();
     this.cut();
