@@ -3,7 +3,7 @@
 import { expect, test } from "bun:test";
 import type { ClientWorker } from "../support/client-worker.ts";
 import { FaultyProxy } from "../support/faulty-proxy.ts";
-import { type ClientStage, expectAllOnce, offsetsOf, partitionEnds } from "./client-stage.ts";
+import { type ClientStage, expectAllOnce, offsetsOf, PARTITIONS, partitionEnds } from "./client-stage.ts";
 import type { ConsumeCommand } from "./worker-messages.ts";
 
 const BEFORE = 800;
@@ -61,6 +61,23 @@ export function testFaults(stageOf: () => ClientStage): void {
     await using worker = stage.worker();
     await goThrough(stage, worker, () => stage.restart("SIGKILL"));
     expect(worker.all("status").map(({ status }) => status)).toContain("waiting");
+  });
+
+  test("what handlers have in hand while the server is killed and started again is theirs: it comes once", async () => {
+    const stage = stageOf();
+    await using worker = stage.worker();
+    const topic = await stage.createTopic(BEFORE);
+    const options = { group: topic };
+    worker.tell({ do: "consume", name: "c", topics: [topic], as: "run", options, isGated: true });
+    await worker.until("a record in hand of each partition", () => worker.all("begun").length === PARTITIONS);
+    await stage.restart("SIGKILL");
+    await worker.until("another assignment", () => worker.all("assigned").length === 2);
+    worker.tell({ do: "open", name: "c" });
+    await worker.untilHandled("c", BEFORE);
+    await worker.do({ do: "close", name: "c" });
+    expect(worker.all("lost")).toEqual([]);
+    expectAllOnce(worker.journal("c"), BEFORE);
+    stage.expectFinished(topic, BEFORE);
   });
 
   test("the server stops and is started again: what is in hand is acknowledged while it drains", async () => {

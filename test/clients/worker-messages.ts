@@ -77,7 +77,13 @@ export type Said =
       readonly partition: number;
       readonly next: number;
     }
-  | { readonly type: "lost"; readonly name: string; readonly partition: number; readonly code: string }
+  | {
+      readonly type: "lost";
+      readonly name: string;
+      readonly partition: number;
+      readonly code: string;
+      readonly message: string;
+    }
   | { readonly type: "revoked"; readonly name: string; readonly partitions: readonly number[] }
   | { readonly type: "assigned"; readonly name: string; readonly partitions: readonly Assigned[] }
   | { readonly type: "status"; readonly status: string }

@@ -5,6 +5,7 @@
 import { writeSync } from "node:fs";
 import process from "node:process";
 import { createInterface } from "node:readline";
+import { setImmediate as nextTurn } from "node:timers/promises";
 import {
   type Batch,
   type Client,
@@ -94,7 +95,9 @@ function startLoop(
 
 function listenTo(name: string, { on }: Listenable): void {
   on("assigned", ({ partitions }) => say({ type: "assigned", name, partitions }));
-  on("lost", ({ partition, error: { code } }) => say({ type: "lost", name, partition, code }));
+  on("lost", ({ partition, error: { code, message } }) =>
+    say({ type: "lost", name, partition, code, message }),
+  );
   on("trouble", ({ code, message }) => say({ type: "trouble", code, message }));
 }
 
@@ -132,6 +135,7 @@ function run(
       say({ type: "thrown", name, partition, offset });
       throw new Error(`offset ${offset} is not for me`);
     }
+    await nextTurn(); // as a handler that does something: the connection may be lost meanwhile
     journal(name, batch, record);
   });
 }
