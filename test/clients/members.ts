@@ -91,6 +91,7 @@ export function testMembers(stageOf: () => ClientStage): void {
     for (const [partition, offsets] of offsetsOf(second.journal("c")).entries()) {
       expect(offsets).toEqual(revoked.includes(partition) ? range(CHUNK_RECORDS_MAX, SENT_EACH) : []);
     }
+    await first.until("the loss of these", () => first.all("lost").length >= revoked.length);
     const losses = first.all("lost").map(({ partition, message }) => [partition, message.includes("let go")]);
     expect(Object.fromEntries(losses)).toEqual(
       Object.fromEntries(revoked.map((partition) => [partition, true])),
@@ -121,7 +122,7 @@ export function testMembers(stageOf: () => ClientStage): void {
     stage.expectFinished(topic, 4);
   });
 
-  test("a reset to the earliest while it runs: everything once more, and what is in hand is fenced", async () => {
+  test("a reset to the earliest while it runs: everything once more", async () => {
     const stage = stageOf();
     const topic = await stage.createTopic(ALL);
     await using worker = stage.worker();
