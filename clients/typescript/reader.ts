@@ -15,6 +15,8 @@ export interface Cursor {
   readonly positions: readonly ReaderStart[];
   /** Whether the reader had these partitions only, by a list. */
   readonly isList: boolean;
+  /** Where the others begin, of a reader that had none yet; else they are new, and begin at their beginning. */
+  readonly others?: ReaderPlace;
 }
 
 export interface ReadOptions {
@@ -85,11 +87,14 @@ export class Reader<Values = TopicValues> implements AsyncIterable<BatchOf<Value
 
   /** How far the loop is, or was when it ended: what it has in hand is not part of it. */
   cursor(): Cursor {
-    const { from } = this.#options;
-    if (!this.#hasBegun && isCursor(from)) return from;
+    const { from = "earliest" } = this.#options;
     const list = this.#list;
-    if (!this.#hasBegun && list) return { positions: list, isList: true };
-    return { positions: this.#positions(({ processed }) => processed), isList: list !== undefined };
+    if (this.#hasBegun)
+      return { positions: this.#positions(({ processed }) => processed), isList: list !== undefined };
+    if (isCursor(from)) return from;
+    return list
+      ? { positions: list, isList: true }
+      : { positions: [], isList: false, others: from as ReaderPlace }; // nor a list
   }
 
   /** Goes on from another place in one partition. */
@@ -137,9 +142,15 @@ export class Reader<Values = TopicValues> implements AsyncIterable<BatchOf<Value
   #from(): ReaderPlace | readonly ReaderStart[] {
     const { from = "earliest" } = this.#options;
     // Not like the cursor: what is in hand is not to come again.
-    if (this.#list) return this.#hasBegun ? this.#positions(({ handedOut }) => handedOut) : this.#list;
+    if (this.#list) return this.#ownList(this.#list);
     // What is known is sought when it is assigned: "latest" is the place where the least is sent for nothing.
     return this.#hasBegun || isCursor(from) ? "latest" : (from as ReaderPlace); // nor a list: the compiler cannot see it
+  }
+
+  /** Where it is, or, where all its topics are gone, what it wanted: the server says what is wrong with that. */
+  #ownList(list: readonly ReaderStart[]): readonly ReaderStart[] {
+    const positions = this.#hasBegun ? this.#positions(({ handedOut }) => handedOut) : [];
+    return positions.length > 0 ? positions : list;
   }
 
   /** Where it is to begin "earliest", a cursor says nothing: that means the same. */
@@ -155,12 +166,10 @@ export class Reader<Values = TopicValues> implements AsyncIterable<BatchOf<Value
   /** What was subscribed to from "latest" without that being anybody's place: it begins where the cursor says, or is new. */
   #startOf(assigned: AssignedPartition): Place | undefined {
     const { from } = this.#options;
-    if (this.#list || (!this.#hasBegun && !isCursor(from))) return undefined;
-    const known =
-      !this.#hasBegun && isCursor(from)
-        ? from.positions.find((position) => isOf(position, assigned))
-        : undefined;
-    return known ? { offset: known.offset } : "earliest";
+    const cursor = !this.#hasBegun && isCursor(from) ? from : undefined;
+    if (this.#list || !(this.#hasBegun || cursor)) return undefined;
+    const known = cursor?.positions.find((position) => isOf(position, assigned));
+    return known ? { offset: known.offset } : (cursor?.others ?? "earliest");
   }
 }
 

@@ -616,7 +616,8 @@ export class Subscription {
 
   #hold(tenure: Tenure, { next }: RecordsFrame): void {
     noteCommitted(tenure, next);
-    const waiting = tenure.queue.reduce((sum, { records }) => sum + records.length, 0);
+    const queued = [...this.#tenures.values()].flatMap(({ queue }) => queue);
+    const waiting = queued.reduce((sum, { records }) => sum + records.length, 0);
     if (tenure.isHeld || waiting < WINDOW_RECORDS_DEFAULT) return;
     tenure.isHeld = true;
     this.#ask("pause", tenure);

@@ -436,6 +436,15 @@ describe("at most once", () => {
     expect([socket.take(), next.take()]).toEqual([[], []]);
   });
 
+  test("the window is one for all its partitions", async () => {
+    const two = [assignedPartition(3, 0), assignedPartition(4, 0, { partition: 1 })];
+    const { socket } = await subscribe(options, two);
+    socket.say(recordsFrame(3, { from: 0, next: 500 }));
+    expect(socket.take()).toEqual([]);
+    socket.say(recordsFrame(4, { from: 0, next: 500, partition: 1 }));
+    expect(socket.take()).toMatchObject([{ type: "pause", partitions: [{ partition: 1 }] }]);
+  });
+
   test("a consumer that sleeps asks for no more than a window, and goes on when that is gone", async () => {
     const { socket, batches } = await subscribe(options);
     socket.say(recordsFrame(3, { from: 42, next: 542 }));

@@ -173,3 +173,22 @@ test("a seek that cannot be done now is tried again, and nothing is handed out b
   next.say(assignedFrame([partitionAt(1, 2)], next.takeId("seek")), recordsFrame(1, { from: 2, next: 3 }));
   expect(await taking).toEqual([2]);
 });
+
+test("a cursor of a reader that has nothing yet says where it was to begin", async () => {
+  const { reader } = await open({ from: "latest" });
+  const cursor = reader.cursor();
+  expect(cursor).toEqual({ positions: [], isList: false, others: "latest" });
+  const { socket } = await open({ from: JSON.parse(JSON.stringify(cursor)) });
+  socket.say(subscribedFrame(socket.takeId("subscribe")), assignedFrame([partitionAt(1, 90)]));
+  expect(socket.take()).toMatchObject([{ type: "seek", partition: 0, to: "latest" }]);
+});
+
+test("a list of which every topic is gone is asked for as it was given", async () => {
+  const from = [{ topic: "orders", partition: 0, offset: 42 }];
+  const { stage, socket } = await open({ from });
+  socket.say(subscribedFrame(socket.takeId("subscribe")), assignedFrame([partitionAt(1, 42)]));
+  const partitions = [{ topic: "orders", partition: 0, generation: 1 }];
+  socket.say({ type: "revoked", subscription: "s1", partitions, reason: "topic_deleted", deadlineMs: 0 });
+  const next = await reopen(stage);
+  expect(next.take()).toMatchObject([{ from }]);
+});
