@@ -75,9 +75,13 @@ export interface ReadRecords extends Omit<Fetched, "records"> {
  *
  * @example
  * ```ts
- * const { admin } = connect({ url: "http://127.0.0.1:4500" });
+ * import { connect } from "@tidemark/client";
+ *
+ * const tidemark = connect({ url: "http://127.0.0.1:4500" });
+ * const { admin } = tidemark;
  * await admin.putTopic("orders", { partitionCount: 4, retention: { ms: 7 * 86_400_000 } });
  * for (const { group, lag } of await admin.groups()) console.log(group, lag);
+ * await tidemark.close();
  * ```
  */
 export class Admin {
@@ -104,7 +108,12 @@ export class Admin {
    *
    * @example
    * ```ts
-   * const { created } = await admin.putTopic("orders", { cleanup: "compact" });
+   * import { connect } from "@tidemark/client";
+   *
+   * const tidemark = connect({ url: "http://127.0.0.1:4500" });
+   * const { created } = await tidemark.admin.putTopic("prices", { cleanup: "compact" });
+   * console.log(created);
+   * await tidemark.close();
    * ```
    */
   async putTopic(topic: string, settings: TopicSettings = {}, options?: CallOptions): Promise<PutTopic> {
@@ -138,12 +147,16 @@ export class Admin {
    *
    * @example
    * ```ts
+   * import { connect } from "@tidemark/client";
+   *
+   * const tidemark = connect({ url: "http://127.0.0.1:4500" });
    * let from = 0;
-   * while (!signal.aborted) {
-   *   const { records, next } = await admin.readRecords({ topic: "orders", partition: 0, from, waitMs: 30_000, signal });
+   * for (let count = 0; count < 2; count++) {
+   *   const { records, next } = await tidemark.admin.readRecords({ topic: "orders", partition: 0, from, waitMs: 100 });
    *   for (const { offset, value } of records) console.log(offset, value);
    *   from = next;
    * }
+   * await tidemark.close();
    * ```
    */
   async readRecords({
@@ -186,7 +199,12 @@ export class Admin {
    *
    * @example
    * ```ts
-   * await admin.commit("billing", [{ topic: "orders", partition: 0, offset: 543 }]);
+   * import { connect } from "@tidemark/client";
+   *
+   * const tidemark = connect({ url: "http://127.0.0.1:4500" });
+   * const [answer] = await tidemark.admin.commit("billing", [{ topic: "orders", partition: 0, offset: 0 }]);
+   * console.log(answer?.offset, answer?.code);
+   * await tidemark.close();
    * ```
    */
   async commit(
@@ -205,8 +223,14 @@ export class Admin {
    *
    * @example
    * ```ts
-   * const { plan } = await admin.reset("billing", { topics: [{ topic: "orders" }], to: { ago: 3_600_000 }, dryRun: true });
+   * import { connect } from "@tidemark/client";
+   *
+   * const tidemark = connect({ url: "http://127.0.0.1:4500" });
+   * const { admin } = tidemark;
+   * await admin.commit("billing", [{ topic: "orders", partition: 0, offset: 0 }]);
+   * const { plan } = await admin.reset("billing", { topics: [{ topic: "orders" }], to: "earliest", dryRun: true });
    * await admin.reset("billing", { plan, reason: "wrong totals since noon" });
+   * await tidemark.close();
    * ```
    */
   reset(group: string, reset: GroupReset, options?: CallOptions): Promise<ResetPlan> {
@@ -218,7 +242,12 @@ export class Admin {
    *
    * @example
    * ```ts
-   * const producer = client.producer(await client.admin.newEpoch("checkout-7"));
+   * import { connect } from "@tidemark/client";
+   *
+   * const tidemark = connect({ url: "http://127.0.0.1:4500" });
+   * const producer = tidemark.producer(await tidemark.admin.newEpoch("checkout-7"));
+   * await producer.send("orders", { value: { total: 12.5 } });
+   * await tidemark.close();
    * ```
    */
   newEpoch(producer: string, options?: CallOptions): Promise<ProducerEpoch> {

@@ -170,7 +170,7 @@ export class Client<
 }
 
 function merge(sources: readonly CommitSource[]): GroupCommits {
-  const all = sources.map(({ commits }) => commits());
+  const all = sources.map((source) => source.commits());
   const group = all[0]?.group ?? "";
   if (all.some((each) => each.group !== group))
     throw errorOf("bad_request", "A transaction commits for one group: these batches are of several");

@@ -263,18 +263,17 @@ export class Link {
 
   /** The browser says nothing of why a socket did not open: a request to the same server may. */
   async #findOutWhy(): Promise<void> {
-    const found = await diagnose(this.#options.url, this.#options.platform);
+    const error = await diagnose(this.#options);
     if (this.#end || this.isUp) return; // it is about a time that is over
-    if (found.isFinal) return this.close(found.error);
-    this.#tell((each) => each.onTrouble?.(found.error));
+    if (!error.retriable) return this.close(error);
+    this.#tell((each) => each.onTrouble?.(error));
   }
 
   /** A frame that a server does not take may be one that it is too old for. */
   async #endBy(closeCode: number): Promise<void> {
     const error = new ConnectionClosedError(closeCode, this.#closeReason);
-    const { url, platform } = this.#options;
-    const old = closeCode === CLOSE_CODES.badFrame ? await findOldServer(url, platform) : undefined;
-    if (!this.#end) this.#finish(old?.error ?? error);
+    const old = closeCode === CLOSE_CODES.badFrame ? await findOldServer(this.#options) : undefined;
+    if (!this.#end) this.#finish(old ?? error);
   }
 
   #finish(error: TidemarkError): void {

@@ -1,10 +1,10 @@
 // Browser-safe. One send or transaction, from what the user hands over to the text of its frame. Pure.
 
 import { errorOf } from "./errors.ts";
+import type { LaneFrame, LaneItem } from "./producer-lane.ts";
 import type { Produced, SendOptions, Transaction } from "./producer-options.ts";
 import type { Waiting } from "./producer-queue.ts";
 import { encodeEntries, encodeRecords, type ProducerRecord, requireFrame } from "./producer-records.ts";
-import type { LaneFrame, LaneItem } from "./producer-step.ts";
 
 /** What is known before it is handed over. */
 export interface Draft extends Waiting {

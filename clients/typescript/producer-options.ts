@@ -7,7 +7,13 @@ import type {
   TopicExpectation,
   TopicRun,
 } from "../../src/protocol/frames.ts";
-import { BATCH_RECORDS_MAX, NAME_PATTERN, PRODUCER_ANSWERS_KEPT } from "../../src/protocol/limits.ts";
+import {
+  BATCH_RECORDS_MAX,
+  INTEGER_MAX,
+  NAME_PATTERN,
+  PRODUCER_ANSWERS_KEPT,
+  PRODUCER_IDLE_MAX_MS,
+} from "../../src/protocol/limits.ts";
 import { errorOf } from "./errors.ts";
 import type { ProducerRecord } from "./producer-records.ts";
 
@@ -64,50 +70,39 @@ export interface Transacted {
   readonly duplicate?: true;
 }
 
-/** As they are used, all there. */
-export interface Settings {
-  readonly ownId: string | undefined;
-  readonly epoch: number;
-  readonly isIdempotent: boolean;
-  readonly lingerMs: number;
-  readonly batchRecords: number;
-  readonly inFlight: number;
-  readonly deliveryTimeoutMs: number;
-  readonly bufferLength: number;
-}
+/** Of a timer, in every runtime; and below the time in which a server forgets a producer. */
+const TIMER_MAX_MS = PRODUCER_IDLE_MAX_MS / 2;
 
-const DEFAULT_BUFFER_LENGTH = 32 * 1024 * 1024;
-/** Of a timer, in every runtime. */
-const TIMER_MAX_MS = 2 ** 31 - 1;
+type NumberName = Exclude<keyof ProducerOptions, "id" | "idempotent">;
+
+/** By default, at least, at most. */
+const NUMBERS: Readonly<Record<NumberName, readonly [number, number, number]>> = {
+  epoch: [0, 0, INTEGER_MAX],
+  lingerMs: [0, 0, TIMER_MAX_MS],
+  batchRecords: [1_000, 1, BATCH_RECORDS_MAX],
+  inFlight: [5, 1, PRODUCER_ANSWERS_KEPT],
+  deliveryTimeoutMs: [120_000, 1, TIMER_MAX_MS],
+  bufferBytes: [32 * 1024 * 1024, 1, INTEGER_MAX],
+};
+
+/** As they are used. */
+export interface Settings extends Readonly<Record<NumberName, number>> {
+  readonly id: string | undefined;
+  readonly idempotent: boolean;
+}
 
 /** Throws `bad_request` for an option out of its range. */
 export function readSettings(options: ProducerOptions): Settings {
-  const { id } = options;
+  const { id, epoch, idempotent = true } = options;
   if (id !== undefined && !NAME_PATTERN.test(id)) refuse("id", id, "a name");
-  if (id !== undefined && options.epoch === undefined)
-    refuse("epoch", "none beside your id", "the one that POST /v1/producers/:id gives");
-  return {
-    ownId: id,
-    isIdempotent: options.idempotent ?? true,
-    epoch: readInteger(options, "epoch", [0, Number.MAX_SAFE_INTEGER], 0),
-    lingerMs: readInteger(options, "lingerMs", [0, TIMER_MAX_MS], 0),
-    batchRecords: readInteger(options, "batchRecords", [1, BATCH_RECORDS_MAX], 1_000),
-    inFlight: readInteger(options, "inFlight", [1, PRODUCER_ANSWERS_KEPT], 5),
-    deliveryTimeoutMs: readInteger(options, "deliveryTimeoutMs", [1, TIMER_MAX_MS], 120_000),
-    bufferLength: readInteger(options, "bufferBytes", [1, Number.MAX_SAFE_INTEGER], DEFAULT_BUFFER_LENGTH),
-  };
-}
-
-function readInteger(
-  options: ProducerOptions,
-  name: Exclude<keyof ProducerOptions, "id" | "idempotent">,
-  [min, max]: readonly [number, number],
-  byDefault: number,
-): number {
-  const value = options[name] ?? byDefault;
-  if (!Number.isInteger(value) || value < min || value > max)
-    refuse(name, value, `an integer, ${min} to ${max}`);
-  return value;
+  if (id !== undefined && epoch === undefined)
+    refuse("epoch", "none beside your id", "what POST /v1/producers/:id gives");
+  const numbers = Object.entries(NUMBERS).map(([name, [byDefault, min, max]]) => {
+    const value = options[name as NumberName] ?? byDefault; // it is one of their names
+    if (!Number.isInteger(value) || value < min || value > max) refuse(name, value, `${min} to ${max}`);
+    return [name, value] as const;
+  });
+  return { id, idempotent, ...(Object.fromEntries(numbers) as Record<NumberName, number>) }; // one of each
 }
 
 function refuse(name: string, found: unknown, allowed: string): never {

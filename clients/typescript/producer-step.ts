@@ -11,102 +11,43 @@
 //   also says that no earlier copy of it, nor of what stood behind it, has been written: a repeat would have been found
 //   first. A copy that is still on its way somewhere might be. Where there may be one, what follows goes under a new
 //   epoch: with the first of it the server refuses whatever comes of the old one.
-// - It is a gap, with nothing refused before it: the server does not know the id any more. A new epoch, and again.
+// - The server has failed at it (`internal`): nobody knows, and it goes, with all that is in doubt behind it.
+// - It is a gap, with nothing refused before it: the server does not know the id any more, and so finds no repeat. What
+//   is in doubt goes, the rest goes again under a new epoch.
 //
 // A frame is *doubtful* when a copy of it may have been written without an answer.
 
-import { errorOf, TidemarkError } from "./errors.ts";
+import { errorOf, type Facts, TidemarkError } from "./errors.ts";
+import type {
+  LaneEffect,
+  LaneEvent,
+  LaneFrame,
+  LaneItem,
+  LaneRules,
+  LaneState,
+  LaneStep,
+  Written,
+} from "./producer-lane.ts";
 import { relativeError } from "./producer-records.ts";
-
-/** One send or transaction. */
-export interface LaneItem {
-  readonly count: number;
-  /** When it was handed over. */
-  readonly tick: number;
-}
-
-export interface LaneFrame<T extends LaneItem> {
-  /** Of no other frame of this producer. */
-  readonly key: number;
-  readonly epoch: number;
-  readonly sequence: number;
-  readonly items: readonly T[];
-  readonly attempts: number;
-  /** Its answer is still to come. */
-  readonly isAsked: boolean;
-  readonly isDoubtful: boolean;
-  /** What the last attempt came to. */
-  readonly trouble: TidemarkError | undefined;
-}
-
-export interface LaneState<T extends LaneItem> {
-  /** In the order of their sequences. */
-  readonly frames: readonly LaneFrame<T>[];
-  readonly epoch: number;
-  readonly nextSequence: number;
-  readonly lastKey: number;
-  /** In a row. */
-  readonly failures: number;
-  /** Waits before it tries again. */
-  readonly isPaused: boolean;
-  /** Why nothing is sent any more. */
-  readonly end: TidemarkError | undefined;
-}
-
-/** What does not change, or is another's to say. */
-export interface LaneRules {
-  readonly isUp: boolean;
-  readonly isIdempotent: boolean;
-  /** The id that the user has given: nobody here may give it a new epoch. */
-  readonly ownId: string | undefined;
-}
-
-/** What the server wrote for a frame. `isDuplicate`: it had been written before. */
-export interface Written {
-  readonly isDuplicate: boolean;
-}
-
-export type LaneEvent<T extends LaneItem, W extends Written> =
-  | { readonly type: "taken"; readonly items: readonly T[] }
-  | { readonly type: "answered"; readonly key: number; readonly answer: W | TidemarkError }
-  | { readonly type: "up" }
-  | { readonly type: "timer" }
-  /** What was handed over then, or before, has been tried for long enough. */
-  | { readonly type: "expired"; readonly tick: number };
-
-export type LaneEffect<T extends LaneItem, W extends Written> =
-  | { readonly type: "ask"; readonly frame: LaneFrame<T> }
-  | { readonly type: "resolve"; readonly items: readonly T[]; readonly answer: W }
-  | { readonly type: "reject"; readonly items: readonly T[]; readonly error: TidemarkError }
-  /** Back to the front of what waits; `alone`: these of them go one by one. */
-  | { readonly type: "putBack"; readonly items: readonly T[]; readonly alone: readonly T[] }
-  | { readonly type: "pause"; readonly failures: number }
-  /** Everything that waits is rejected, and whatever comes. */
-  | { readonly type: "end"; readonly error: TidemarkError };
-
-export interface LaneStep<T extends LaneItem, W extends Written> {
-  readonly state: LaneState<T>;
-  readonly effects: readonly LaneEffect<T, W>[];
-}
 
 /** After these a frame may have been written. */
 const DOUBTFUL: readonly string[] = ["connection_lost", "outcome_unknown", "internal"];
 
-export function emptyLane(epoch: number): LaneState<never> {
-  return {
-    frames: [],
-    epoch,
-    nextSequence: 0,
-    lastKey: 0,
-    failures: 0,
-    isPaused: false,
-    end: undefined,
-  };
-}
+/** Final, but what the server was asked to do has nothing to do with it. */
+const NO_REFUSALS: readonly string[] = ["sequence_gap", "internal"];
+/** Not of a record, whatever went together with it. */
+const OF_THE_WHOLE: readonly string[] = ["unknown_topic", "unauthenticated", "forbidden"];
 
-/** Whether another frame may follow those that are under way. */
-export function isFlowing({ frames, isPaused, end }: LaneState<LaneItem>): boolean {
-  return !end && !isPaused && frames.every(({ isAsked }) => isAsked);
+/**
+ * Whether another frame may follow those that are under way. Counted from the oldest: answers come in any order, and the
+ * server keeps those of the last sequences only.
+ */
+export function hasRoom(
+  { frames, isPaused, end, nextSequence }: LaneState<LaneItem>,
+  inFlight: number,
+): boolean {
+  const span = nextSequence - (frames[0]?.sequence ?? nextSequence);
+  return !end && !isPaused && span < inFlight && frames.every(({ isAsked }) => isAsked);
 }
 
 export function stepLane<T extends LaneItem, W extends Written>(
@@ -182,6 +123,7 @@ function settle<T extends LaneItem, W extends Written>(
   if (!oldest?.trouble || state.frames.some(({ isAsked }) => isAsked)) return stay(state);
   const { trouble } = oldest;
   if (isEnd(trouble)) return end(state, trouble);
+  if (trouble.code === "internal") return giveUp(state, [oldest], { rules });
   if (trouble.code === "sequence_gap") return renewUnknown(state, oldest, rules);
   if (!trouble.retriable) return dropRefused(state, rules);
   if (trouble.code === "connection_lost") return stay(state);
@@ -193,11 +135,13 @@ function settle<T extends LaneItem, W extends Written>(
 
 /** Nobody can go on under this id and epoch. */
 function isEnd({ code, facts }: TidemarkError): boolean {
-  return code === "fenced_producer" || facts["isForeign"] === true;
+  return code === "fenced_producer" || facts.isForeign === true;
 }
 
 function isRefused({ trouble }: LaneFrame<LaneItem>): boolean {
-  return trouble !== undefined && !trouble.retriable && trouble.code !== "sequence_gap" && !isEnd(trouble);
+  return (
+    trouble !== undefined && !trouble.retriable && !NO_REFUSALS.includes(trouble.code) && !isEnd(trouble)
+  );
 }
 
 function renewUnknown<T extends LaneItem, W extends Written>(
@@ -207,98 +151,108 @@ function renewUnknown<T extends LaneItem, W extends Written>(
 ): LaneStep<T, W> {
   // At 0 the server knows more of this epoch than we do: somebody else writes in it.
   if (trouble && (rules.ownId !== undefined || sequence === 0)) return end(state, trouble);
-  return gatherAnew(state, { from: 0, mustRenew: true, effects: [], putBack: [], alone: [] }, rules);
+  return giveUp(state, [], { rules, gap: trouble });
 }
 
 function dropRefused<T extends LaneItem, W extends Written>(
   state: LaneState<T>,
   rules: LaneRules,
 ): LaneStep<T, W> {
-  const firstKept = state.frames.findIndex((frame) => !isRefused(frame));
-  const refused = firstKept === -1 ? state.frames : state.frames.slice(0, firstKept);
-  const frames = state.frames.slice(refused.length);
-  const mustRenew = [...refused, ...frames].some(({ isDoubtful }) => isDoubtful);
-  const divided = refused.map((frame) => divide<T, W>(frame));
-  return gatherAnew(
-    { ...state, frames },
-    {
-      from: refused[0]?.sequence ?? state.nextSequence,
-      mustRenew,
-      effects: divided.flatMap(({ effects }) => effects),
-      putBack: divided.flatMap(({ rest }) => rest),
-      alone: divided.flatMap(({ rest, isKnown }) => (isKnown ? [] : rest)),
-    },
-    rules,
-  );
+  const kept = [...state.frames];
+  const effects: LaneEffect<T, W>[] = [];
+  const putBack: T[] = [];
+  const alone: T[] = [];
+  for (let frame = kept[0]; frame && isRefused(frame); frame = kept[0]) {
+    const { refused, error, rest } = divide(frame);
+    if (refused.length > 0) effects.push(reject({ ...frame, items: refused }, error));
+    else alone.push(...rest);
+    putBack.push(...rest);
+    kept.shift();
+  }
+  const from = state.frames[0]?.sequence ?? 0;
+  const mustRenew = state.frames.some(({ isDoubtful }) => isDoubtful);
+  return gatherAnew({ ...state, frames: kept }, { from, mustRenew, effects, putBack, alone }, rules);
 }
 
-interface Divided<T extends LaneItem, W extends Written> {
-  readonly effects: readonly LaneEffect<T, W>[];
+interface Divided<T extends LaneItem> {
+  readonly refused: readonly T[];
+  readonly error: TidemarkError;
   /** What was refused only because it went together with something else. */
   readonly rest: readonly T[];
-  /** Whose fault it was: the rest may go together again. */
-  readonly isKnown: boolean;
 }
 
-function divide<T extends LaneItem, W extends Written>(frame: LaneFrame<T>): Divided<T, W> {
-  const { items, trouble } = frame;
-  const record = trouble?.facts["record"];
-  if (!trouble || items.length === 1) return { effects: [reject(frame, trouble)], rest: [], isKnown: true };
+function divide<T extends LaneItem>({ items, trouble = expiredError() }: LaneFrame<T>): Divided<T> {
+  const { record } = trouble.facts;
+  if (items.length === 1 || OF_THE_WHOLE.includes(trouble.code))
+    return { refused: items, error: trouble, rest: [] };
   let start = 0;
   for (const item of items) {
-    if (typeof record === "number" && record >= start && record < start + item.count) {
-      const own = { ...frame, items: [item] };
+    const end = start + item.count;
+    if (typeof record === "number" && record >= start && record < end) {
       const rest = items.filter((each) => each !== item);
-      return { effects: [reject(own, relativeError(trouble, record, start))], rest, isKnown: true };
+      return { refused: [item], error: relativeError(trouble, record, start), rest };
     }
-    start += item.count;
+    start = end;
   }
-  return { effects: [], rest: items, isKnown: false };
+  return { refused: [], error: trouble, rest: items };
 }
 
 interface Regathering<T extends LaneItem, W extends Written> {
   /** The sequence that is the next one, where the epoch stays. */
-  readonly from: number;
+  readonly from?: number;
   readonly mustRenew: boolean;
   /** Come first. */
-  readonly effects: readonly LaneEffect<T, W>[];
+  readonly effects?: readonly LaneEffect<T, W>[];
   /** Comes before what the frames hold. */
-  readonly putBack: readonly T[];
-  readonly alone: readonly T[];
+  readonly putBack?: readonly T[];
+  readonly alone?: readonly T[];
 }
 
 /** All frames that are left are none any more: what they hold waits again, in front. */
 function gatherAnew<T extends LaneItem, W extends Written>(
   state: LaneState<T>,
-  { from, mustRenew, effects, putBack, alone }: Regathering<T, W>,
+  { from = 0, mustRenew, effects = [], putBack = [], alone = [] }: Regathering<T, W>,
   { ownId, isIdempotent }: LaneRules,
 ): LaneStep<T, W> {
   const isRenewed = mustRenew && isIdempotent;
   const items = [...putBack, ...state.frames.flatMap((frame) => frame.items)];
   const back: LaneEffect<T, W> = { type: "putBack", items, alone };
   const left = { ...state, frames: [], isPaused: false };
-  if (isRenewed && ownId !== undefined) return after([...effects, back], end(left, spentError(ownId, state)));
+  if (isRenewed && ownId !== undefined)
+    return after([...effects, back], end(left, epochError("what was sent before may still be written")));
   const next = isRenewed ? { epoch: state.epoch + 1, nextSequence: 0 } : { nextSequence: from };
   return { state: { ...left, ...next }, effects: [...effects, back] };
 }
 
-/** What was in doubt when its time was over stays so, and with it all that is in doubt behind it. */
 function expire<T extends LaneItem, W extends Written>(
   state: LaneState<T>,
   tick: number,
   rules: LaneRules,
 ): LaneStep<T, W> {
-  const isOld = ({ items }: LaneFrame<T>) => (items[0]?.tick ?? 0) <= tick;
-  if (!state.frames.some(isOld)) return stay(state);
-  const isGone = (frame: LaneFrame<T>) => isOld(frame) || (rules.isIdempotent && isInDoubt(frame));
+  const old = state.frames.filter(({ items }) => (items[0]?.tick ?? 0) <= tick);
+  return old.length === 0 ? stay(state) : giveUp(state, old, { rules });
+}
+
+/** With `lost` goes all that is in doubt: only behind what is lost now would the server have found it as a repeat. */
+function giveUp<T extends LaneItem, W extends Written>(
+  state: LaneState<T>,
+  lost: readonly LaneFrame<T>[],
+  { rules, gap }: { readonly rules: LaneRules; readonly gap?: TidemarkError | undefined },
+): LaneStep<T, W> {
+  const isGone = (frame: LaneFrame<T>) => lost.includes(frame) || (rules.isIdempotent && isInDoubt(frame));
   const gone = state.frames.filter(isGone);
   const effects = gone.map((frame) =>
-    reject<T, W>({ ...frame, isDoubtful: isInDoubt(frame) }, frame.trouble ?? expiredError()),
+    reject<T, W>({ ...frame, isDoubtful: isInDoubt(frame) }, gap ?? reasonOf(frame)),
   );
   const left = { ...state, frames: state.frames.filter((frame) => !isGone(frame)) };
   if (!rules.isIdempotent) return after(effects, settle(left, rules));
   const from = state.frames[0]?.sequence ?? 0;
-  return gatherAnew(left, { from, mustRenew: gone.some(isInDoubt), effects, putBack: [], alone: [] }, rules);
+  return gatherAnew(left, { from, mustRenew: gap !== undefined || gone.some(isInDoubt), effects }, rules);
+}
+
+/** A gap is the trouble of the one before it. */
+function reasonOf({ trouble }: LaneFrame<LaneItem>): TidemarkError {
+  return trouble && trouble.code !== "sequence_gap" ? trouble : expiredError();
 }
 
 function isInDoubt({ isAsked, isDoubtful }: LaneFrame<LaneItem>): boolean {
@@ -339,18 +293,13 @@ export function expiredError(): TidemarkError {
 }
 
 /** Its first answer says that it was written before: not by us. */
-function foreignError({ epoch, sequence }: LaneFrame<LaneItem>): TidemarkError {
-  const why =
-    `Cannot write sequence ${sequence} in epoch ${epoch}: another run has written it under this producer id. ` +
-    "Take an epoch of your own: POST /v1/producers/:id gives one";
-  return errorOf("conflict", why, { facts: { isForeign: true, epoch, sequence } });
+function foreignError({ sequence }: LaneFrame<LaneItem>): TidemarkError {
+  return epochError(`another run has written sequence ${sequence} of it`, { isForeign: true });
 }
 
-function spentError(id: string, { epoch }: LaneState<LaneItem>): TidemarkError {
-  const why =
-    `Cannot go on as producer "${id}" in epoch ${epoch}: what was sent before may still be written. ` +
-    "Take a new epoch: POST /v1/producers/:id gives one";
-  return errorOf("conflict", why, { facts: { producer: id, epoch } });
+function epochError(why: string, facts: Facts = {}): TidemarkError {
+  const message = `Cannot go on with this producer id and epoch: ${why}. POST /v1/producers/:id gives a new epoch`;
+  return errorOf("conflict", message, { facts });
 }
 
 function without<T>(list: readonly T[], item: T): readonly T[] {

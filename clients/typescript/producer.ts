@@ -14,6 +14,14 @@ import {
   refreshCommits,
 } from "./producer-item.ts";
 import {
+  emptyLane,
+  type LaneEffect,
+  type LaneEvent,
+  type LaneFrame,
+  type LaneState,
+  type Written,
+} from "./producer-lane.ts";
+import {
   type Produced,
   type ProducerOptions,
   readSettings,
@@ -24,22 +32,18 @@ import {
 } from "./producer-options.ts";
 import { ProducerQueue } from "./producer-queue.ts";
 import { type ProducerRecord, splitRuns } from "./producer-records.ts";
-import {
-  emptyLane,
-  expiredError,
-  isFlowing,
-  type LaneEffect,
-  type LaneEvent,
-  type LaneFrame,
-  type LaneState,
-  stepLane,
-  type Written,
-} from "./producer-step.ts";
+import { expiredError, hasRoom, stepLane } from "./producer-step.ts";
 
 /** What the server wrote for one frame. */
 interface FrameWritten extends Written {
   readonly runs: Produced["runs"];
 }
+
+/** What a producer needs of a connection. */
+export type ProducerLink = Pick<Link, "isUp" | "end" | "listen" | "ask">;
+
+/** And of the runtime. */
+export type ProducerPlatform = Pick<Platform, "startTimer" | "random" | "createId">;
 
 interface Flush {
   readonly left: Set<Item>;
@@ -69,14 +73,20 @@ const TICKS_PER_TIMEOUT = 16;
  *
  * @example
  * ```ts
- * const producer = client.producer({ lingerMs: 5 });
- * for (const order of orders) producer.send("orders", { key: order.id, value: order }).catch(report);
+ * import { connect } from "@tidemark/client";
+ *
+ * const tidemark = connect({ url: "http://127.0.0.1:4500" });
+ * const producer = tidemark.producer({ lingerMs: 5 });
+ * for (const id of ["a", "b", "c"]) {
+ *   producer.send("orders", { key: id, value: { id } }).catch((error) => console.error(error.code));
+ * }
  * await producer.close();
+ * await tidemark.close();
  * ```
  */
 export class Producer {
-  readonly #link: Link;
-  readonly #platform: Platform;
+  readonly #link: ProducerLink;
+  readonly #platform: ProducerPlatform;
   readonly #settings: Settings;
   readonly #queue: ProducerQueue<Item>;
   readonly #stopListening: () => void;
@@ -96,12 +106,12 @@ export class Producer {
   #stopTicking: (() => void) | undefined;
 
   /** Throws `bad_request` for an option out of its range. */
-  constructor(link: Link, platform: Platform, options: ProducerOptions = {}) {
+  constructor(link: ProducerLink, platform: ProducerPlatform, options: ProducerOptions = {}) {
     this.#link = link;
     this.#platform = platform;
     this.#settings = readSettings(options);
-    const { epoch, batchRecords, ownId } = this.#settings;
-    this.#id = ownId;
+    const { epoch, batchRecords, id } = this.#settings;
+    this.#id = id;
     this.#lane = emptyLane(epoch);
     this.#queue = new ProducerQueue({ batchRecords, batchLength: BATCH_LENGTH });
     this.#refusal = link.end;
@@ -164,9 +174,9 @@ export class Producer {
   }
 
   #requireRoom({ text }: Item): void {
-    const { bufferLength } = this.#settings;
-    if (this.#length === 0 || this.#length + text.length <= bufferLength) return;
-    const why = `Cannot take ${text.length} characters more: ${this.#length} are unanswered, allowed ${bufferLength}`;
+    const { bufferBytes } = this.#settings;
+    if (this.#length === 0 || this.#length + text.length <= bufferBytes) return;
+    const why = `Cannot take ${text.length} characters more: ${this.#length} are unanswered, allowed ${bufferBytes}`;
     throw errorOf("rate_limited", why);
   }
 
@@ -203,7 +213,7 @@ export class Producer {
 
   #pump(): void {
     const { inFlight } = this.#settings;
-    while (this.#isRipe && this.#link.isUp && isFlowing(this.#lane) && this.#lane.frames.length < inFlight) {
+    while (this.#isRipe && this.#link.isUp && hasRoom(this.#lane, inFlight)) {
       const items = this.#queue.take();
       if (!items) this.#isRipe = false;
       else if (this.#hasCommits(items)) this.#apply({ type: "taken", items });
@@ -228,8 +238,9 @@ export class Producer {
   }
 
   #apply(event: LaneEvent<Item, FrameWritten>): void {
-    const { isIdempotent, ownId } = this.#settings;
-    const { state, effects } = stepLane(this.#lane, event, { isUp: this.#link.isUp, isIdempotent, ownId });
+    const { idempotent, id } = this.#settings;
+    const rules = { isUp: this.#link.isUp, isIdempotent: idempotent, ownId: id };
+    const { state, effects } = stepLane(this.#lane, event, rules);
     this.#lane = state;
     for (const effect of effects) this.#perform(effect);
   }
@@ -266,7 +277,7 @@ export class Producer {
 
   /** Not before it is needed: a Worker has no chance outside of a request. */
   #producerId(): string | undefined {
-    if (!this.#settings.isIdempotent) return undefined;
+    if (!this.#settings.idempotent) return undefined;
     this.#id ??= this.#platform.createId();
     return this.#id;
   }

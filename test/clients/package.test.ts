@@ -14,18 +14,25 @@ const TEST_TIMEOUT_MS = 60_000;
 
 const PROGRAM = `
 import { type Client, connect, TidemarkError } from "@tidemark/client";
+import { connect as connectConsumer } from "@tidemark/client/consumer";
 
 // @ts-expect-error: the types are there, and say that a URL is wanted
 const mistake = () => connect({});
 
-const client: Client = connect({ url: "${URL_IN_EXAMPLES}" });
-await new Promise<void>((resolve) => void client.link.listen({ onUp: resolve }));
-const answer = await client.link.request({ type: "produce", topic: "demo", records: [{ value: "x" }] });
-client.close();
-const late = await client.link.request({ type: "pong" }).catch((error) => error);
-console.log(JSON.stringify(answer), late instanceof TidemarkError && late.code, typeof mistake);
+const url = "${URL_IN_EXAMPLES}";
+const client: Client = connect({ url });
+const { runs } = await client.produce("demo", { value: "x" });
+const reading = connectConsumer({ url });
+for await (const { records } of reading.read("demo")) {
+  console.log(records[0]?.value, runs[0]?.offset, typeof mistake);
+  break;
+}
+await reading.close();
+await client.close();
+const late = await client.produce("demo", { value: "y" }).catch((error) => error);
+console.log(late instanceof TidemarkError && late.code);
 `;
-const PRINTED = '{"type":"produced","id":1,"runs":[{"partition":0,"offset":0,"count":1}]} closed function\n';
+const PRINTED = "x 0 function\nclosed\n";
 
 const folder = temporaryFolder();
 afterAll(() => folder.remove());
@@ -91,7 +98,7 @@ test("the tarball holds the client, the plain protocol and the papers, and no wo
   const files = filesIn(installed);
   const isExpected = (path: string) =>
     /^(package\.json|README\.md|LICENSE)$/.test(path) ||
-    /^(clients\/typescript|src\/protocol)\/[a-z-]+\.(js|d\.ts)$/.test(path);
+    /^(clients\/typescript|src\/protocol)\/[a-z0-9-]+\.(js|d\.ts)$/.test(path);
   expect(files.filter((path) => !isExpected(path))).toEqual([]);
   for (const paper of ["package.json", "README.md", "LICENSE"]) expect(files).toContain(paper);
   expect(files.filter((path) => /test/.test(path))).toEqual([]);
@@ -221,7 +228,10 @@ test(
   "the sources for JSR run on Deno",
   async () => {
     const place = join(folder.path, "from-jsr");
-    const imports = { "@tidemark/client": join(jsr, "clients/typescript/client.ts") };
+    const imports = {
+      "@tidemark/client": join(jsr, "clients/typescript/client.ts"),
+      "@tidemark/client/consumer": join(jsr, "clients/typescript/consumer-client.ts"),
+    };
     await Bun.write(join(place, "deno.json"), JSON.stringify({ imports }));
     const command = [DENO, "run", "--check", "--quiet", "--allow-net"];
     expect(await runProgram(command, place)).toBe(PRINTED);

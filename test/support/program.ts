@@ -58,5 +58,9 @@ export const FROM_SOURCE = {
   module: "ESNext",
   moduleResolution: "bundler",
   allowImportingTsExtensions: true,
-  paths: { "@tidemark/client": [join(REPOSITORY, "clients/typescript/client.ts")] },
+  paths: {
+    "@tidemark/client": [join(REPOSITORY, "clients/typescript/client.ts")],
+    "@tidemark/client/consumer": [join(REPOSITORY, "clients/typescript/consumer-client.ts")],
+    valibot: [join(REPOSITORY, "node_modules/valibot")],
+  },
 };
