@@ -2,7 +2,7 @@
 // partitions side by side. What a schema does not allow goes to the error path on the way.
 
 import { REVOKE_DEADLINE_MS } from "../../src/protocol/limits.ts";
-import { Batch, type ConsumedRecord, type PlacedRecord } from "./batch.ts";
+import { Batch, type BatchOf, type ConsumedRecord, type PlacedRecord, type RecordOf } from "./batch.ts";
 import { SchemaViolationError, TidemarkError } from "./errors.ts";
 import type { Platform } from "./platform.ts";
 import type { Subscription } from "./subscription.ts";
@@ -22,19 +22,16 @@ export interface RunOptions {
 }
 
 /** What a handler gets beside the record. */
-export interface HandlerContext<Value, Topic extends string> {
+export interface HandlerContext<Values> {
   /** Aborts when the partition is lost: stop, and write nothing more. */
   readonly signal: AbortSignal;
   /** Where the record is from: to acknowledge by hand, or to commit in a transaction. */
-  readonly batch: Batch<Value, Topic>;
+  readonly batch: BatchOf<Values>;
   /** From 1. */
   readonly attempt: number;
 }
 
-export type Handler<Value, Topic extends string> = (
-  record: PlacedRecord<Value, Topic>,
-  context: HandlerContext<Value, Topic>,
-) => unknown;
+export type Handler<Values> = (record: RecordOf<Values>, context: HandlerContext<Values>) => unknown;
 
 export interface BatchSourceOptions {
   readonly subscription: Subscription;
@@ -53,7 +50,7 @@ export interface BatchSourceOptions {
 const CONCURRENCY_DEFAULT = 16;
 const RETRY_BACKOFF_MS = 100;
 
-export class BatchSource<Value, Topic extends string> {
+export class BatchSource<Values> {
   readonly #options: BatchSourceOptions;
   #running: Promise<unknown> = Promise.resolve();
 
@@ -65,10 +62,10 @@ export class BatchSource<Value, Topic extends string> {
   }
 
   /** A batch is done when the next one is asked for. */
-  async *batches(): AsyncGenerator<Batch<Value, Topic>, void, undefined> {
+  async *batches(): AsyncGenerator<BatchOf<Values>, void, undefined> {
     try {
       for (let batch = await this.#next(); batch; batch = await this.#next()) {
-        yield batch;
+        yield batch as BatchOf<Values>; // the subscription has no other topics
         this.#finish(batch, true);
       }
       this.#options.signal?.throwIfAborted();
@@ -78,21 +75,18 @@ export class BatchSource<Value, Topic extends string> {
   }
 
   /** A record is done when the next one is asked for. */
-  async *records(): AsyncGenerator<PlacedRecord<Value, Topic>, void, undefined> {
-    for await (const batch of this.batches()) {
+  async *records(): AsyncGenerator<RecordOf<Values>, void, undefined> {
+    for await (const batch of this.batches() as AsyncIterable<Batch>) {
       for (const record of batch.records) {
         if (batch.signal.aborted) break;
-        yield batch.place(record);
+        yield batch.place(record) as RecordOf<Values>; // nor its batches
         this.#advance(batch, record);
       }
     }
   }
 
   /** Until it is closed; rejects with what a handler threw as often as it may. */
-  async run(
-    handler: Handler<Value, Topic>,
-    { concurrency = CONCURRENCY_DEFAULT }: RunOptions = {},
-  ): Promise<void> {
+  async run(handler: Handler<Values>, { concurrency = CONCURRENCY_DEFAULT }: RunOptions = {}): Promise<void> {
     const lanes = Array.from({ length: concurrency }, () => this.#work(handler));
     this.#running = Promise.allSettled(lanes);
     await this.#running;
@@ -115,7 +109,7 @@ export class BatchSource<Value, Topic extends string> {
     await subscription.close();
   }
 
-  async #work(handler: Handler<Value, Topic>): Promise<void> {
+  async #work(handler: Handler<Values>): Promise<void> {
     for (let batch = await this.#next(); batch; batch = await this.#next()) {
       let isDone = false;
       try {
@@ -127,12 +121,12 @@ export class BatchSource<Value, Topic extends string> {
     }
   }
 
-  async #next(): Promise<Batch<Value, Topic> | undefined> {
+  async #next(): Promise<Batch | undefined> {
     const { subscription, group, deadLetter, checkOf } = this.#options;
     for (;;) {
       const taken = await subscription.take();
       if (!taken) return undefined;
-      const batch = new Batch<Value, Topic>({ subscription, group, deadLetter, ...taken });
+      const batch = new Batch({ subscription, group, deadLetter, ...taken });
       const check = checkOf(batch.topic);
       if (check) await this.#keepValid(batch, check);
       if (batch.records.length > 0) return batch;
@@ -140,27 +134,23 @@ export class BatchSource<Value, Topic extends string> {
     }
   }
 
-  async #keepValid(batch: Batch<Value, Topic>, check: ValueCheck): Promise<void> {
-    const valid: ConsumedRecord<Value>[] = [];
+  async #keepValid(batch: Batch, check: ValueCheck): Promise<void> {
+    const valid: ConsumedRecord[] = [];
     for (const record of batch.records) {
       const value = await check(record.value);
       if (value instanceof SchemaViolationError) this.#handleInvalid(batch, record, value);
-      else valid.push({ ...record, value: value as Value }); // what the schema says
+      else valid.push({ ...record, value });
     }
     batch.records = valid;
   }
 
-  #handleInvalid(
-    batch: Batch<Value, Topic>,
-    record: ConsumedRecord<Value>,
-    error: SchemaViolationError,
-  ): void {
+  #handleInvalid(batch: Batch, record: ConsumedRecord, error: SchemaViolationError): void {
     if (this.#options.deadLetter !== undefined) batch.deadLetter(record, error);
     this.#options.onInvalid?.(batch.place(record), error);
   }
 
   /** Whether it went through: a batch that was lost, or left because it is to stop, is not done. */
-  async #handleAll(batch: Batch<Value, Topic>, handler: Handler<Value, Topic>): Promise<boolean> {
+  async #handleAll(batch: Batch, handler: Handler<Values>): Promise<boolean> {
     const { subscription } = this.#options;
     for (const record of batch.records) {
       if (batch.signal.aborted || subscription.isLeaving) return batch.signal.aborted;
@@ -173,15 +163,19 @@ export class BatchSource<Value, Topic extends string> {
   }
 
   async #tryHandler(
-    batch: Batch<Value, Topic>,
-    record: ConsumedRecord<Value>,
-    handler: Handler<Value, Topic>,
+    batch: Batch,
+    record: ConsumedRecord,
+    handler: Handler<Values>,
   ): Promise<{ readonly cause: unknown } | undefined> {
     const { attempts = 1, backoffMs: pauseMs = RETRY_BACKOFF_MS } = this.#options.retry ?? {};
     const { signal } = batch;
     for (let attempt = 1; ; attempt++) {
       try {
-        await handler(batch.place(record), { signal, batch, attempt });
+        await handler(batch.place(record) as RecordOf<Values>, {
+          signal,
+          batch: batch as BatchOf<Values>,
+          attempt,
+        }); // as above
         return undefined;
       } catch (cause) {
         if (attempt >= attempts || signal.aborted) return { cause };
@@ -201,11 +195,7 @@ export class BatchSource<Value, Topic extends string> {
     });
   }
 
-  #handleFailure(
-    batch: Batch<Value, Topic>,
-    record: ConsumedRecord<Value>,
-    { cause }: { readonly cause: unknown },
-  ): void {
+  #handleFailure(batch: Batch, record: ConsumedRecord, { cause }: { readonly cause: unknown }): void {
     if (this.#options.deadLetter !== undefined) return batch.deadLetter(record, cause);
     const { topic, partition } = batch;
     const { offset } = record;
@@ -213,11 +203,11 @@ export class BatchSource<Value, Topic extends string> {
     throw new TidemarkError("handler_failed", why, { cause, facts: { topic, partition, offset } });
   }
 
-  #advance({ tenure }: Batch<Value, Topic>, { offset }: ConsumedRecord<Value>): void {
+  #advance({ tenure }: Batch, { offset }: ConsumedRecord): void {
     if (this.#options.acksWhenDone) this.#options.subscription.advance(tenure, offset + 1);
   }
 
-  #finish({ tenure, next }: Batch<Value, Topic>, isDone: boolean): void {
+  #finish({ tenure, next }: Batch, isDone: boolean): void {
     const { subscription, acksWhenDone } = this.#options;
     subscription.finish(tenure, isDone && acksWhenDone ? next : undefined);
   }

@@ -25,6 +25,19 @@ export interface PlacedRecord<Value = unknown, Topic extends string = string> ex
   readonly partition: number;
 }
 
+/** The values of topics, by their names. */
+export type TopicValues = Readonly<Record<string, unknown>>;
+
+/** A batch of one of the topics: which one, its `topic` says, to the compiler too. */
+export type BatchOf<Values> = {
+  [Topic in keyof Values & string]: Batch<Values[Topic], Topic>;
+}[keyof Values & string];
+
+/** A record of one of the topics. */
+export type RecordOf<Values> = {
+  [Topic in keyof Values & string]: PlacedRecord<Values[Topic], Topic>;
+}[keyof Values & string];
+
 export interface BatchOptions {
   readonly subscription: Subscription;
   readonly tenure: Tenure;

@@ -154,12 +154,14 @@ export class Client<
     }
   }
 
-  async #check(topic: string, records: unknown): Promise<void> {
+  async #check(topic: string, records: ProducerRecord | readonly ProducerRecord[]): Promise<void> {
     const check = this.checkOf(topic);
     if (!check) return;
-    for (const { value } of listOf(records as ProducerRecord)) {
+    for (const [record, { value }] of listOf(records).entries()) {
       const verdict = await check(value);
-      if (verdict instanceof SchemaViolationError) throw verdict;
+      if (!(verdict instanceof SchemaViolationError)) continue;
+      const what = `Cannot produce records[${record}] to topic "${topic}"`;
+      throw new SchemaViolationError(what, verdict.issues, { topic, record });
     }
   }
 

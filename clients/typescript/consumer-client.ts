@@ -41,9 +41,10 @@ export interface ClientEvents {
   readonly end: TidemarkError;
 }
 
-type ConsumedValue<Topics, Name, IsChecked> = IsChecked extends true
-  ? CheckedValueOf<Topics, Name>
-  : ValueOf<Topics, Name>;
+/** What one consumes of these topics. */
+export type ValuesOf<Topics, Name extends string, IsChecked> = {
+  readonly [Topic in Name]: IsChecked extends true ? CheckedValueOf<Topics, Topic> : ValueOf<Topics, Topic>;
+};
 
 interface Closable {
   close(): Promise<void>;
@@ -98,13 +99,9 @@ export class ConsumerClient<Topics extends TopicDefinitions = AnyTopics, IsCheck
   consume<const Name extends TopicName<Topics>>(
     topics: Name | readonly Name[],
     options: ConsumeOptions,
-  ): Consumer<ConsumedValue<Topics, Name, IsChecked>, Name> {
+  ): Consumer<ValuesOf<Topics, Name, IsChecked>> {
     return this.keep(
-      new Consumer<ConsumedValue<Topics, Name, IsChecked>, Name>(
-        listOf(topics),
-        options,
-        this.#surroundings(),
-      ),
+      new Consumer<ValuesOf<Topics, Name, IsChecked>>(listOf(topics), options, this.#surroundings()),
     );
   }
 
@@ -128,9 +125,9 @@ export class ConsumerClient<Topics extends TopicDefinitions = AnyTopics, IsCheck
   read<const Name extends TopicName<Topics>>(
     topics: Name | readonly Name[],
     options: ReadOptions = {},
-  ): Reader<ConsumedValue<Topics, Name, IsChecked>, Name> {
+  ): Reader<ValuesOf<Topics, Name, IsChecked>> {
     return this.keep(
-      new Reader<ConsumedValue<Topics, Name, IsChecked>, Name>(listOf(topics), options, this.#surroundings()),
+      new Reader<ValuesOf<Topics, Name, IsChecked>>(listOf(topics), options, this.#surroundings()),
     );
   }
 

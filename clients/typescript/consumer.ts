@@ -8,7 +8,7 @@ import type {
 } from "../../src/protocol/frames.ts";
 import type { GroupDescription } from "../../src/protocol/http.ts";
 import type { Place, ResetPolicies, ResetPolicy } from "../../src/protocol/places.ts";
-import { type Batch, decode, type PlacedRecord } from "./batch.ts";
+import { type BatchOf, decode, type PlacedRecord, type RecordOf, type TopicValues } from "./batch.ts";
 import { BatchSource, type Handler, type RetryOptions, type RunOptions } from "./batch-source.ts";
 import { Emitter } from "./emitter.ts";
 import { errorOf, type SchemaViolationError, type TidemarkError } from "./errors.ts";
@@ -123,12 +123,10 @@ export interface CommitSource {
  *
  * Breaking out of a loop closes it.
  */
-export class Consumer<Value = unknown, Topic extends string = string>
-  implements AsyncIterable<Batch<Value, Topic>>, AsyncDisposable
-{
+export class Consumer<Values = TopicValues> implements AsyncIterable<BatchOf<Values>>, AsyncDisposable {
   readonly #events = new Emitter<ConsumerEvents>();
   readonly #subscription: Subscription;
-  readonly #source: BatchSource<Value, Topic>;
+  readonly #source: BatchSource<Values>;
   readonly #around: Surroundings;
   readonly #group: string;
 
@@ -146,12 +144,12 @@ export class Consumer<Value = unknown, Topic extends string = string>
     });
   }
 
-  [Symbol.asyncIterator](): AsyncGenerator<Batch<Value, Topic>, void, undefined> {
+  [Symbol.asyncIterator](): AsyncGenerator<BatchOf<Values>, void, undefined> {
     return this.#source.batches();
   }
 
   /** One by one. A record is done when the next one is asked for; acks are gathered. */
-  records(): AsyncGenerator<PlacedRecord<Value, Topic>, void, undefined> {
+  records(): AsyncGenerator<RecordOf<Values>, void, undefined> {
     return this.#source.records();
   }
 
@@ -161,7 +159,7 @@ export class Consumer<Value = unknown, Topic extends string = string>
    * Resolves when the consumer is closed. Rejects with `handler_failed`, whose `cause` is what was thrown, when a handler
    * has failed `retry.attempts` times and there is no `deadLetter`.
    */
-  run(handler: Handler<Value, Topic>, options?: RunOptions): Promise<void> {
+  run(handler: Handler<Values>, options?: RunOptions): Promise<void> {
     return this.#source.run(handler, options);
   }
 

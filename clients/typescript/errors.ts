@@ -80,10 +80,8 @@ export class SchemaViolationError extends TidemarkError {
   override readonly name: string = "SchemaViolationError";
   readonly issues: readonly Issue[];
 
-  constructor(what: string, issues: readonly Issue[]) {
-    super("schema_violation", `${what}: ${issues.map(({ message }) => message).join("; ")}`, {
-      facts: { issues },
-    });
+  constructor(what: string, issues: readonly Issue[], facts: Facts = {}) {
+    super("schema_violation", `${what}: ${issues.map(({ message }) => message).join("; ")}`, { facts });
     this.issues = issues;
   }
 }
@@ -111,7 +109,13 @@ export function errorOf(
 }
 
 /** What an `error` frame or a problem over HTTP says. A newer server may have codes that are not listed here. */
-export function errorOfAnswer({ type: _, id: _id, retriable: _retriable, message, ...facts }: AnsweredError): TidemarkError {
+export function errorOfAnswer({
+  type: _,
+  id: _id,
+  retriable: _retriable,
+  message,
+  ...facts
+}: AnsweredError): TidemarkError {
   return errorOf(facts.code as ErrorCode, message, { facts }); // or a newer one
 }
 

@@ -2,7 +2,7 @@
 
 import type { AssignedPartition, ReaderStart, SubscribeFrame } from "../../src/protocol/frames.ts";
 import type { Place, ReaderPlace, ResetPolicy } from "../../src/protocol/places.ts";
-import type { Batch, PlacedRecord } from "./batch.ts";
+import type { BatchOf, RecordOf, TopicValues } from "./batch.ts";
 import { BatchSource } from "./batch-source.ts";
 import type { PartitionOf, Surroundings } from "./consumer.ts";
 import { Emitter } from "./emitter.ts";
@@ -38,12 +38,10 @@ export interface ReaderEvents {
   readonly trouble: TidemarkError;
 }
 
-export class Reader<Value = unknown, Topic extends string = string>
-  implements AsyncIterable<Batch<Value, Topic>>, AsyncDisposable
-{
+export class Reader<Values = TopicValues> implements AsyncIterable<BatchOf<Values>>, AsyncDisposable {
   readonly #events = new Emitter<ReaderEvents>();
   readonly #subscription: Subscription;
-  readonly #source: BatchSource<Value, Topic>;
+  readonly #source: BatchSource<Values>;
   readonly #topics: readonly string[];
   readonly #options: ReadOptions;
   #hasBegun = false;
@@ -76,12 +74,12 @@ export class Reader<Value = unknown, Topic extends string = string>
     });
   }
 
-  [Symbol.asyncIterator](): AsyncGenerator<Batch<Value, Topic>, void, undefined> {
+  [Symbol.asyncIterator](): AsyncGenerator<BatchOf<Values>, void, undefined> {
     return this.#source.batches();
   }
 
   /** One by one. */
-  records(): AsyncGenerator<PlacedRecord<Value, Topic>, void, undefined> {
+  records(): AsyncGenerator<RecordOf<Values>, void, undefined> {
     return this.#source.records();
   }
 

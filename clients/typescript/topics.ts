@@ -82,7 +82,7 @@ export function createCheck(topics: TopicDefinitions | undefined, topic: string)
   if (!schema) return undefined;
   const judge = (result: StandardResult<unknown>) =>
     result.issues
-      ? new SchemaViolationError(`A value is not what topic "${topic}" has`, result.issues)
+      ? new SchemaViolationError(`A value is not what topic "${topic}" has`, result.issues, { topic })
       : result.value;
   return (value) => {
     const result = schema["~standard"].validate(value);

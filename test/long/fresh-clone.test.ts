@@ -2,13 +2,14 @@
 // set-up itself. The home is empty, and PATH has nothing but what is named here.
 
 import { afterAll, expect, test } from "bun:test";
-import { mkdirSync, symlinkSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { describeLong } from "../support/long.ts";
 import { Output, REPOSITORY, temporaryFolder } from "../support/server.ts";
 import { StreamClient } from "../support/stream-client.ts";
 
 const TEST_TIMEOUT_MS = 300_000;
+const FIRST_SCREEN = "orders.ts";
 /** The line, and three to paste behind it. */
 const ANNOUNCED = /^tidemark ready url=(\S+) db=\S+ pid=\d+\n(?:.+\n){3}/m;
 
@@ -66,6 +67,10 @@ describeLong("a fresh clone", "installs from the npm registry", () => {
         expect(dev.stdout.text.replace(ANNOUNCED, "|")).toEndWith("|");
         const [, url = ""] = dev.stdout.text.match(ANNOUNCED) ?? [];
         await produceAndConsume(url);
+        await runFirstScreen(clone, {
+          url,
+          start: () => spawnIn(clone, { home, command: [...bun, FIRST_SCREEN] }),
+        });
         process.kill(-dev.child.pid, "SIGTERM"); // the group: a signal to npx alone would leave the server running
         await dev.stdout.whole; // everyone who could write to it is gone
         expect(await fetch(url).catch(() => "nobody there")).toBe("nobody there");
@@ -118,6 +123,22 @@ function spawnIn(cwd: string, { home, command }: { home: string; command: readon
     detached: true, // leads a process group of its own
   });
   return { child, stdout: new Output(child.stdout, child), stderr: new Output(child.stderr, child) };
+}
+
+/** What the README's first screen has as `orders.ts`, as it is printed but for the port. */
+async function runFirstScreen(
+  clone: string,
+  { url, start }: { url: string; start: () => ReturnType<typeof spawnIn> },
+): Promise<void> {
+  const readme = readFileSync(join(clone, "README.md"), "utf8");
+  const [, program = ""] = readme.match(/write\nthis to `orders\.ts`.*?```ts endless\n(.*?)```/s) ?? [];
+  const path = join(clone, FIRST_SCREEN);
+  await Bun.write(path, program.replace("http://127.0.0.1:4500", url));
+  const { child, stdout, stderr } = start();
+  if (!(await stdout.until(/\n/))) throw new Error(`the first screen: ${await stderr.whole}`);
+  process.kill(-child.pid, "SIGKILL");
+  rmSync(path);
+  expect(stdout.text).toBe("0 0 ada {\n  total: 12.5,\n}\n");
 }
 
 async function produceAndConsume(url: string): Promise<void> {
