@@ -145,11 +145,12 @@ export class Client<
         for (const source of sources) source.handleCommitted?.();
         return transacted;
       } catch (error) {
+        const fenced = fencedOf(error);
         // Fenced by our own coming back: the connection was lost, and the partition is ours in a new generation.
         const hasMoved = sources.some(
           ({ tenure }, at) => tenure.isDetached || tenure.generation !== generations[at],
         );
-        if (!(error instanceof FencedError && hasMoved)) throw error;
+        if (!(fenced && hasMoved)) throw fenced ?? error;
       }
     }
   }
@@ -169,6 +170,16 @@ export class Client<
     this.#producer ??= this.producer(this.#producerOptions);
     return this.#producer;
   }
+}
+
+/**
+ * What is fenced when it is sent again was not written before, or it were a repeat; nor will it be, in a generation that
+ * is over.
+ */
+function fencedOf(error: unknown): FencedError | undefined {
+  if (error instanceof FencedError) return error;
+  const cause = error instanceof Error ? error.cause : undefined;
+  return cause instanceof FencedError && cause.code !== "fenced_producer" ? cause : undefined;
 }
 
 function merge(sources: readonly CommitSource[]): GroupCommits {
