@@ -28,6 +28,14 @@ export async function readWorkerConfig(): Promise<WorkerConfig> {
 export async function startWorker({ variables = {}, config = {} }: WorkerOptions = {}): Promise<AnyServer> {
   const folder = temporaryFolder();
   await writeWorker(folder.path, config);
+  return launchWorker(folder, variables);
+}
+
+/** The Worker whose wrangler.json is in the folder, which goes with it. */
+export async function launchWorker(
+  folder: ReturnType<typeof temporaryFolder>,
+  variables: Readonly<Record<string, string>>,
+): Promise<AnyServer> {
   const child = spawnWorker(folder.path, variables);
   const output = new Output(child.stdout, child);
   const errors = new Output(child.stderr, child);
