@@ -13,7 +13,7 @@
 //   also where an alarm is cut off and rings again.
 
 import { DurableObject } from "cloudflare:workers";
-import { type Client, type Cursor, connect } from "@tidemark/client";
+import { type Client, type Cursor, connect, TidemarkError } from "@tidemark/client";
 
 interface Env {
   readonly TIDEMARK_URL: string;
@@ -33,29 +33,37 @@ interface State {
 }
 
 const TOPIC = "orders";
+/** Whoever POSTs waits so long for a server that is away; then the answer is an error. */
+const PRODUCE_MS_MAX = 10_000;
 const EVERY_MS = 60_000;
 /** Most of one alarm, which may take 15 minutes. */
 const READ_MS_MAX = 30_000;
 
 export default {
   async fetch(request, env): Promise<Response> {
-    const total = env.TOTAL.getByName("all");
     switch (`${request.method} ${new URL(request.url).pathname}`) {
-      case "POST /orders": {
-        const order = (await request.json()) as Order;
-        if (typeof order?.total !== "number") return new Response("an order has a total", { status: 400 });
-        await using tidemark = connectTo(env);
-        const { runs } = await tidemark.produce(TOPIC, { key: order.customer, value: order });
-        await total.wake();
-        return Response.json({ runs }, { status: 201 });
-      }
+      case "POST /orders":
+        return postOrder((await request.json()) as Order, env);
       case "GET /total":
-        return Response.json(await total.read());
+        return Response.json(await env.TOTAL.getByName("all").read());
       default:
         return new Response("POST /orders or GET /total", { status: 404 });
     }
   },
 } satisfies ExportedHandler<Env>;
+
+async function postOrder(order: Order, env: Env): Promise<Response> {
+  if (typeof order?.total !== "number") return new Response("an order has a total", { status: 400 });
+  await using tidemark = connectTo(env);
+  try {
+    const { runs } = await tidemark.produce(TOPIC, { key: order.customer, value: order });
+    await env.TOTAL.getByName("all").wake();
+    return Response.json({ runs }, { status: 201 });
+  } catch (error) {
+    if (!(error instanceof TidemarkError)) throw error;
+    return Response.json({ code: error.code, detail: error.message }, { status: 503 });
+  }
+}
 
 /** One for all: its alarm is never twice at work at the same time. */
 export class OrderTotal extends DurableObject<Env> {
@@ -76,10 +84,14 @@ export class OrderTotal extends DurableObject<Env> {
   }
 
   async #readOn(tidemark: Client): Promise<void> {
-    const { partitions } = await tidemark.admin.topic(TOPIC, { signal: AbortSignal.timeout(READ_MS_MAX) });
+    const { topicId, partitions } = await tidemark.admin.topic(TOPIC, {
+      signal: AbortSignal.timeout(READ_MS_MAX),
+    });
     const isBehind = (cursor?: Cursor) =>
       partitions.some(({ partition, logStartOffset, logEndOffset }) => {
-        const position = cursor?.positions.find((each) => each.partition === partition);
+        const position = cursor?.positions.find(
+          (each) => each.topicId === topicId && each.partition === partition,
+        );
         return (position?.offset ?? logStartOffset) < logEndOffset;
       });
     let { orders, total, cursor } = await this.#state();
@@ -95,6 +107,7 @@ export class OrderTotal extends DurableObject<Env> {
       if (!isBehind(cursor)) break;
     }
     clearTimeout(stop);
+    if (isBehind(cursor)) await this.wake(); // its time was over
   }
 
   async #state(): Promise<State> {
@@ -109,5 +122,6 @@ function totalOf(value: unknown): number {
 }
 
 function connectTo({ TIDEMARK_URL: url, TIDEMARK_TOKEN: token }: Env): Client {
-  return connect(token === undefined ? { url } : { url, token });
+  const producer = { deliveryTimeoutMs: PRODUCE_MS_MAX };
+  return connect({ url, producer, ...(token !== undefined && { token }) });
 }
