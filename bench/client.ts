@@ -13,6 +13,7 @@ import { roundStreams } from "./peer.ts";
 import { writeReadme } from "./readme.ts";
 import { machine, runRounds } from "./rounds.ts";
 import type { Subject, Trial } from "./subject.ts";
+import { consumeFrames, type FramesToConsume } from "./tidemark.ts";
 import { BenchSocket, bodyOf, createTopic, produce } from "./tidemark-client.ts";
 
 const FULL = { rounds: 7, records: 200_000, singles: 20_000 };
@@ -23,7 +24,6 @@ const WINDOWS = [
   { records: 1_000, bytes: 1_048_576 },
   { records: 10_000, bytes: 4_194_304 },
 ] as const;
-type Window = (typeof WINDOWS)[number];
 
 interface Quake {
   readonly id: string;
@@ -71,7 +71,7 @@ interface Work {
   readonly produceBatch: (topic: string, records: readonly ProducedQuake[]) => Promise<unknown>;
   readonly produceOne: (topic: string, record: ProducedQuake) => Promise<unknown>;
   /** Until the ack of the last record is durable. */
-  readonly consumeAll: (topic: string, group: string, window: Window) => Promise<readonly string[]>;
+  readonly consumeAll: (work: FramesToConsume) => Promise<readonly string[]>;
 }
 
 function trialsOf(name: string, input: Input, server: AnyServer, work: Work): readonly Trial[] {
@@ -120,11 +120,10 @@ function trialsOf(name: string, input: Input, server: AnyServer, work: Work): re
         prepare: topics.ensureFilled,
         run: (round) =>
           rateOf(input.values.length, async () => {
-            const ids = await work.consumeAll(
-              topicOf("consume")(round),
-              `g-${window.records}-${round}`,
-              window,
-            );
+            const topic = topicOf("consume")(round);
+            const logEndOffset = input.values.length;
+            const group = `g-${window.records}-${round}`;
+            const ids = await work.consumeAll({ topic, group, window, logEndOffset });
             if (ids.length !== input.values.length)
               throw new Error(`received ${ids.length} of ${input.values.length}`);
           }),
@@ -141,7 +140,7 @@ function rawTrials(input: Input, server: AnyServer, socket: BenchSocket): readon
     produceBatch: (topic, records) => ask((id) => JSON.stringify({ type: "produce", id, topic, records })),
     produceOne: (topic, record) =>
       ask((id) => JSON.stringify({ type: "produce", id, topic, records: [record] })),
-    consumeAll: (topic, group, window) => consumeRaw(server, { topic, group, window }),
+    consumeAll: (work) => consumeFrames(server, work),
   });
 }
 
@@ -161,49 +160,20 @@ function asking(socket: BenchSocket): (write: (id: number) => string) => Promise
     });
 }
 
-async function consumeRaw(
-  { streamUrl, url }: AnyServer,
-  { topic, group, window }: { readonly topic: string; readonly group: string; readonly window: Window },
-): Promise<readonly string[]> {
-  const logEndOffset = await logEndOf(url, topic);
-  const socket = await BenchSocket.open(streamUrl);
-  const ids: string[] = [];
-  await new Promise<void>((resolve, reject) => {
-    socket.onFailure = reject;
-    socket.onFrame = (frame) => {
-      if (frame.type === "records") {
-        for (const { value } of frame.records) ids.push(value.id);
-        socket.ack(frame);
-      }
-      if (frame.type === "error") reject(new Error(JSON.stringify(frame)));
-      if (frame.type === "acked" && frame.offsets[0]?.offset === logEndOffset) resolve();
-    };
-    socket.send({ type: "subscribe", topics: [topic], group, window });
-  });
-  socket.close();
-  return ids;
-}
-
-async function logEndOf(url: string, topic: string): Promise<number> {
-  const { partitions } = await connect({ url }).admin.topic(topic);
-  return partitions[0]?.logEndOffset ?? 0;
-}
-
 // ── through the library ──────────────────────────────────────────────────────────────────────────────────
 
 function libraryTrials(input: Input, server: AnyServer, client: Client): readonly Trial[] {
   return trialsOf("library", input, server, {
     produceBatch: (topic, records) => client.produce(topic, records),
     produceOne: (topic, record) => client.produce(topic, record),
-    consumeAll: (topic, group, window) => consumeByLibrary(server, { topic, group, window }),
+    consumeAll: (work) => consumeByLibrary(server, work),
   });
 }
 
 async function consumeByLibrary(
   { url }: AnyServer,
-  { topic, group, window }: { readonly topic: string; readonly group: string; readonly window: Window },
+  { topic, group, window, logEndOffset }: FramesToConsume,
 ): Promise<readonly string[]> {
-  const logEndOffset = await logEndOf(url, topic);
   await using client = connect({ url });
   const ids: string[] = [];
   for await (const batch of client.consume(topic, { group, window })) {

@@ -1,6 +1,7 @@
 // Tidemark itself: its own command, durable, as a process of its own, through HTTP and WebSocket.
 
 import { join } from "node:path";
+import type { Window } from "../src/protocol/frames.ts";
 import { type AnyServer, startServer, temporaryFolder } from "../test/support/server.ts";
 import { fanOutTrial } from "./fan-out.ts";
 import { HttpConnection } from "./http-connection.ts";
@@ -167,8 +168,30 @@ function sendAll(socket: BenchSocket, frames: string[]): Promise<void> {
 
 // ── consume ──────────────────────────────────────────────────────────────────────────────────────────────
 
-/** Until the ack of the last record is durable. */
-async function consumeAll({ values }: Input, { streamUrl }: AnyServer, round: number): Promise<void> {
+async function consumeAll({ values }: Input, server: AnyServer, round: number): Promise<void> {
+  const work = {
+    topic: topicOf(round),
+    group: `bench-${round}`,
+    window: WINDOW,
+    logEndOffset: values.length,
+  };
+  const ids = await consumeFrames(server, work);
+  if (ids.length !== values.length) throw new Error(`received ${ids.length} of ${values.length}`);
+}
+
+export interface FramesToConsume {
+  /** Of one partition. */
+  readonly topic: string;
+  readonly group: string;
+  readonly window: Window;
+  readonly logEndOffset: number;
+}
+
+/** Until the ack of the last record is durable. Returns the ids of what came. */
+export async function consumeFrames(
+  { streamUrl }: AnyServer,
+  { topic, group, window, logEndOffset }: FramesToConsume,
+): Promise<readonly string[]> {
   const socket = await BenchSocket.open(streamUrl);
   const ids: string[] = [];
   await new Promise<void>((resolve, reject) => {
@@ -179,10 +202,10 @@ async function consumeAll({ values }: Input, { streamUrl }: AnyServer, round: nu
         socket.ack(frame);
       }
       if (frame.type === "error") reject(new Error(JSON.stringify(frame)));
-      if (frame.type === "acked" && frame.offsets[0]?.offset === values.length) resolve();
+      if (frame.type === "acked" && frame.offsets[0]?.offset === logEndOffset) resolve();
     };
-    socket.send({ type: "subscribe", topics: [topicOf(round)], group: `bench-${round}`, window: WINDOW });
+    socket.send({ type: "subscribe", topics: [topic], group, window });
   });
   socket.close();
-  if (ids.length !== values.length) throw new Error(`received ${ids.length} of ${values.length}`);
+  return ids;
 }

@@ -5,7 +5,7 @@ import { Admin } from "./admin.ts";
 import { Batch } from "./batch.ts";
 import type { CommitSource } from "./consumer.ts";
 import { ConsumerClient, type ConnectOptions as ConsumerConnectOptions, listOf } from "./consumer-client.ts";
-import { errorOf, FencedError, SchemaViolationError } from "./errors.ts";
+import { errorOf, FencedError, SchemaViolationError, TidemarkError } from "./errors.ts";
 import { Producer } from "./producer.ts";
 import type { Produced, ProducerOptions, SendOptions, Transacted } from "./producer-options.ts";
 import type { ProducerRecord } from "./producer-records.ts";
@@ -145,12 +145,11 @@ export class Client<
         for (const source of sources) source.handleCommitted?.();
         return transacted;
       } catch (error) {
-        const fenced = fencedOf(error);
         // Fenced by our own coming back: the connection was lost, and the partition is ours in a new generation.
         const hasMoved = sources.some(
           ({ tenure }, at) => tenure.isDetached || tenure.generation !== generations[at],
         );
-        if (!(fenced && hasMoved)) throw fenced ?? error;
+        if (!(isFenced(error) && hasMoved)) throw error;
       }
     }
   }
@@ -173,13 +172,12 @@ export class Client<
 }
 
 /**
- * What is fenced when it is sent again was not written before, or it were a repeat; nor will it be, in a generation that
- * is over.
+ * Also where an earlier copy of it was lost on the way: a generation that is fenced stays so, and a copy that had been
+ * written would have been found before the generation was judged.
  */
-function fencedOf(error: unknown): FencedError | undefined {
-  if (error instanceof FencedError) return error;
-  const cause = error instanceof Error ? error.cause : undefined;
-  return cause instanceof FencedError && cause.code !== "fenced_producer" ? cause : undefined;
+function isFenced(error: unknown): boolean {
+  if (error instanceof TidemarkError && error.code === "outcome_unknown") return isFenced(error.cause);
+  return error instanceof FencedError;
 }
 
 function merge(sources: readonly CommitSource[]): GroupCommits {

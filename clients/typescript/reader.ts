@@ -83,11 +83,13 @@ export class Reader<Values = TopicValues> implements AsyncIterable<BatchOf<Value
     return this.#source.records();
   }
 
-  /** How far the loop is: what it has in hand is not part of it. */
+  /** How far the loop is, or was when it ended: what it has in hand is not part of it. */
   cursor(): Cursor {
     const { from } = this.#options;
     if (!this.#hasBegun && isCursor(from)) return from;
-    return { positions: this.#positions(({ processed }) => processed), isList: this.#list !== undefined };
+    const list = this.#list;
+    if (!this.#hasBegun && list) return { positions: list, isList: true };
+    return { positions: this.#positions(({ processed }) => processed), isList: list !== undefined };
   }
 
   /** Goes on from another place in one partition. */
@@ -140,10 +142,13 @@ export class Reader<Values = TopicValues> implements AsyncIterable<BatchOf<Value
     return this.#hasBegun || isCursor(from) ? "latest" : (from as ReaderPlace); // nor a list: the compiler cannot see it
   }
 
+  /** Where it is to begin "earliest", a cursor says nothing: that means the same. */
   #positions(offsetOf: (tenure: Tenure) => number): readonly ReaderStart[] {
-    return [...this.#subscription.tenures].map((tenure) => {
-      const { topic, topicId, partition } = tenure;
-      return { topic, partition, offset: offsetOf(tenure), topicId };
+    return [...this.#subscription.lastTenures].flatMap((tenure) => {
+      const { topic, topicId, partition, start } = tenure;
+      if (start === undefined) return [{ topic, partition, offset: offsetOf(tenure), topicId }];
+      const isKnown = typeof start === "object" && "offset" in start;
+      return isKnown ? [{ topic, partition, offset: start.offset, topicId }] : [];
     });
   }
 

@@ -109,6 +109,7 @@ export class Subscription {
   #sessionTimeoutMs = SESSION_TIMEOUT_DEFAULT_MS;
   #pending: TidemarkError[] = [];
   #closing: Promise<void> | undefined;
+  #lastTenures: readonly Tenure[] | undefined;
   memberId: string | undefined;
 
   constructor(options: SubscriptionOptions) {
@@ -128,6 +129,11 @@ export class Subscription {
 
   get tenures(): Iterable<Tenure> {
     return this.#tenures.values();
+  }
+
+  /** And those that it had in the end. */
+  get lastTenures(): Iterable<Tenure> {
+    return this.#lastTenures ?? this.tenures;
   }
 
   get isLeaving(): boolean {
@@ -434,7 +440,10 @@ export class Subscription {
   #assign(assigned: AssignedPartition, isSought: boolean): void {
     const tenure = this.#tenures.get(keyOf(assigned));
     if (tenure && !tenure.isDetached && tenure.generation === assigned.generation) {
-      if (isSought) tenure.seeks -= 1;
+      if (isSought) {
+        tenure.seeks -= 1;
+        tenure.start = undefined;
+      }
       this.#dirty.add(tenure);
       return moveTo(tenure, assigned);
     }
@@ -442,8 +451,8 @@ export class Subscription {
     if (tenure) this.#lose(tenure, "It was reset, or went to another member and came back");
     const gained = createTenure(assigned, this.memberId === undefined);
     this.#tenures.set(keyOf(assigned), gained);
-    const start = this.#options.startOf?.(assigned);
-    if (start !== undefined) void this.#seek(gained, start);
+    gained.start = this.#options.startOf?.(assigned);
+    if (gained.start !== undefined) void this.#seek(gained, gained.start);
   }
 
   #resume(tenure: Tenure, assigned: AssignedPartition): void {
@@ -676,7 +685,8 @@ export class Subscription {
     this.#stopSession();
     this.#stopRetries();
     this.#stopPace?.();
-    for (const tenure of [...this.#tenures.values()]) this.#lose(tenure, "The consumer has ended");
+    this.#lastTenures = [...this.#tenures.values()];
+    for (const tenure of this.#lastTenures) this.#lose(tenure, "The consumer has ended");
     this.#wake();
   }
 }

@@ -34,6 +34,8 @@ export interface Tenure {
   logEndOffset: number;
   /** Batches that the user has and has not finished. */
   inHand: number;
+  /** Where it is to begin, until the server goes on from there: nothing above says where it is before that. */
+  start: Place | undefined;
   /** Seeks without an answer: what is received may be void. */
   seeks: number;
   /** The user wants nothing of it. */
@@ -81,6 +83,7 @@ export function createTenure(assigned: AssignedPartition, isReader: boolean): Te
       isLost: false,
     },
     ...{
+      start: undefined,
       metadata: undefined,
       deadLetters: [],
       isInTransaction: false,
@@ -135,7 +138,7 @@ export function resume(tenure: Tenure, assigned: AssignedPartition): Place | und
   tenure.reached = assigned.position ?? 0;
   tenure.askedNow = tenure.isReader ? tenure.handedOut : 0;
   noteCommitted(tenure, assigned.committedOffset);
-  return assigned.position === tenure.handedOut ? undefined : { offset: tenure.handedOut };
+  return tenure.start ?? (assigned.position === tenure.handedOut ? undefined : { offset: tenure.handedOut });
 }
 
 /** The connection is gone: what was not handed out comes again. */

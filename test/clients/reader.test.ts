@@ -4,6 +4,7 @@ import { expect, test } from "bun:test";
 import type { Batch } from "../../clients/typescript/batch.ts";
 import { connect } from "../../clients/typescript/client.ts";
 import type { Cursor, ReadOptions } from "../../clients/typescript/reader.ts";
+import type { ErrorCode } from "../../src/protocol/codes.ts";
 import type { AssignedPartition } from "../../src/protocol/frames.ts";
 import {
   ackedFrame,
@@ -132,10 +133,11 @@ test("a cursor is gone on from: what was in hand comes again, what is new from i
   expect(reader.cursor().positions[0]).toMatchObject({ offset: 42 });
 });
 
-test("where the log does not reach back to it, it goes on by its policy", async () => {
-  const { stage, socket, batches, reader } = await open({ from: "earliest" });
+/** A reader that has gone through [0, 2), was cut, and whose seek to 2 is refused while records of elsewhere come. */
+async function refuseSeek(options: ReadOptions, code: ErrorCode, retriable: boolean) {
+  const { stage, socket, batches, reader } = await open({ from: "earliest", ...options });
   const troubles: string[] = [];
-  reader.on("trouble", ({ code }) => troubles.push(code));
+  reader.on("trouble", (error) => troubles.push(error.code));
   socket.say(
     subscribedFrame(socket.takeId("subscribe")),
     assignedFrame([partitionAt(1, 0)]),
@@ -146,62 +148,25 @@ test("where the log does not reach back to it, it goes on by its policy", async 
   next.say(subscribedFrame(next.takeId("subscribe")), assignedFrame([partitionAt(1, 90)]));
   const id = next.takeId("seek");
   next.say(recordsFrame(1, { from: 90, next: 91 }));
-  next.say({
-    type: "error",
-    id,
-    subscription: "s1",
-    code: "offset_out_of_range",
-    message: "gone",
-    retriable: false,
-  });
+  next.say({ type: "error", id, subscription: "s1", code, message: "no", retriable });
   await stage.time.settle();
+  return { stage, next, batches, troubles };
+}
+
+test("where the log does not reach back to it, it goes on by its policy", async () => {
+  const { next, batches, troubles } = await refuseSeek({}, "offset_out_of_range", false);
   expect(troubles).toEqual(["offset_out_of_range"]);
   next.say(assignedFrame([partitionAt(1, 50)], next.takeId("seek")), recordsFrame(1, { from: 50, next: 51 }));
   expect(await take(batches)).toEqual([50]);
 });
 
 test("with the policy none it ends instead", async () => {
-  const { stage, socket, batches } = await open({ from: "earliest", reset: "none" });
-  socket.say(
-    subscribedFrame(socket.takeId("subscribe")),
-    assignedFrame([partitionAt(1, 0)]),
-    recordsFrame(1, { from: 0, next: 2 }),
-  );
-  await take(batches);
-  const next = await reopen(stage);
-  next.say(subscribedFrame(next.takeId("subscribe")), assignedFrame([partitionAt(1, 90)]));
-  const id = next.takeId("seek");
-  next.say({
-    type: "error",
-    id,
-    subscription: "s1",
-    code: "offset_out_of_range",
-    message: "gone",
-    retriable: false,
-  });
-  expect(await take(batches).catch((error) => error)).toMatchObject({ code: "offset_out_of_range" });
+  const { batches } = await refuseSeek({ reset: "none" }, "offset_out_of_range", false);
+  expect(await take(batches).catch(({ code }) => code)).toBe("offset_out_of_range");
 });
 
 test("a seek that cannot be done now is tried again, and nothing is handed out before", async () => {
-  const { stage, socket, batches } = await open({ from: "earliest" });
-  socket.say(
-    subscribedFrame(socket.takeId("subscribe")),
-    assignedFrame([partitionAt(1, 0)]),
-    recordsFrame(1, { from: 0, next: 2 }),
-  );
-  await take(batches);
-  const next = await reopen(stage);
-  next.say(subscribedFrame(next.takeId("subscribe")), assignedFrame([partitionAt(1, 90)]));
-  const id = next.takeId("seek");
-  next.say({
-    type: "error",
-    id,
-    subscription: "s1",
-    code: "rate_limited",
-    message: "too many",
-    retriable: true,
-  });
-  next.say(recordsFrame(1, { from: 90, next: 91 }));
+  const { stage, next, batches } = await refuseSeek({}, "rate_limited", true);
   const taking = take(batches);
   expect(next.sent).toEqual([]);
   await stage.time.advance(200);

@@ -1,0 +1,4 @@
+import { describe } from "bun:test";
+import { testBehaviour } from "./behaviour.ts";
+
+describe("the client library on Node 24", () => testBehaviour("node"));
