@@ -130,6 +130,12 @@ export class Batch<Value = unknown, Topic extends string = string> {
     subscription.settle(tenure, this.next);
   }
 
+  /** A transaction was refused because of it. @internal */
+  handleFenced(): void {
+    const { subscription, tenure } = this.#options;
+    subscription.disown(tenure);
+  }
+
   /** @internal */
   get tenure(): Tenure {
     return this.#options.tenure;
