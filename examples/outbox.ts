@@ -55,7 +55,7 @@ async function greetOnce(batch: Batch): Promise<boolean> {
       greet(batch);
       return true;
     } catch (error) {
-      // Or the connection was lost, and the partition comes back to us in a new generation.
+      // Or the connection was lost, and the batch is still ours, in a generation that comes with the next one.
       if (!(error instanceof Error && error.message.startsWith("fenced_generation"))) throw error;
     }
   }
