@@ -104,7 +104,12 @@ export class Batch<Value = unknown, Topic extends string = string> {
     return subscription.commit(tenure, offset, metadata);
   }
 
-  /** What `ack()` would commit, for a transaction of one's own: see `transact`. Of a reader there is nothing to commit. */
+  /**
+   * What `ack()` would commit, for a transaction of one's own: see `transact`. Of a reader there is nothing to commit.
+   *
+   * Ask each time: after a reconnect the generation is another. What is `fenced_generation` in one's own SQL is lost only
+   * where `signal` aborts. Until then try again, or end the loop by throwing: going on would pass over the batch.
+   */
   commits(): GroupCommits {
     const { group, tenure } = this.#options;
     if (group === undefined) throw errorOf("bad_request", "A reader commits nothing: consume in a group");
@@ -128,6 +133,12 @@ export class Batch<Value = unknown, Topic extends string = string> {
   handleCommitted(): void {
     const { subscription, tenure } = this.#options;
     subscription.settle(tenure, this.next);
+  }
+
+  /** A transaction was refused because of it. @internal */
+  handleFenced(): void {
+    const { subscription, tenure } = this.#options;
+    subscription.disown(tenure);
   }
 
   /** @internal */

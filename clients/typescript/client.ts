@@ -3,7 +3,7 @@
 import type { GroupCommits, TopicExpectation } from "../../src/protocol/frames.ts";
 import { Admin } from "./admin.ts";
 import { Batch } from "./batch.ts";
-import type { CommitSource } from "./consumer.ts";
+import type { CommitSource, PartitionOf } from "./consumer.ts";
 import { ConsumerClient, type ConnectOptions as ConsumerConnectOptions, listOf } from "./consumer-client.ts";
 import { errorOf, FencedError, SchemaViolationError, TidemarkError } from "./errors.ts";
 import { Producer } from "./producer.ts";
@@ -149,7 +149,9 @@ export class Client<
         const hasMoved = sources.some(
           ({ tenure }, at) => tenure.isDetached || tenure.generation !== generations[at],
         );
-        if (!(isFenced(error) && hasMoved)) throw error;
+        if (isFenced(error) && hasMoved) continue;
+        for (const source of sources) if (isFencedBy(error, source.tenure)) source.handleFenced();
+        throw error;
       }
     }
   }
@@ -178,6 +180,10 @@ export class Client<
 function isFenced(error: unknown): boolean {
   if (error instanceof TidemarkError && error.code === "outcome_unknown") return isFenced(error.cause);
   return error instanceof FencedError;
+}
+
+function isFencedBy(error: unknown, { topic, partition }: PartitionOf): boolean {
+  return error instanceof FencedError && error.facts.topic === topic && error.facts.partition === partition;
 }
 
 function merge(sources: readonly CommitSource[]): GroupCommits {

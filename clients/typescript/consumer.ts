@@ -116,6 +116,7 @@ export interface CommitSource {
   readonly tenure: Tenure;
   readonly commits: () => GroupCommits;
   readonly handleCommitted?: () => void;
+  readonly handleFenced: () => void;
 }
 
 /**
@@ -263,7 +264,10 @@ export class Consumer<Values = TopicValues> implements AsyncIterable<BatchOf<Val
       offsets: [{ topic: origin, partition, generation: tenure.generation, offset }],
     });
     const records = letters.map((letter) => letterOf(tenure, letter));
-    return Promise.resolve(this.#around.transactDeadLetters?.(topic, records, { tenure, commits }));
+    const handleFenced = () => this.#subscription.disown(tenure);
+    return Promise.resolve(
+      this.#around.transactDeadLetters?.(topic, records, { tenure, commits, handleFenced }),
+    );
   }
 }
 

@@ -515,6 +515,14 @@ export class Subscription {
     this.#subscribe();
   }
 
+  /**
+   * What was fenced is lost, before the server says whose it is now: if that is lost with the connection, the tenure would
+   * go on behind what its user has dropped.
+   */
+  disown(tenure: Tenure): void {
+    this.#lose(tenure, "The server has fenced it");
+  }
+
   #lose(tenure: Tenure, why: string): void {
     if (tenure.isLost) return;
     tenure.isLost = true;

@@ -28,13 +28,25 @@ export async function readWorkerConfig(): Promise<WorkerConfig> {
 export async function startWorker({ variables = {}, config = {} }: WorkerOptions = {}): Promise<AnyServer> {
   const folder = temporaryFolder();
   await writeWorker(folder.path, config);
-  const child = spawnWorker(folder.path, variables);
+  const launched = await launchWorker(folder.path, variables).catch((error) => {
+    folder.remove();
+    throw error;
+  });
+  const end = () => launched[Symbol.asyncDispose]().then(folder.remove);
+  return { ...launched, [Symbol.asyncDispose]: end };
+}
+
+/** The Worker whose wrangler.json is in the folder. What it stores stays there. */
+export async function launchWorker(
+  folder: string,
+  variables: Readonly<Record<string, string>>,
+): Promise<AnyServer> {
+  const child = spawnWorker(folder, variables);
   const output = new Output(child.stdout, child);
   const errors = new Output(child.stderr, child);
   const kill = async () => {
     if (child.exitCode === null && child.signalCode === null) killTree(child.pid);
     await child.exited;
-    folder.remove();
   };
   if (!(await output.until(READY))) {
     await kill();
