@@ -11,14 +11,14 @@ import type { ValueCheck } from "./topics.ts";
 /** How often a handler is called for one record, and how long is waited between. */
 export interface RetryOptions {
   /** In all; 1 by default: no retries. */
-  readonly attempts?: number;
+  readonly attempts?: number | undefined;
   /** The longest wait before the second attempt; it doubles from one to the next, with full jitter. 100 by default. */
-  readonly backoffMs?: number;
+  readonly backoffMs?: number | undefined;
 }
 
 export interface RunOptions {
   /** Handlers at the same time, each with a partition of its own. 16 by default. */
-  readonly concurrency?: number;
+  readonly concurrency?: number | undefined;
 }
 
 /** What a handler gets beside the record. */

@@ -21,14 +21,14 @@ export { defineTopics } from "./topics.ts";
 export interface ConnectOptions<Topics, IsChecked extends boolean>
   extends ConsumerConnectOptions<Topics, IsChecked> {
   /** Of `produce` and `transact`. */
-  readonly producer?: ProducerOptions;
+  readonly producer?: ProducerOptions | undefined;
 }
 
 /** What is written together, all of it or nothing. */
 export interface Transaction<Topics = AnyTopics> {
-  readonly appends?: readonly AppendOf<Topics>[];
+  readonly appends?: readonly AppendOf<Topics>[] | undefined;
   /** Batches that are done with it, of one group: their offsets are committed. */
-  readonly commits?: Batch | readonly Batch[];
+  readonly commits?: Batch | readonly Batch[] | undefined;
   /** Nothing is written unless these partitions end there. */
   readonly expect?: readonly TopicExpectation[] | undefined;
 }
@@ -179,7 +179,7 @@ export class Client<
  */
 function isFenced(error: unknown): boolean {
   if (error instanceof TidemarkError && error.code === "outcome_unknown") return isFenced(error.cause);
-  return error instanceof FencedError;
+  return error instanceof FencedError && error.code !== "fenced_producer";
 }
 
 function isFencedBy(error: unknown, { topic, partition }: PartitionOf): boolean {

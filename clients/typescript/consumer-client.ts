@@ -22,15 +22,15 @@ export interface ConnectOptions<Topics, IsChecked extends boolean> {
   /** Of the server, as in `http://127.0.0.1:4500`. */
   readonly url: string | URL;
   /** Or what fetches one: asked anew for each connection. */
-  readonly token?: TokenSource;
+  readonly token?: TokenSource | undefined;
   /** Closes the client. */
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
   /** By `defineTopics`: then topics and their values have types. */
-  readonly topics?: Topics;
+  readonly topics?: Topics | undefined;
   /** Whether values are checked against the schemas of `topics`, before they are produced and when they are consumed. */
-  readonly check?: IsChecked;
+  readonly check?: IsChecked | undefined;
   /** Of tests: time, chance and sockets. @internal */
-  readonly platform?: Platform;
+  readonly platform?: Platform | undefined;
 }
 
 export interface ClientEvents {

@@ -30,7 +30,7 @@ export interface ConsumeOptions {
   /** Its members share the partitions of the topics, and one set of committed offsets. */
   readonly group: string;
   /** Where to start where nothing is committed, or what is committed is not in the log any more. "earliest" by default. */
-  readonly reset?: ResetPolicy | Partial<ResetPolicies>;
+  readonly reset?: ResetPolicy | Partial<ResetPolicies> | undefined;
   /**
    * When offsets are committed.
    *
@@ -48,22 +48,22 @@ export interface ConsumeOptions {
   /** Most that is sent and not acknowledged: 1 to 10,000 records (1,000), 65,536 to 4,194,304 bytes (1,048,576). */
   readonly window?: { readonly records?: number; readonly bytes?: number };
   /** Static membership: who comes back under this name within the session timeout keeps its partitions. */
-  readonly instanceId?: string;
+  readonly instanceId?: string | undefined;
   /** 6,000 to 300,000 milliseconds (45,000). */
-  readonly sessionTimeoutMs?: number;
+  readonly sessionTimeoutMs?: number | undefined;
   /** A partition of which nothing is acknowledged for so many milliseconds goes to another member. Never by default. */
-  readonly ackTimeoutMs?: number;
+  readonly ackTimeoutMs?: number | undefined;
   /** Ends it: what waits rejects with the signal's reason. */
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
   /** For `run`: how often a handler may fail at one record. */
-  readonly retry?: RetryOptions;
+  readonly retry?: RetryOptions | undefined;
   /**
    * A topic for records that cannot be handled. A copy is written in the same transaction as the ack, with the headers
    * `tidemark-error`, `tidemark-origin-topic`, `tidemark-origin-partition` and `tidemark-origin-offset`.
    */
-  readonly deadLetter?: string;
+  readonly deadLetter?: string | undefined;
   /** Is told of records that the schema of their topic does not allow; they are skipped. For `connect({check: true})`. */
-  readonly onInvalid?: (record: PlacedRecord, error: SchemaViolationError) => void;
+  readonly onInvalid?: ((record: PlacedRecord, error: SchemaViolationError) => void) | undefined;
 }
 
 export interface ConsumerEvents {
@@ -115,7 +115,7 @@ export type TransactDeadLetters = (
 export interface CommitSource {
   readonly tenure: Tenure;
   readonly commits: () => GroupCommits;
-  readonly handleCommitted?: () => void;
+  readonly handleCommitted?: (() => void) | undefined;
   readonly handleFenced: () => void;
 }
 

@@ -16,7 +16,7 @@ export interface Cursor {
   /** Whether the reader had these partitions only, by a list. */
   readonly isList: boolean;
   /** Where the others begin, of a reader that had none yet; else they are new, and begin at their beginning. */
-  readonly others?: ReaderPlace;
+  readonly others?: ReaderPlace | undefined;
 }
 
 export interface ReadOptions {
@@ -24,13 +24,13 @@ export interface ReadOptions {
    * Where to start. A place: in all partitions. A list: in these partitions only. A cursor: where it was taken, and what
    * has come into being since, from its beginning. "earliest" by default.
    */
-  readonly from?: ReaderPlace | readonly ReaderStart[] | Cursor;
+  readonly from?: ReaderPlace | readonly ReaderStart[] | Cursor | undefined;
   /** Where to go on when the log does not reach back to where it was. "earliest" by default; "none": an error. */
-  readonly reset?: ResetPolicy;
+  readonly reset?: ResetPolicy | undefined;
   /** Most that is sent and not gone through: as for a consumer. */
   readonly window?: { readonly records?: number; readonly bytes?: number };
   /** Ends it: what waits rejects with the signal's reason. */
-  readonly signal?: AbortSignal;
+  readonly signal?: AbortSignal | undefined;
 }
 
 export interface ReaderEvents {
