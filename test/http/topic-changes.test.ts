@@ -2,6 +2,7 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
+import { describeLong } from "../support/long.ts";
 import { startServer, type TestServer, temporaryFolder } from "../support/server.ts";
 import { stockSqlite } from "../support/stock-sqlite.ts";
 import { StreamClient } from "../support/stream-client.ts";
@@ -340,7 +341,7 @@ describe("DELETE …/records?before=N", () => {
   }, 30_000);
 });
 
-describe("a large topic that is deleted", () => {
+describeLong("a large topic that is deleted", "writes and deletes 200,000 records", () => {
   const COUNT = 200_000;
 
   async function startWithLargeTopic(name: string): Promise<TestServer> {
