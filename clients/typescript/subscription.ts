@@ -418,7 +418,7 @@ export class Subscription {
   }
 
   #handleAssigned({ id, partitions }: AssignedFrame): void {
-    for (const assigned of partitions) this.#assign(assigned, id !== undefined);
+    for (const assigned of partitions) this.#assign(assigned);
     if (this.#isFirstAssigned) {
       this.#isFirstAssigned = false;
       this.#stopSession();
@@ -431,10 +431,9 @@ export class Subscription {
     this.flush();
   }
 
-  #assign(assigned: AssignedPartition, isSought: boolean): void {
+  #assign(assigned: AssignedPartition): void {
     const tenure = this.#tenures.get(keyOf(assigned));
     if (tenure && !tenure.isDetached && tenure.generation === assigned.generation) {
-      if (isSought) tenure.seeks -= 1;
       this.#dirty.add(tenure);
       return moveTo(tenure, assigned);
     }
@@ -539,28 +538,25 @@ export class Subscription {
     const answer = await new Promise<Answer | TidemarkError>((resolve) => {
       link.ask(
         (id) => JSON.stringify({ type: "seek", id, subscription: name, topic, partition, to }),
-        resolve,
+        (answered) => {
+          const isLost = answered instanceof TidemarkError;
+          // Counted here: the `assigned` that answers may find another tenure than the one that asked.
+          if (isUsers || !isLost || answered.code === "not_assigned") tenure.seeks -= 1;
+          resolve(answered);
+        },
       );
     });
-    if (!(answer instanceof TidemarkError)) return this.#offer(tenure);
-    if (isUsers) {
-      this.#endSeek(tenure);
-      throw answer;
-    }
-    this.#handleLostPlace(tenure, to, answer);
-  }
-
-  /** A seek without effect: what waits is what follows. */
-  #endSeek(tenure: Tenure): void {
-    if (!tenure.isDetached) tenure.seeks -= 1;
     this.#offer(tenure);
+    if (!(answer instanceof TidemarkError)) return;
+    if (isUsers) throw answer;
+    this.#handleLostPlace(tenure, to, answer);
   }
 
   /** The place where we were is not to be had. Nothing is handed out before there is one, or there would be a gap. */
   #handleLostPlace(tenure: Tenure, to: Place, error: TidemarkError): void {
     if (tenure.isLost || tenure.isDetached) return; // the next `assigned` says more
     const { outOfRange = "earliest", tell } = this.#options;
-    if (error.code === "not_assigned") return this.#endSeek(tenure); // it is being revoked
+    if (error.code === "not_assigned") return; // it is being revoked: what waits is what follows
     tell.trouble(error);
     if (error.code === "offset_out_of_range" && outOfRange !== "none")
       return this.#seekAgain(tenure, outOfRange);
