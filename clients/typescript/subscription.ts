@@ -632,17 +632,17 @@ export class Subscription {
   async #leave(): Promise<void> {
     if (this.#end !== undefined) return;
     this.stopTaking();
-    const { link, name } = this.#options;
-    if (this.#isOpen) {
+    // A `subscribe` that was not answered yet has made a member too.
+    if (this.#isOpen || this.#options.link.isUp) {
       await this.#flushAll();
-      await new Promise<void>((resolve) =>
-        link.ask(
-          (id) => JSON.stringify({ type: "unsubscribe", id, subscription: name }),
-          () => resolve(),
-        ),
-      );
+      await new Promise<void>((resolve) => this.#unsubscribe(resolve));
     }
     if (this.#end === undefined) this.#finish("closed");
+  }
+
+  #unsubscribe(onAnswer: () => void): void {
+    const { link, name } = this.#options;
+    link.ask((id) => JSON.stringify({ type: "unsubscribe", id, subscription: name }), onAnswer);
   }
 
   /** Until all that was done is durable, or cannot be. */
@@ -662,7 +662,10 @@ export class Subscription {
 
   /** It ends with this error: whoever takes gets it. */
   fail(error: TidemarkError): void {
-    if (this.#end === undefined) this.#finish(error);
+    if (this.#end !== undefined) return;
+    const isMember = this.#isOpen;
+    this.#finish(error);
+    if (isMember) this.#unsubscribe(() => {}); // or nobody would get its partitions
   }
 
   #finish(end: TidemarkError | "closed"): void {
