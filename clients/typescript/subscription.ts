@@ -33,6 +33,7 @@ import {
   isReady,
   moveTo,
   noteCommitted,
+  pass,
   receive,
   resume,
   type Tenure,
@@ -202,9 +203,10 @@ export class Subscription {
 
   /** Everything of the partition below `offset` is done. */
   advance(tenure: Tenure, offset: number): void {
-    if (tenure.isLost || offset <= tenure.processed) return;
-    this.#recordsDone += offset - tenure.processed;
-    tenure.processed = offset;
+    const before = Math.min(tenure.processed, tenure.passed);
+    if (tenure.isLost || offset <= before) return;
+    this.#recordsDone += offset - before;
+    pass(tenure, offset);
     this.#touch(tenure);
   }
 
@@ -213,11 +215,12 @@ export class Subscription {
     if (tenure.isLost) throw tenure.ending.signal.reason;
     this.#throwIfEnded();
     if (metadata !== undefined) tenure.metadata = metadata;
-    if ((tenure.committed ?? -1) >= offset) return;
     const done = new Promise<void>((resolve, reject) => {
+      if ((tenure.committed ?? -1) >= offset) return resolve();
       tenure.waiters.push({ offset, settle: (error) => (error ? reject(error) : resolve()) });
     });
     this.advance(tenure, offset);
+    this.#dirty.add(tenure); // where an ack of it was refused, it is tried anew
     this.flush();
     return done;
   }
@@ -291,6 +294,7 @@ export class Subscription {
   }
 
   #refuse({ tenure, offset }: SentAck, error: TidemarkError): void {
+    tenure.askedNow = 0;
     for (const { settle } of takeWaiters(tenure, (waiter) => waiter.offset <= offset)) settle(error);
     this.#options.tell.trouble(error);
   }
@@ -303,7 +307,7 @@ export class Subscription {
     }
     this.#options.tell.trouble(error);
     for (const { tenure } of sent.values()) {
-      tenure.askedNow = 0;
+      tenure.askedNow = tenure.freed = 0;
       this.#dirty.add(tenure);
     }
     this.#retry(() => this.flush());
@@ -647,17 +651,14 @@ export class Subscription {
 
   /** Until all that was done is durable, or cannot be. */
   async #flushAll(): Promise<void> {
-    const undone = [...this.#tenures.values()].filter(
-      ({ processed, committed }) => processed > (committed ?? 0),
-    );
+    const undone = [...this.#tenures.values()].map((tenure) => {
+      const offset = Math.min(tenure.processed, tenure.reached);
+      if (tenure.isReader || (tenure.committed ?? 0) >= offset || tenure.isDetached) return undefined;
+      this.#dirty.add(tenure);
+      return new Promise<void>((resolve) => tenure.waiters.push({ offset, settle: () => resolve() }));
+    });
     this.flush();
-    await Promise.all(
-      undone.map((tenure) => {
-        const offset = Math.min(tenure.processed, tenure.reached);
-        if ((tenure.committed ?? 0) >= offset || tenure.isDetached) return undefined;
-        return new Promise<void>((resolve) => tenure.waiters.push({ offset, settle: () => resolve() }));
-      }),
-    );
+    await Promise.all(undone);
   }
 
   /** It ends with this error: whoever takes gets it. */
@@ -687,7 +688,8 @@ function keyOf({ topic, partition }: { readonly topic: string; readonly partitio
 function ackOf(tenure: Tenure, offset: number): SentAck {
   const { topic, partition, generation, metadata } = tenure;
   tenure.asked = Math.max(tenure.asked, offset);
-  tenure.askedNow = offset;
+  tenure.askedNow = Math.max(tenure.askedNow, offset);
+  tenure.freed = tenure.passed;
   tenure.metadata = undefined;
   return { topic, partition, generation, offset, tenure, ...(metadata === undefined ? {} : { metadata }) };
 }

@@ -23,6 +23,10 @@ export interface Tenure {
   handedOut: number;
   /** What the user is done with: the next offset to be committed. */
   processed: number;
+  /** The same since the last move, a seek back included: what is sent from there takes up the window. */
+  passed: number;
+  /** What `passed` was when it was last told, by an ack. */
+  freed: number;
   /** The furthest position of this generation: nothing above it may be acknowledged. */
   reached: number;
   /** Durable, as far as is known; null where nothing is committed. */
@@ -70,7 +74,7 @@ export function createTenure(assigned: AssignedPartition, isReader: boolean): Te
   const { topic, topicId, partition } = assigned;
   const tenure: Tenure = {
     ...{ isReader, topic, topicId, partition, generation: assigned.generation, queue: [] },
-    ...{ handedOut: 0, processed: 0, reached: 0, committed: null, asked: 0, askedNow: 0, logEndOffset: 0 },
+    ...{ handedOut: 0, processed: 0, passed: 0, freed: 0, reached: 0, committed: null, asked: 0, askedNow: 0, logEndOffset: 0 },
     ...{
       inHand: 0,
       seeks: 0,
@@ -99,7 +103,7 @@ export function moveTo(tenure: Tenure, assigned: AssignedPartition): void {
   if (assigned.reset !== undefined) restart(tenure, assigned.committedOffset);
   tenure.generation = assigned.generation;
   tenure.queue = [];
-  tenure.handedOut = position;
+  tenure.handedOut = tenure.passed = tenure.freed = position;
   tenure.reached = Math.max(tenure.reached, position);
   tenure.logEndOffset = assigned.logEndOffset;
   noteCommitted(tenure, assigned.committedOffset);
@@ -134,6 +138,7 @@ export function resume(tenure: Tenure, assigned: AssignedPartition): Place | und
   tenure.logEndOffset = assigned.logEndOffset;
   tenure.reached = assigned.position ?? 0;
   tenure.askedNow = tenure.isReader ? tenure.handedOut : 0;
+  tenure.passed = tenure.freed = tenure.handedOut;
   noteCommitted(tenure, assigned.committedOffset);
   return assigned.position === tenure.handedOut ? undefined : { offset: tenure.handedOut };
 }
@@ -172,11 +177,18 @@ export function isReady(tenure: Tenure): boolean {
   return tenure.queue.length > 0 && tenure.inHand === 0 && tenure.seeks === 0 && !tenure.isPaused;
 }
 
-/** What may be acknowledged now, and is not yet. */
+/** The user is done with everything below `offset`. What was in hand at a seek back says nothing of what follows that. */
+export function pass(tenure: Tenure, offset: number): void {
+  tenure.processed = Math.max(tenure.processed, offset);
+  if (offset <= tenure.handedOut) tenure.passed = Math.max(tenure.passed, offset);
+}
+
+/** What may be acknowledged now, and is not yet. What was committed before is too: it makes room in the window. */
 export function findAckable(tenure: Tenure): number | undefined {
+  if (tenure.isLost || tenure.isDetached || tenure.isInTransaction) return undefined;
   const offset = Math.min(tenure.processed, tenure.reached);
-  const isOpen = !tenure.isLost && !tenure.isDetached && !tenure.isInTransaction;
-  return isOpen && offset > Math.max(tenure.askedNow, tenure.committed ?? 0) ? offset : undefined;
+  if (offset > Math.max(tenure.askedNow, tenure.committed ?? 0)) return offset;
+  return tenure.passed > tenure.freed ? tenure.passed : undefined;
 }
 
 /** Whether a partition that goes to somebody else may go now: nothing is in hand, and all that was done is durable. */
@@ -189,7 +201,7 @@ export function noteCommitted(tenure: Tenure, offset: number | null): void {
   if (offset === null) return;
   const committed = Math.max(tenure.committed ?? 0, offset);
   tenure.committed = committed;
-  tenure.processed = Math.max(tenure.processed, committed);
+  if (!tenure.isReader) tenure.processed = Math.max(tenure.processed, committed);
   tenure.asked = Math.max(tenure.asked, committed);
   for (const { settle } of takeWaiters(tenure, (waiter) => waiter.offset <= committed)) settle();
 }

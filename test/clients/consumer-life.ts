@@ -129,9 +129,12 @@ export class ConsumerLife {
     const next = record ? record.offset + 1 : batch.next;
     for (let offset = 0; offset < next; offset += 1) done.add(offset); // as the user says
     const wasLost = batch.signal.aborted;
-    const outcome = await this.#watch(record ? batch.ackThrough(record) : batch.ack());
+    const metadata = !this.isAuto && this.#world.dice.oneIn(8) ? "too long" : undefined;
+    const outcome = await this.#watch(
+      record ? batch.ackThrough(record, metadata) : batch.ack(metadata),
+    );
     if (wasLost && !(outcome instanceof FencedError)) throw this.#defect("an ack of what was lost did not reject");
-    if (outcome instanceof TidemarkError && !(outcome instanceof FencedError) && outcome.code !== "closed")
+    if (outcome instanceof TidemarkError && !(outcome instanceof FencedError) && outcome.code !== "closed" && outcome.code !== "bad_request")
       throw this.#defect(`an ack was rejected by ${outcome.code}`);
   }
 

@@ -203,7 +203,8 @@ export class ConsumerWorld {
 
   #ack(member: Member, frame: AckFrame): void {
     const { connection, name } = member;
-    const trouble = this.troubles.shift();
+    const isBad = frame.offsets.some(({ metadata }) => metadata === "too long");
+    const trouble = isBad ? "bad_request" : this.troubles.shift();
     if (trouble) this.count(`ack ${trouble}`);
     const isWritten = trouble === undefined || (trouble === "outcome_unknown" && this.dice.oneIn(2));
     const offsets = isWritten ? frame.offsets.map((entry) => this.#commit(member, entry)) : [];
