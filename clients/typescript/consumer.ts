@@ -7,6 +7,7 @@ import type {
   SubscribeFrame,
 } from "../../src/protocol/frames.ts";
 import type { GroupDescription } from "../../src/protocol/http.ts";
+import { WINDOW_RECORDS_DEFAULT } from "../../src/protocol/limits.ts";
 import type { Place, ResetPolicies, ResetPolicy } from "../../src/protocol/places.ts";
 import { type BatchOf, decode, type PlacedRecord, type RecordOf, type TopicValues } from "./batch.ts";
 import { BatchSource, type Handler, type RetryOptions, type RunOptions } from "./batch-source.ts";
@@ -16,7 +17,7 @@ import { call } from "./http.ts";
 import type { Link, LinkOptions } from "./link.ts";
 import type { Platform } from "./platform.ts";
 import type { ProducerRecord } from "./producer-records.ts";
-import { Subscription, type SubscriptionOptions } from "./subscription.ts";
+import { type AckPace, Subscription, type SubscriptionOptions } from "./subscription.ts";
 import type { DeadLetter, Tenure } from "./tenure.ts";
 import type { ValueCheck } from "./topics.ts";
 
@@ -228,11 +229,11 @@ export class Consumer<Values = TopicValues> implements AsyncIterable<BatchOf<Val
 
   #subscriptionOf(topics: readonly string[], options: ConsumeOptions): SubscriptionOptions {
     const { link, platform, name } = this.#around;
-    const { ack = "each-batch", reset, deadLetter } = options;
+    const { ack = "each-batch", reset, deadLetter, window } = options;
     return {
       ...{ link, platform, name },
       request: ({ memberId }) => requestOf(topics, options, memberId),
-      pace: typeof ack === "object" ? ack : {},
+      pace: typeof ack === "object" ? paceOf(ack, window) : {},
       isCommittedFirst: ack === "none",
       outOfRange: outOfRangeOf(reset),
       ...(deadLetter === undefined
@@ -283,6 +284,14 @@ function requestOf(
     sessionTimeoutMs,
     ackTimeoutMs,
   };
+}
+
+/** No more is gathered than half the window, or nothing would come that more could be made of. */
+function paceOf(
+  { everyMs, everyRecords = Infinity }: AckPace,
+  { records = WINDOW_RECORDS_DEFAULT }: NonNullable<ConsumeOptions["window"]> = {},
+): AckPace {
+  return { everyMs, everyRecords: Math.min(everyRecords, records / 2) };
 }
 
 function outOfRangeOf(reset: ConsumeOptions["reset"]): ResetPolicy {

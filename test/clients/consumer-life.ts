@@ -261,7 +261,7 @@ export class ConsumerLife {
 }
 
 function ackOf({ dice }: ConsumerWorld, kind: Kind): Pick<ConsumeOptions, "ack"> {
-  if (kind === "paced") return { ack: { everyMs: 1_000, everyRecords: dice.between(2, 20) } };
+  if (kind === "paced") return { ack: { everyMs: dice.spread(10, 10_000), everyRecords: dice.between(2, 20) } };
   if (kind === "manual") return { ack: "manual" };
   return kind === "none" || kind === "none run" ? { ack: "none" } : {};
 }

@@ -11,7 +11,7 @@ import { ConsumerWorld } from "./consumer-world.ts";
 /** TIDEMARK_MODEL_SEEDS=5000 looks further, TIDEMARK_MODEL_FIRST=71 begins at a seed that has failed. */
 const SEEDS = Number(process.env.TIDEMARK_MODEL_SEEDS ?? 150);
 const FIRST_SEED = Number(process.env.TIDEMARK_MODEL_FIRST ?? 1);
-const STEPS = 150;
+const STEPS = 250;
 const CLIENTS_MAX = 3;
 const SETTLING_STEPS_MAX = 600;
 
@@ -72,19 +72,22 @@ function start({ world, lives, kinds, dice }: Stage, { client, lives: here }: Pl
 function step(stage: Stage): unknown {
   const { world, dice, places, lives } = stage;
   const { connections } = world;
-  const connection = connections[dice.below(connections.length)];
-  const life = lives.length > 0 ? dice.pick(lives) : undefined;
+  const connection = pickOf(dice, connections);
+  const asked = pickOf(dice, connections.filter(({ toServer }) => toServer.length > 0));
+  const answered = pickOf(dice, connections.filter(({ toClient }) => toClient.length > 0));
+  const judged = pickOf(dice, connections.filter(({ lateAcks }) => lateAcks.length > 0));
+  const life = pickOf(dice, lives.filter(({ isOver }) => !isOver));
   const partition = dice.below(world.logs.length);
   const log = world.log(partition);
   return dice.weighted<() => unknown>([
     [4, () => start(stage, dice.pick(places))],
-    [12, () => connection && serve(world, connection)],
-    [16, () => connection && deliver(connection)],
-    [4, () => connection && open(connection)],
-    [6, () => connection?.lateAcks.shift()?.()],
-    [12, () => sendSome(stage)],
+    [16, () => asked && serve(world, asked)],
+    [20, () => answered && deliver(answered)],
+    [8, () => connection && open(connection)],
+    [6, () => judged?.lateAcks.shift()?.()],
+    [14, () => sendSome(stage)],
     [8, () => (log.end += dice.between(1, 8))],
-    [12, () => life?.finishWork()],
+    [14, () => life?.finishWork()],
     [3, () => world.time.advance(dice.spread(1, 6_000))],
     [2, () => connection && lose(world, connection)],
     [2, () => connection?.socket.isClosed && world.notice(connection)],
@@ -93,13 +96,17 @@ function step(stage: Stage): unknown {
     [1, () => world.reset(partition, dice.between(log.start, log.end))],
     [1, () => world.deleteBefore(partition, dice.between(log.start, log.end))],
     [1, () => log.end - log.start > 3 && log.gaps.add(dice.between(log.start, log.end - 2))],
-    [2, () => life && !life.isCommittedFirst && seek(stage, life)],
+    [3, () => life && !life.isCommittedFirst && seek(stage, life)],
     [2, () => life?.pause(dice.oneIn(2))],
     [1, () => dice.oneIn(3) && void life?.close()],
     [1, () => dice.oneIn(3) && world.recreate()],
     [1, () => dice.oneIn(3) && world.time.advance(50_000)],
     [1, () => disown(stage)],
   ])();
+}
+
+function pickOf<Item>(dice: Dice, items: readonly Item[]): Item | undefined {
+  return items[dice.below(items.length)];
 }
 
 function serve(world: ConsumerWorld, connection: ConsumerWorld["connections"][number]): void {
@@ -109,8 +116,9 @@ function serve(world: ConsumerWorld, connection: ConsumerWorld["connections"][nu
 }
 
 function sendSome({ world, dice }: Stage): void {
-  const member = world.members[dice.below(world.members.length)];
-  if (member) world.send(member, dice.below(world.logs.length));
+  const member = pickOf(dice, world.members);
+  const partition = pickOf(dice, [...(member?.shares.keys() ?? [])]);
+  if (member && partition !== undefined) world.send(member, partition);
 }
 
 function lose(world: ConsumerWorld, connection: ConsumerWorld["connections"][number]): void {
