@@ -89,6 +89,8 @@ const ACKS_IN_FLIGHT_MAX = 2;
 export class Subscription {
   readonly #options: SubscriptionOptions;
   readonly #tenures = new Map<string, Tenure>();
+  /** The same, and those that were lost: of these something may be in hand. */
+  readonly #last = new Map<string, Tenure>();
   /** Those with something to hand out, in the order of their turns. */
   readonly #ready = new Set<Tenure>();
   /** Those of which more was done than acknowledged. */
@@ -184,11 +186,12 @@ export class Subscription {
     tenure.inHand -= 1;
     if (processed !== undefined) this.advance(tenure, processed);
     this.#offer(tenure);
+    this.#offer(this.#tenures.get(keyOf(tenure)));
     this.#releaseFinished(tenure);
   }
 
-  #offer(tenure: Tenure): void {
-    if (tenure.queue.length === 0) return;
+  #offer(tenure: Tenure | undefined): void {
+    if (!tenure?.queue.length) return;
     this.#ready.add(tenure);
     this.#wake();
   }
@@ -443,8 +446,9 @@ export class Subscription {
     }
     if (tenure && isContinued(tenure, assigned)) return this.#resume(tenure, assigned);
     if (tenure) this.#lose(tenure, "It was reset, or went to another member and came back");
-    const gained = createTenure(assigned, this.memberId === undefined);
+    const gained = createTenure(assigned, this.memberId === undefined, this.#last.get(keyOf(assigned)));
     this.#tenures.set(keyOf(assigned), gained);
+    this.#last.set(keyOf(assigned), gained);
     const start = this.#options.startOf?.(assigned);
     if (start !== undefined) void this.#seek(gained, start);
   }
@@ -516,6 +520,9 @@ export class Subscription {
     this.#dirty.delete(tenure);
     if (!this.#options.isCommittedFirst) tenure.queue = []; // what was committed for us, nobody else gets
     if (tenure.queue.length === 0) this.#ready.delete(tenure);
+    tenure.isPaused = false;
+    tenure.seeks = 0;
+    this.#offer(tenure);
     const { topic, partition } = tenure;
     const error = new FencedError(
       "fenced_generation",

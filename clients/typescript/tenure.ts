@@ -12,6 +12,8 @@ import type { TidemarkError } from "./errors.ts";
 export interface Tenure {
   /** A reader's: it owns nothing, commits nothing, and its acks only make room. */
   readonly isReader: boolean;
+  /** Of the same partition, lost, and still in hand: records of a partition are handed out one after the other. */
+  readonly previous: Tenure | undefined;
   readonly topic: string;
   readonly topicId: number;
   readonly partition: number;
@@ -70,9 +72,10 @@ export interface Waiter {
   readonly settle: (error?: TidemarkError) => void;
 }
 
-export function createTenure(assigned: AssignedPartition, isReader: boolean): Tenure {
+export function createTenure(assigned: AssignedPartition, isReader: boolean, last?: Tenure): Tenure {
   const { topic, topicId, partition } = assigned;
   const tenure: Tenure = {
+    previous: isIdle(last) ? undefined : last,
     ...{ isReader, topic, topicId, partition, generation: assigned.generation, queue: [] },
     ...{ handedOut: 0, processed: 0, passed: 0, freed: 0, reached: 0, committed: null, asked: 0, askedNow: 0, logEndOffset: 0 },
     ...{
@@ -174,7 +177,12 @@ export function takeFrame(tenure: Tenure): RecordsFrame | undefined {
 
 /** Whether the user may be given something of it. */
 export function isReady(tenure: Tenure): boolean {
-  return tenure.queue.length > 0 && tenure.inHand === 0 && tenure.seeks === 0 && !tenure.isPaused;
+  const { queue, inHand, seeks, isPaused, previous } = tenure;
+  return queue.length > 0 && inHand === 0 && seeks < 1 && !isPaused && isIdle(previous);
+}
+
+function isIdle(tenure: Tenure | undefined): boolean {
+  return !tenure || (tenure.inHand === 0 && tenure.queue.length === 0 && isIdle(tenure.previous));
 }
 
 /** The user is done with everything below `offset`. What was in hand at a seek back says nothing of what follows that. */

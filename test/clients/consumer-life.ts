@@ -23,6 +23,7 @@ interface SeenTenure {
 
 interface Told {
   readonly generation: number;
+  readonly topicId: number;
   readonly base: number;
 }
 
@@ -226,7 +227,11 @@ export class ConsumerLife {
       if (tenure) tenure.next = position;
     }
     if (told?.generation === generation && reset === undefined) return;
-    this.#told.set(partition, { generation, base: assigned.committedOffset ?? position });
+    this.#told.set(partition, {
+      generation,
+      topicId: assigned.topicId,
+      base: assigned.committedOffset ?? position,
+    });
   }
 
   handleSent(frame: ClientFrame): void {
@@ -238,7 +243,7 @@ export class ConsumerLife {
   #checkAck({ partition, generation, offset }: AckEntry): void {
     const told = this.#told.get(partition);
     if (told?.generation !== generation) throw this.#defect(`ack in generation ${generation}, which is over`);
-    if (this.kind === "reader") return;
+    if (this.kind === "reader" || told.topicId !== this.#world.topicId) return;
     const tenure = [...this.#tenures.values()].find(
       ({ batch }) => batch.partition === partition && batch.generation === generation && !batch.signal.aborted,
     );
