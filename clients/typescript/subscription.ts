@@ -40,6 +40,7 @@ import {
   takeFrame,
   takeWaiters,
   tellReattached,
+  waitReattached,
 } from "./tenure.ts";
 
 /** When what was done is acknowledged: at once, or when so much or so long was done. */
@@ -539,7 +540,10 @@ export class Subscription {
 
   /** Resolves when the server goes on from there. What was received and not handed out is void. */
   async seek(topic: string, partition: number, to: Place): Promise<void> {
-    return this.#seek(this.find(topic, partition), to, true);
+    const tenure = this.find(topic, partition);
+    if (tenure.isDetached) await waitReattached(tenure); // or the place where it goes on would be sought after this one
+    tenure.ending.signal.throwIfAborted();
+    return this.#seek(tenure, to, true);
   }
 
   async #seek(tenure: Tenure, to: Place, isUsers = false): Promise<void> {

@@ -41,7 +41,6 @@ export class ConsumerLife {
   /** Of `records()`, which does not say whose they are. */
   readonly #doneRecords = new Set<string>();
   readonly #handedOutOnce = new Map<string, number>();
-  #isSeeking = false;
   /** Acks, seeks, pauses without an outcome. */
   open = 0;
   isOver = false;
@@ -140,9 +139,8 @@ export class ConsumerLife {
   }
 
   seek(partition: number, offset: number): void {
-    this.#isSeeking = true;
-    void this.#watch(this.consumer.seek({ topic: TOPIC, partition, to: { offset } }));
-    this.#isSeeking = false;
+    // Said in a way that the client does not seek by itself.
+    void this.#watch(this.consumer.seek({ topic: TOPIC, partition, to: { timestamp: offset } }));
   }
 
   pause(isPaused: boolean): void {
@@ -235,7 +233,8 @@ export class ConsumerLife {
   }
 
   handleSent(frame: ClientFrame): void {
-    if (frame.type === "seek" && this.#isSeeking) this.#userSeeks.add(frame.id);
+    if (frame.type === "seek" && typeof frame.to === "object" && "timestamp" in frame.to)
+      this.#userSeeks.add(frame.id);
     if (frame.type === "subscribe") this.#userSeeks.clear();
     if (frame.type === "ack") for (const entry of frame.offsets) this.#checkAck(entry);
   }

@@ -13,6 +13,7 @@ import type {
   SubscribeFrame,
 } from "../../src/protocol/frames.ts";
 import type { ErrorCode } from "../../src/protocol/codes.ts";
+import type { Place } from "../../src/protocol/places.ts";
 import type { Dice } from "../support/dice.ts";
 import { FakeTime } from "../support/fake-time.ts";
 import { type Connection, ModelSocket } from "./consumer-connection.ts";
@@ -237,8 +238,7 @@ export class ConsumerWorld {
     if (!share || (member.group !== undefined && this.slot(partition).stopDeadline))
       return this.#refuse(member.connection, frame, "not_assigned");
     const { start, end } = this.log(partition);
-    const position =
-      to === "earliest" ? start : to === "latest" ? end : typeof to === "object" && "offset" in to ? to.offset : -1;
+    const position = positionOf(to, this.log(partition));
     if (position < start || position > end) {
       this.count("seek out of range");
       return this.#refuse(member.connection, frame, "offset_out_of_range");
@@ -498,6 +498,15 @@ export class ConsumerWorld {
 
 function emptyLog(): Log {
   return { start: 0, end: 0, gaps: new Set() };
+}
+
+/** Timestamps are offsets here. */
+function positionOf(to: Place, { start, end }: Log): number {
+  if (to === "earliest") return start;
+  if (to === "latest") return end;
+  if (typeof to === "object" && "offset" in to) return to.offset;
+  if (typeof to === "object" && "timestamp" in to) return Math.min(Math.max(to.timestamp, start), end);
+  throw new Error(`nobody seeks to ${JSON.stringify(to)} here`);
 }
 
 function sum(shares: Iterable<Share>): number {
