@@ -521,7 +521,7 @@ export class Subscription {
     this.#dirty.delete(tenure);
     if (!this.#options.isCommittedFirst) tenure.queue = []; // what was committed for us, nobody else gets
     if (tenure.queue.length === 0) this.#ready.delete(tenure);
-    tenure.isPaused = false;
+    tenure.isPaused = tenure.isAstray = false;
     tenure.seeks = 0;
     this.#offer(tenure);
     const { topic, partition } = tenure;
@@ -554,24 +554,25 @@ export class Subscription {
       link.ask(
         (id) => JSON.stringify({ type: "seek", id, subscription: name, topic, partition, to }),
         (answered) => {
-          const isLost = answered instanceof TidemarkError;
-          // Counted here: the `assigned` that answers may find another tenure than the one that asked.
-          if (isUsers || !isLost || answered.code === "not_assigned") tenure.seeks -= 1;
+          tenure.seeks -= 1; // here: the `assigned` that answers may find another tenure than the one that asked
+          // What is being revoked goes on from where it is.
+          if (!isUsers && answered instanceof TidemarkError && answered.code !== "not_assigned")
+            tenure.isAstray = true;
           resolve(answered);
         },
       );
     });
     this.#offer(tenure);
     if (!(answer instanceof TidemarkError)) return;
-    if (isUsers) throw answer;
-    this.#handleLostPlace(tenure, to, answer);
+    if (!isUsers) return this.#handleLostPlace(tenure, to, answer);
+    this.#seekAgain(tenure, { offset: tenure.handedOut }); // if that was not to be had before
+    throw answer;
   }
 
   /** The place where we were is not to be had. Nothing is handed out before there is one, or there would be a gap. */
   #handleLostPlace(tenure: Tenure, to: Place, error: TidemarkError): void {
-    if (tenure.isLost || tenure.isDetached) return; // the next `assigned` says more
+    if (!tenure.isAstray) return;
     const { outOfRange = "earliest", tell } = this.#options;
-    if (error.code === "not_assigned") return; // it is being revoked: what waits is what follows
     tell.trouble(error);
     if (error.code === "offset_out_of_range" && outOfRange !== "none")
       return this.#seekAgain(tenure, outOfRange);
@@ -579,10 +580,9 @@ export class Subscription {
     this.fail(error);
   }
 
+  /** Unless an `assigned` has said more, or a seek of the user's will. */
   #seekAgain(tenure: Tenure, to: Place): void {
-    if (tenure.isLost || tenure.isDetached) return;
-    tenure.seeks -= 1;
-    void this.#seek(tenure, to);
+    if (tenure.isAstray && tenure.seeks === 0) void this.#seek(tenure, to);
   }
 
   async pause(topic: string, partition: number): Promise<void> {

@@ -46,6 +46,8 @@ export interface Tenure {
   isPaused: boolean;
   /** The server was asked to send nothing, because too much waits here. */
   isHeld: boolean;
+  /** The place to go on from was not to be had: until there is another one nothing is handed out, or there would be a gap. */
+  isAstray: boolean;
   isRevoking: boolean;
   isDetached: boolean;
   isLost: boolean;
@@ -83,6 +85,7 @@ export function createTenure(assigned: AssignedPartition, isReader: boolean, las
       seeks: 0,
       isPaused: false,
       isHeld: false,
+      isAstray: false,
       isRevoking: false,
       isDetached: false,
       isLost: false,
@@ -105,6 +108,7 @@ export function moveTo(tenure: Tenure, assigned: AssignedPartition): void {
   const position = assigned.position ?? 0; // null: nothing is sent, until another `assigned` says from where
   if (assigned.reset !== undefined) restart(tenure, assigned.committedOffset);
   tenure.generation = assigned.generation;
+  tenure.isAstray = false;
   tenure.queue = [];
   tenure.handedOut = tenure.passed = tenure.freed = position;
   tenure.reached = Math.max(tenure.reached, position);
@@ -149,8 +153,7 @@ export function resume(tenure: Tenure, assigned: AssignedPartition): Place | und
 /** The connection is gone: what was not handed out comes again. */
 export function detach(tenure: Tenure, keepsQueue: boolean): void {
   tenure.isDetached = true;
-  tenure.seeks = 0;
-  tenure.isHeld = false;
+  tenure.isHeld = tenure.isAstray = false;
   if (!keepsQueue) tenure.queue = [];
 }
 
@@ -177,8 +180,8 @@ export function takeFrame(tenure: Tenure): RecordsFrame | undefined {
 
 /** Whether the user may be given something of it. */
 export function isReady(tenure: Tenure): boolean {
-  const { queue, inHand, seeks, isPaused, previous } = tenure;
-  return queue.length > 0 && inHand === 0 && seeks < 1 && !isPaused && isIdle(previous);
+  const { queue, inHand, seeks, isPaused, isAstray, previous } = tenure;
+  return queue.length > 0 && inHand === 0 && seeks < 1 && !isPaused && !isAstray && isIdle(previous);
 }
 
 function isIdle(tenure: Tenure | undefined): boolean {
