@@ -24,7 +24,10 @@ interface SeenTenure {
 interface Told {
   readonly generation: number;
   readonly topicId: number;
+  /** Where it started: below, nothing is this consumer's. */
   readonly base: number;
+  /** The same, or where it was sought. */
+  position: number;
 }
 
 export class ConsumerLife {
@@ -205,8 +208,8 @@ export class ConsumerLife {
   /** The last that was handed out of what it still has. */
   nextOf(partition: number): number {
     const tenure = this.#latest.get(partition);
-    const base = this.#told.get(partition)?.base ?? 0;
-    return tenure && !tenure.batch.signal.aborted ? Math.max(tenure.next, base) : base;
+    const isThere = tenure && !tenure.batch.signal.aborted;
+    return isThere ? tenure.next : (this.#told.get(partition)?.position ?? 0);
   }
 
   handleDelivered(frame: ServerFrame): void {
@@ -222,13 +225,15 @@ export class ConsumerLife {
     if (this.#userSeeks.has(id) || (reset !== undefined && told?.generation === generation)) {
       this.#excused.push({ partition, from: this.nextOf(partition), next: position });
       const tenure = this.#latest.get(partition);
-      if (tenure) tenure.next = position;
+      if (tenure?.batch.generation === generation) tenure.next = position;
+      if (told) told.position = position;
     }
     if (told?.generation === generation && reset === undefined) return;
     this.#told.set(partition, {
       generation,
       topicId: assigned.topicId,
       base: assigned.committedOffset ?? position,
+      position,
     });
   }
 

@@ -14,6 +14,7 @@ const FIRST_SEED = Number(process.env.TIDEMARK_MODEL_FIRST ?? 1);
 const STEPS = 250;
 const CLIENTS_MAX = 3;
 const SETTLING_STEPS_MAX = 600;
+const APPEND_AT = 100;
 
 interface Place {
   readonly client: Client;
@@ -177,6 +178,7 @@ async function goOn(stage: Stage, isDone: () => boolean): Promise<void> {
   const { world } = stage;
   for (let count = 0; !isDone(); count += 1) {
     if (count > SETTLING_STEPS_MAX) throw new Error(`it hangs: ${describe(stage)}`);
+    if (count === APPEND_AT) for (const log of world.logs) log.end += 1; // who has sought the end has something to acknowledge
     if (process.env.TRACE) console.log(`settling ${count} ${describe(stage)}`);
     for (const connection of [...world.connections]) serveAll(world, connection);
     for (const member of world.members)
@@ -214,7 +216,7 @@ function hasNothingFrom(world: ConsumerWorld, partition: number, offset: number)
 function describe({ world, lives }: Stage): string {
   return JSON.stringify({
     logs: world.logs.map(({ start: from, end }, partition) => [from, world.slot(partition).committed, end]),
-    lives: lives.map(({ kind, isOver, open: openOnes }) => [kind, isOver, openOnes]),
+    lives: lives.map((life) => [life.kind, life.isOver, life.open, world.logs.map((_, partition) => life.nextOf(partition))]),
     members: world.members.map(({ id, name, shares }) => [id, name, [...shares]]),
   });
 }
