@@ -374,13 +374,14 @@ export class Subscription {
     this.#stopRetries();
     if (this.#isLeaving) return this.#finish("closed"); // and the membership with its socket
     this.#detachAll();
-    // Whatever becomes of the connection: the membership has ended by then.
-    this.#stopSession = this.#options.platform.startTimer(this.#sessionTimeoutMs, () =>
-      this.#loseDetached("The connection was lost for longer than the session timeout"),
-    );
   }
 
   #detachAll(): void {
+    // Whatever becomes of the connection: the membership has ended by then.
+    this.#stopSession();
+    this.#stopSession = this.#options.platform.startTimer(this.#sessionTimeoutMs, () =>
+      this.#loseDetached("The connection was lost for longer than the session timeout"),
+    );
     for (const tenure of this.#tenures.values()) {
       detach(tenure, this.#options.isCommittedFirst ?? false);
       if (tenure.isRevoking) this.#lose(tenure, "The connection was lost while it was being revoked");
@@ -502,15 +503,16 @@ export class Subscription {
   #handleUnsubscribed({ id, code }: UnsubscribedFrame): void {
     if (id !== undefined) return;
     this.#isOpen = false;
-    if (code === "replaced")
+    // By a memberId only what this consumer itself has sent on an older connection, late, takes it over.
+    if (code === "replaced" && this.#options.request(this).instanceId !== undefined)
       return this.fail(
         new TidemarkError(
           "replaced",
-          "Another consumer has taken this membership over, by its instanceId or memberId",
+          "Another consumer has taken this membership over, by its instanceId",
         ),
       );
     this.#detachAll();
-    this.#loseDetached("The session timeout passed");
+    if (code === "expired") this.#loseDetached("The session timeout passed");
     this.#subscribe();
   }
 

@@ -146,6 +146,7 @@ export class ConsumerWorld {
       case "release":
         return this.#release(member, frame);
       case "unsubscribe":
+        for (const answer of connection.lateAcks.splice(0)) answer(); // nothing of it follows
         this.#say(connection, { type: "unsubscribed", id, subscription: name });
         return this.#endMember(member);
       default:

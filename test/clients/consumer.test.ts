@@ -355,14 +355,25 @@ describe("ownership", () => {
     expect(socket.take()).toEqual([]);
   });
 
-  test("a membership that has expired is begun anew, one that was replaced is not", async () => {
-    const { socket, batches, stage } = await subscribe();
+  test("a membership that has expired is begun anew, one that another instance has taken over is not", async () => {
+    const { socket, batches, stage } = await subscribe({ instanceId: "tab-7" });
     socket.say({ type: "unsubscribed", subscription: "s1", code: "expired" });
     socket.say(subscribedFrame(socket.takeId("subscribe"), "m2"), assignedFrame([assignedPartition(8, 42)]));
     socket.say({ type: "unsubscribed", subscription: "s1", code: "replaced" });
     await stage.time.settle();
     expect(socket.take()).toEqual([]);
     expect(await failureOf(batches.next())).toMatchObject({ code: "replaced", retriable: false });
+  });
+
+  test("a membership that its own late frame on an older connection has taken over is taken back", async () => {
+    const { socket, batches } = await subscribe();
+    socket.say(recordsFrame(3, { from: 42, next: 44 }));
+    const { signal } = await take(batches);
+    socket.say({ type: "unsubscribed", subscription: "s1", code: "replaced" });
+    const [frame] = socket.take();
+    expect(frame).toMatchObject({ type: "subscribe", memberId: "m1" });
+    socket.say(subscribedFrame(frame?.id, "m1"), assignedFrame([assignedPartition(9, 42)]));
+    expect(signal.aborted).toBe(false);
   });
 });
 
