@@ -7,6 +7,7 @@ import type {
   AckEntry,
   AssignedFrame,
   AssignedPartition,
+  FrameId,
   RecordsFrame,
   RevokedFrame,
   ServerFrame,
@@ -96,6 +97,8 @@ export class Subscription {
   readonly #ready = new Set<Tenure>();
   /** Those of which more was done than acknowledged. */
   readonly #dirty = new Set<Tenure>();
+  /** Who goes on at another place than the server would, by the id of the seek. */
+  readonly #movers = new Map<FrameId, Tenure>();
   readonly #stops: (() => void)[];
   #wakers: (() => void)[] = [];
   #isOpen = false;
@@ -427,7 +430,7 @@ export class Subscription {
   }
 
   #handleAssigned({ id, partitions }: AssignedFrame): void {
-    for (const assigned of partitions) this.#assign(assigned);
+    for (const assigned of partitions) this.#assign(assigned, this.#movers.get(id ?? -1));
     if (this.#isFirstAssigned) {
       this.#isFirstAssigned = false;
       this.#stopSession();
@@ -440,11 +443,15 @@ export class Subscription {
     this.flush();
   }
 
-  #assign(assigned: AssignedPartition): void {
+  #assign(assigned: AssignedPartition, mover: Tenure | undefined): void {
     const tenure = this.#tenures.get(keyOf(assigned));
     if (tenure && !tenure.isDetached && tenure.generation === assigned.generation) {
       this.#dirty.add(tenure);
-      return moveTo(tenure, assigned);
+      const { handedOut } = tenure;
+      moveTo(tenure, assigned);
+      // A seek names no generation: what another ownership wanted would pass over records of this one.
+      if (mover && mover !== tenure) void this.#seek(tenure, { offset: handedOut });
+      return;
     }
     if (tenure && isContinued(tenure, assigned)) return this.#resume(tenure, assigned);
     if (tenure) this.#lose(tenure, "It was reset, or went to another member and came back");
@@ -552,10 +559,16 @@ export class Subscription {
     const { link, name } = this.#options;
     const { topic, partition } = tenure;
     tenure.seeks += 1;
+    let seekId = 0;
     const answer = await new Promise<Answer | TidemarkError>((resolve) => {
       link.ask(
-        (id) => JSON.stringify({ type: "seek", id, subscription: name, topic, partition, to }),
+        (id) => {
+          seekId = id;
+          if (!isUsers) this.#movers.set(id, tenure);
+          return JSON.stringify({ type: "seek", id, subscription: name, topic, partition, to });
+        },
         (answered) => {
+          this.#movers.delete(seekId);
           tenure.seeks -= 1; // here: the `assigned` that answers may find another tenure than the one that asked
           // What is being revoked goes on from where it is.
           if (!isUsers && answered instanceof TidemarkError && answered.code !== "not_assigned")

@@ -177,6 +177,7 @@ async function settle(stage: Stage): Promise<void> {
 async function goOn(stage: Stage, isDone: () => boolean): Promise<void> {
   const { world } = stage;
   for (let count = 0; !isDone(); count += 1) {
+    if (world.defects[0]) throw world.defects[0];
     if (count > SETTLING_STEPS_MAX) throw new Error(`it hangs: ${describe(stage)}`);
     if (count === APPEND_AT) for (const log of world.logs) log.end += 1; // who has sought the end has something to acknowledge
     if (process.env.TRACE) console.log(`settling ${count} ${describe(stage)}`);
