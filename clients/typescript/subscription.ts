@@ -570,9 +570,7 @@ export class Subscription {
         (answered) => {
           this.#movers.delete(seekId);
           tenure.seeks -= 1; // here: the `assigned` that answers may find another tenure than the one that asked
-          // What is being revoked goes on from where it is.
-          if (!isUsers && answered instanceof TidemarkError && answered.code !== "not_assigned")
-            tenure.isAstray = true;
+          tenure.isAstray ||= !isUsers && isAstrayAfter(tenure, answered);
           resolve(answered);
         },
       );
@@ -705,6 +703,11 @@ export class Subscription {
     for (const tenure of [...this.#tenures.values()]) this.#lose(tenure, "The consumer has ended");
     this.#wake();
   }
+}
+
+/** What is being revoked goes on from where it is; of what is lost or detached the next `assigned` says more. */
+function isAstrayAfter({ isLost, isDetached }: Tenure, answer: Answer | TidemarkError): boolean {
+  return answer instanceof TidemarkError && answer.code !== "not_assigned" && !isLost && !isDetached;
 }
 
 function keyOf({ topic, partition }: { readonly topic: string; readonly partition: number }): string {
