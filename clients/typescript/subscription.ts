@@ -457,6 +457,8 @@ export class Subscription {
     if (tenure) this.#lose(tenure, "It was reset, or went to another member and came back");
     const gained = createTenure(assigned, this.memberId === undefined, this.#last.get(keyOf(assigned)));
     this.#tenures.set(keyOf(assigned), gained);
+    // A reset leaves it paused at the server, and a `pause` on its way comes to whoever has it then.
+    if (this.#last.get(keyOf(assigned))?.hasAskedPause) this.#ask("resume", gained);
     this.#last.set(keyOf(assigned), gained);
     const start = this.#options.startOf?.(assigned);
     if (start !== undefined) void this.#seek(gained, start);
@@ -624,6 +626,7 @@ export class Subscription {
   ): void {
     const { link, name } = this.#options;
     const partitions = [{ topic: tenure.topic, partition: tenure.partition }];
+    if (type === "pause") tenure.hasAskedPause = true;
     link.ask((id) => JSON.stringify({ type, id, subscription: name, partitions }), onAnswer);
   }
 

@@ -44,6 +44,7 @@ export interface Tenure {
   seeks: number;
   /** The user wants nothing of it. */
   isPaused: boolean;
+  hasAskedPause: boolean;
   /** The server was asked to send nothing, because too much waits here. */
   isHeld: boolean;
   /** The place to go on from was not to be had: until there is another one nothing is handed out, or there would be a gap. */
@@ -84,6 +85,7 @@ export function createTenure(assigned: AssignedPartition, isReader: boolean, las
       inHand: 0,
       seeks: 0,
       isPaused: false,
+      hasAskedPause: false,
       isHeld: false,
       isAstray: false,
       isRevoking: false,
