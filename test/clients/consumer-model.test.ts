@@ -4,7 +4,7 @@
 import { expect, test } from "bun:test";
 import { type Client, connect } from "../../clients/typescript/client.ts";
 import { Dice } from "../support/dice.ts";
-import { cut, deliver, open } from "./consumer-connection.ts";
+import { type Connection, cut, deliver, open } from "./consumer-connection.ts";
 import { ConsumerLife, type Kind } from "./consumer-life.ts";
 import { ConsumerWorld } from "./consumer-world.ts";
 
@@ -110,7 +110,7 @@ function pickOf<Item>(dice: Dice, items: readonly Item[]): Item | undefined {
   return items[dice.below(items.length)];
 }
 
-function serve(world: ConsumerWorld, connection: ConsumerWorld["connections"][number]): void {
+function serve(world: ConsumerWorld, connection: Connection): void {
   const text = connection.toServer.shift();
   if (process.env.TRACE && text) console.log("->", text);
   if (text !== undefined) world.handle(connection, JSON.parse(text));
@@ -122,13 +122,13 @@ function sendSome({ world, dice }: Stage): void {
   if (member && partition !== undefined) world.send(member, partition);
 }
 
-function lose(world: ConsumerWorld, connection: ConsumerWorld["connections"][number]): void {
+function lose(world: ConsumerWorld, connection: Connection): void {
   world.count("cut");
   cut(connection);
   if (world.dice.oneIn(2)) connection.toServer.length = 0;
 }
 
-function drain(connection: ConsumerWorld["connections"][number]): void {
+function drain(connection: Connection): void {
   if (connection.isDraining) return cut(connection, 4_000);
   connection.isDraining = true;
   connection.toClient.push(JSON.stringify({ type: "draining", retryAfterMs: 500 }));
@@ -170,7 +170,7 @@ async function settle(stage: Stage): Promise<void> {
   expect(lives.map(({ isOver, open: openOnes }) => ({ isOver, openOnes }))).toEqual(
     lives.map(() => ({ isOver: true, openOnes: 0 })),
   );
-  for (const connection of [...world.connections]) serveAll(world, connection);
+  for (const connection of [...world.connections]) await serveAll(world, connection);
   expect(world.members).toEqual([]);
 }
 
@@ -181,7 +181,7 @@ async function goOn(stage: Stage, isDone: () => boolean): Promise<void> {
     if (count > SETTLING_STEPS_MAX) throw new Error(`it hangs: ${describe(stage)}`);
     if (count === APPEND_AT) for (const log of world.logs) log.end += 1; // who has sought the end has something to acknowledge
     if (process.env.TRACE) console.log(`settling ${count} ${describe(stage)}`);
-    for (const connection of [...world.connections]) serveAll(world, connection);
+    for (const connection of [...world.connections]) await serveAll(world, connection);
     for (const member of world.members)
       for (let partition = 0; partition < world.logs.length; partition += 1) world.send(member, partition);
     await world.time.advance(count % 4 === 3 ? 400 : 0);
@@ -192,12 +192,12 @@ async function goOn(stage: Stage, isDone: () => boolean): Promise<void> {
   }
 }
 
-function serveAll(world: ConsumerWorld, connection: ConsumerWorld["connections"][number]): void {
+async function serveAll(world: ConsumerWorld, connection: Connection): Promise<void> {
   open(connection);
   if (connection.isDraining) cut(connection, 4_000);
   while (connection.toServer.length > 0) serve(world, connection);
   for (const answer of connection.lateAcks.splice(0)) answer();
-  while (deliver(connection));
+  while (deliver(connection)) await world.time.settle();
   if (connection.socket.isClosed) world.notice(connection);
 }
 
