@@ -149,7 +149,7 @@ export function resume(tenure: Tenure, assigned: AssignedPartition): Place | und
   tenure.askedNow = tenure.isReader ? tenure.handedOut : 0;
   tenure.passed = tenure.freed = tenure.handedOut;
   noteCommitted(tenure, assigned.committedOffset);
-  return assigned.position === tenure.handedOut ? undefined : { offset: tenure.handedOut };
+  return tenure.reached === tenure.handedOut ? undefined : { offset: tenure.handedOut };
 }
 
 /** The connection is gone: what was not handed out comes again. */
