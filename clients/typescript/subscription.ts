@@ -255,7 +255,7 @@ export class Subscription {
       this.#dirty.delete(tenure);
       const offset = findAckable(tenure);
       if (offset === undefined) continue;
-      if (tenure.deadLetters.length > 0) void this.#bury(tenure, offset);
+      if (tenure.deadLetters.some(({ record }) => record.offset < offset)) void this.#bury(tenure, offset);
       else sent.set(keyOf(tenure), ackOf(tenure, offset));
     }
     if (sent.size > 0) this.#sendAck(sent);
@@ -321,9 +321,9 @@ export class Subscription {
   }
 
   async #bury(tenure: Tenure, offset: number): Promise<void> {
-    const letters = tenure.deadLetters;
+    const letters = tenure.deadLetters.filter(({ record }) => record.offset < offset);
     tenure.isInTransaction = true;
-    tenure.deadLetters = [];
+    tenure.deadLetters = tenure.deadLetters.filter((letter) => !letters.includes(letter));
     tenure.asked = Math.max(tenure.asked, offset);
     const error = await this.#options.bury?.(tenure, letters, offset).then(() => undefined, toError);
     tenure.isInTransaction = false;
@@ -608,7 +608,7 @@ export class Subscription {
 
   async resume(topic: string, partition: number): Promise<void> {
     const tenure = this.find(topic, partition);
-    tenure.isPaused = false;
+    tenure.isPaused = tenure.isHeld = false;
     this.#offer(tenure);
     await this.#request("resume", tenure);
   }
