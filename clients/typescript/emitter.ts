@@ -13,7 +13,14 @@ export class Emitter<Events extends object> {
 
   emit<Name extends keyof Events>(name: Name, event: Events[Name]): void {
     for (const listener of this.#listeners.get(name) ?? []) {
-      (listener as (event: Events[Name]) => void)(event); // it was added under this name
+      try {
+        (listener as (event: Events[Name]) => void)(event); // it was added under this name
+      } catch (error) {
+        // Whoever tells is in the midst of something: what a listener throws is nobody's there, and not hidden either.
+        queueMicrotask(() => {
+          throw error;
+        });
+      }
     }
   }
 }
