@@ -16,10 +16,7 @@ export class Emitter<Events extends object> {
       try {
         (listener as (event: Events[Name]) => void)(event); // it was added under this name
       } catch (error) {
-        // Whoever tells is in the midst of something: what a listener throws is nobody's there, and not hidden either.
-        queueMicrotask(() => {
-          throw error;
-        });
+        void Promise.reject(error); // it is nobody's who tells, in the midst of something, and is not hidden either
       }
     }
   }

@@ -7,7 +7,6 @@ import type {
   AckEntry,
   AssignedFrame,
   AssignedPartition,
-  FrameId,
   RecordsFrame,
   RevokedFrame,
   ServerFrame,
@@ -97,8 +96,6 @@ export class Subscription {
   readonly #ready = new Set<Tenure>();
   /** Those of which more was done than acknowledged. */
   readonly #dirty = new Set<Tenure>();
-  /** Who goes on at another place than the server would, by the id of the seek. */
-  readonly #movers = new Map<FrameId, Tenure>();
   readonly #stops: (() => void)[];
   #wakers: (() => void)[] = [];
   #isOpen = false;
@@ -430,7 +427,7 @@ export class Subscription {
   }
 
   #handleAssigned({ id, partitions }: AssignedFrame): void {
-    for (const assigned of partitions) this.#assign(assigned, this.#movers.get(id ?? -1));
+    for (const assigned of partitions) this.#assign(assigned);
     if (this.#isFirstAssigned) {
       this.#isFirstAssigned = false;
       this.#stopSession();
@@ -443,15 +440,11 @@ export class Subscription {
     this.flush();
   }
 
-  #assign(assigned: AssignedPartition, mover: Tenure | undefined): void {
+  #assign(assigned: AssignedPartition): void {
     const tenure = this.#tenures.get(keyOf(assigned));
     if (tenure && !tenure.isDetached && tenure.generation === assigned.generation) {
       this.#dirty.add(tenure);
-      const { handedOut } = tenure;
-      moveTo(tenure, assigned);
-      // A seek names no generation: what another ownership wanted would pass over records of this one.
-      if (mover && mover !== tenure) void this.#seek(tenure, { offset: handedOut });
-      return;
+      return moveTo(tenure, assigned);
     }
     if (tenure && isContinued(tenure, assigned)) return this.#resume(tenure, assigned);
     if (tenure) this.#lose(tenure, "It was reset, or went to another member and came back");
@@ -561,18 +554,12 @@ export class Subscription {
     const { link, name } = this.#options;
     const { topic, partition } = tenure;
     tenure.seeks += 1;
-    let seekId = 0;
     const answer = await new Promise<Answer | TidemarkError>((resolve) => {
       link.ask(
-        (id) => {
-          seekId = id;
-          if (!isUsers) this.#movers.set(id, tenure);
-          return JSON.stringify({ type: "seek", id, subscription: name, topic, partition, to });
-        },
+        (id) => JSON.stringify({ type: "seek", id, subscription: name, topic, partition, to }),
         (answered) => {
-          this.#movers.delete(seekId);
           tenure.seeks -= 1; // here: the `assigned` that answers may find another tenure than the one that asked
-          tenure.isAstray ||= !isUsers && isAstrayAfter(tenure, answered);
+          if (!isUsers) this.#handleMove(tenure, answered);
           resolve(answered);
         },
       );
@@ -582,6 +569,16 @@ export class Subscription {
     if (!isUsers) return this.#handleLostPlace(tenure, to, answer);
     this.#seekAgain(tenure, { offset: tenure.handedOut }); // if that was not to be had before
     throw answer;
+  }
+
+  #handleMove(tenure: Tenure, answer: Answer | TidemarkError): void {
+    const { isLost, isDetached } = tenure;
+    const current = this.#tenures.get(keyOf(tenure));
+    // What is being revoked goes on from where it is; of what is lost or detached the next `assigned` says more.
+    if (answer instanceof TidemarkError)
+      tenure.isAstray = answer.code !== "not_assigned" && !isLost && !isDetached;
+    // A seek names no generation: what another ownership wanted would pass over records of this one.
+    else if (isLost && current?.seeks === 0) void this.#seek(current, { offset: current.movedFrom });
   }
 
   /** The place where we were is not to be had. Nothing is handed out before there is one, or there would be a gap. */
@@ -706,11 +703,6 @@ export class Subscription {
     for (const tenure of [...this.#tenures.values()]) this.#lose(tenure, "The consumer has ended");
     this.#wake();
   }
-}
-
-/** What is being revoked goes on from where it is; of what is lost or detached the next `assigned` says more. */
-function isAstrayAfter({ isLost, isDetached }: Tenure, answer: Answer | TidemarkError): boolean {
-  return answer instanceof TidemarkError && answer.code !== "not_assigned" && !isLost && !isDetached;
 }
 
 function keyOf({ topic, partition }: { readonly topic: string; readonly partition: number }): string {

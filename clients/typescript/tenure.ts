@@ -23,6 +23,8 @@ export interface Tenure {
   queue: RecordsFrame[];
   /** The next offset to be handed out: whatever is below was, and is dropped. */
   handedOut: number;
+  /** The same before it was last moved. */
+  movedFrom: number;
   /** What the user is done with: the next offset to be committed. */
   processed: number;
   /** The same since the last move, a seek back included: what is sent from there takes up the window. */
@@ -80,7 +82,7 @@ export function createTenure(assigned: AssignedPartition, isReader: boolean, las
   const tenure: Tenure = {
     previous: isIdle(last) ? undefined : last,
     ...{ isReader, topic, topicId, partition, generation: assigned.generation, queue: [] },
-    ...{ handedOut: 0, processed: 0, passed: 0, freed: 0, reached: 0, committed: null, asked: 0, askedNow: 0, logEndOffset: 0 },
+    ...{ movedFrom: 0, handedOut: assigned.position ?? 0, processed: 0, passed: 0, freed: 0, reached: 0, committed: null, asked: 0, askedNow: 0, logEndOffset: 0 },
     ...{
       inHand: 0,
       seeks: 0,
@@ -112,6 +114,7 @@ export function moveTo(tenure: Tenure, assigned: AssignedPartition): void {
   tenure.generation = assigned.generation;
   tenure.isAstray = false;
   tenure.queue = [];
+  tenure.movedFrom = tenure.handedOut;
   tenure.handedOut = tenure.passed = tenure.freed = position;
   tenure.reached = Math.max(tenure.reached, position);
   tenure.logEndOffset = assigned.logEndOffset;
