@@ -18,6 +18,9 @@ interface SeenTenure {
   batch: Batch;
   /** What comes next is not below. */
   next: number;
+  /** What was committed when it began, and what was acknowledged since. */
+  base: number;
+  asked: number;
   readonly done: Set<number>;
 }
 
@@ -183,10 +186,12 @@ export class ConsumerLife {
 
   #handOut(batch: Batch): SeenTenure {
     const { signal, partition } = batch;
-    const tenure: SeenTenure = this.#tenures.get(signal) ?? { batch, next: 0, done: new Set() };
+    const tenure: SeenTenure = this.#tenures.get(signal) ?? this.#begin(batch);
     this.#tenures.set(signal, tenure);
     this.#latest.set(partition, tenure);
     tenure.batch = batch;
+    const told = this.#told.get(partition);
+    if (told && !signal.aborted) this.#checkContinued(tenure, told);
     for (const { offset, value } of batch.records) {
       if (offset < tenure.next)
         throw this.#defect(`partition ${partition} offset ${offset} was handed out again, after ${tenure.next}`);
@@ -194,6 +199,18 @@ export class ConsumerLife {
       if (this.isCommittedFirst) this.#handOutOnce(batch, offset, value);
     }
     return tenure;
+  }
+
+  #begin(batch: Batch): SeenTenure {
+    const base = this.#told.get(batch.partition)?.base ?? 0;
+    return { batch, next: 0, base, asked: base, done: new Set() };
+  }
+
+  /** Somebody else has committed, or it was reset: then it is another ownership, and the user is told. */
+  #checkContinued({ batch, base, asked }: SeenTenure, told: Told): void {
+    if (this.kind === "reader" || this.isCommittedFirst || told.generation !== batch.generation) return;
+    if (told.base < base || told.base > asked)
+      throw this.#defect(`partition ${batch.partition} went on at ${told.base} after ${base} to ${asked}`);
   }
 
   #handOutOnce({ topicId, partition }: Batch, offset: number, value: unknown): void {
@@ -226,6 +243,7 @@ export class ConsumerLife {
       this.#excused.push({ partition, from: this.nextOf(partition), next: position });
       const tenure = this.#latest.get(partition);
       if (tenure?.batch.generation === generation) tenure.next = position;
+      if (tenure && reset !== undefined) tenure.base = tenure.asked = position;
       if (told) told.position = position;
     }
     if (told?.generation === generation && reset === undefined) return;
@@ -251,6 +269,10 @@ export class ConsumerLife {
     const tenure = [...this.#tenures.values()].find(
       ({ batch }) => batch.partition === partition && batch.generation === generation && !batch.signal.aborted,
     );
+    if (tenure) {
+      this.#checkContinued(tenure, told);
+      tenure.asked = Math.max(tenure.asked, offset);
+    }
     if (this.isCommittedFirst) throw this.#defect("an ack of what was committed before");
     for (const each of this.#world.existing(partition, told.base, offset)) {
       if (tenure?.done.has(each) || this.#doneRecords.has(`${partition}/${each}`) || this.#isExcused(partition, each)) continue;

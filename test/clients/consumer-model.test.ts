@@ -90,19 +90,20 @@ function step(stage: Stage): unknown {
     [8, () => (log.end += dice.between(1, 8))],
     [14, () => life?.finishWork()],
     [3, () => world.time.advance(dice.spread(1, 6_000))],
-    [2, () => connection && lose(world, connection)],
+    [2, () => connection?.isOpen && dice.oneIn(2) && lose(world, connection)],
     [2, () => connection?.socket.isClosed && world.notice(connection)],
-    [1, () => connection && drain(connection)],
-    [1, () => world.troubles.push(dice.pick(["unavailable", "outcome_unknown"]))],
+    [1, () => connection?.isOpen && dice.oneIn(4) && drain(connection)],
+    [1, () => dice.oneIn(2) && world.troubles.push(dice.pick(["unavailable", "outcome_unknown"]))],
     [1, () => world.reset(partition, dice.between(log.start, log.end))],
     [1, () => world.deleteBefore(partition, dice.between(log.start, log.end))],
     [1, () => log.end - log.start > 3 && log.gaps.add(dice.between(log.start, log.end - 2))],
     [3, () => life && !life.isCommittedFirst && seek(stage, life)],
     [2, () => life?.pause(dice.oneIn(2))],
     [1, () => dice.oneIn(3) && void life?.close()],
-    [1, () => dice.oneIn(3) && world.recreate()],
-    [1, () => dice.oneIn(3) && world.time.advance(50_000)],
-    [1, () => disown(stage)],
+    [1, () => dice.oneIn(6) && world.recreate()],
+    [1, () => dice.oneIn(6) && world.time.advance(50_000)],
+    [1, () => dice.oneIn(2) && disown(stage)],
+    [2, () => connection && comeBack(stage)],
   ])();
 }
 
@@ -114,6 +115,20 @@ function serve(world: ConsumerWorld, connection: Connection): void {
   const text = connection.toServer.shift();
   if (process.env.TRACE && text) console.log("->", text);
   if (text !== undefined) world.handle(connection, JSON.parse(text));
+}
+
+/** For a while all is well: it connects, subscribes and is sent something. */
+async function comeBack(stage: Stage): Promise<void> {
+  const { world } = stage;
+  for (let count = 0; count < 4; count += 1) {
+    for (const connection of [...world.connections]) {
+      open(connection);
+      while (connection.toServer.length > 0) serve(world, connection);
+      while (deliver(connection)) await world.time.settle();
+    }
+    sendSome(stage);
+    await world.time.advance(100);
+  }
 }
 
 function sendSome({ world, dice }: Stage): void {
