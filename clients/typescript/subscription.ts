@@ -508,10 +508,7 @@ export class Subscription {
     // By a memberId only what this consumer itself has sent on an older connection, late, takes it over.
     if (code === "replaced" && this.#options.request(this).instanceId !== undefined)
       return this.fail(
-        new TidemarkError(
-          "replaced",
-          "Another consumer has taken this membership over, by its instanceId",
-        ),
+        new TidemarkError("replaced", "Another consumer has taken this membership over, by its instanceId"),
       );
     this.#detachAll();
     if (code === "expired") this.#loseDetached("The session timeout passed");

@@ -82,7 +82,18 @@ export function createTenure(assigned: AssignedPartition, isReader: boolean, las
   const tenure: Tenure = {
     previous: isIdle(last) ? undefined : last,
     ...{ isReader, topic, topicId, partition, generation: assigned.generation, queue: [] },
-    ...{ movedFrom: 0, handedOut: assigned.position ?? 0, processed: 0, passed: 0, freed: 0, reached: 0, committed: null, asked: 0, askedNow: 0, logEndOffset: 0 },
+    ...{
+      movedFrom: 0,
+      handedOut: assigned.position ?? 0,
+      processed: 0,
+      passed: 0,
+      freed: 0,
+      reached: 0,
+      committed: null,
+      asked: 0,
+      askedNow: 0,
+      logEndOffset: 0,
+    },
     ...{
       inHand: 0,
       seeks: 0,

@@ -47,7 +47,6 @@ export function open(connection: Connection): boolean {
 export function deliver({ socket, toClient, onDelivered }: Connection): boolean {
   const text = toClient.shift();
   if (text === undefined) return false;
-  if (process.env.TRACE) console.log(socket.isClosed ? "xx" : "<-", text);
   if (socket.isClosed) return true;
   onDelivered(JSON.parse(text));
   socket.onmessage?.({ data: text });

@@ -103,7 +103,7 @@ export class ConsumerLife {
     const { dice } = this.#world;
     return consumer.run(
       async ({ partition, offset }: PlacedRecord, { batch, signal }) => {
-        if (signal.aborted) throw new Error("called for what is lost");
+        if (signal.aborted) throw this.#defect("a handler was called for what is lost");
         if (this.#busy.has(partition)) throw this.#defect(`two handlers of partition ${partition} at once`);
         const known = this.#tenures.get(batch.signal);
         const tenure = known?.batch === batch ? known : this.#handOut(batch);
@@ -136,11 +136,15 @@ export class ConsumerLife {
     for (let offset = 0; offset < next; offset += 1) done.add(offset); // as the user says
     const wasLost = batch.signal.aborted;
     const metadata = !this.isAuto && this.#world.dice.oneIn(8) ? "too long" : undefined;
-    const outcome = await this.#watch(
-      record ? batch.ackThrough(record, metadata) : batch.ack(metadata),
-    );
-    if (wasLost && !(outcome instanceof FencedError)) throw this.#defect("an ack of what was lost did not reject");
-    if (outcome instanceof TidemarkError && !(outcome instanceof FencedError) && outcome.code !== "closed" && outcome.code !== "bad_request")
+    const outcome = await this.#watch(record ? batch.ackThrough(record, metadata) : batch.ack(metadata));
+    if (wasLost && !(outcome instanceof FencedError))
+      throw this.#defect("an ack of what was lost did not reject");
+    if (
+      outcome instanceof TidemarkError &&
+      !(outcome instanceof FencedError) &&
+      outcome.code !== "closed" &&
+      outcome.code !== "bad_request"
+    )
       throw this.#defect(`an ack was rejected by ${outcome.code}`);
   }
 
@@ -194,7 +198,9 @@ export class ConsumerLife {
     if (told && !signal.aborted) this.#checkContinued(tenure, told);
     for (const { offset, value } of batch.records) {
       if (offset < tenure.next)
-        throw this.#defect(`partition ${partition} offset ${offset} was handed out again, after ${tenure.next}`);
+        throw this.#defect(
+          `partition ${partition} offset ${offset} was handed out again, after ${tenure.next}`,
+        );
       tenure.next = offset + 1;
       if (this.isCommittedFirst) this.#handOutOnce(batch, offset, value);
     }
@@ -267,7 +273,8 @@ export class ConsumerLife {
     if (told?.generation !== generation) throw this.#defect(`ack in generation ${generation}, which is over`);
     if (this.kind === "reader" || told.topicId !== this.#world.topicId) return;
     const tenure = [...this.#tenures.values()].find(
-      ({ batch }) => batch.partition === partition && batch.generation === generation && !batch.signal.aborted,
+      ({ batch }) =>
+        batch.partition === partition && batch.generation === generation && !batch.signal.aborted,
     );
     if (tenure) {
       this.#checkContinued(tenure, told);
@@ -275,13 +282,20 @@ export class ConsumerLife {
     }
     if (this.isCommittedFirst) throw this.#defect("an ack of what was committed before");
     for (const each of this.#world.existing(partition, told.base, offset)) {
-      if (tenure?.done.has(each) || this.#doneRecords.has(`${partition}/${each}`) || this.#isExcused(partition, each)) continue;
+      if (
+        tenure?.done.has(each) ||
+        this.#doneRecords.has(`${partition}/${each}`) ||
+        this.#isExcused(partition, each)
+      )
+        continue;
       throw this.#defect(`partition ${partition}: ack of ${offset}, and ${each} was not done`);
     }
   }
 
   #isExcused(partition: number, offset: number): boolean {
-    return this.#excused.some((each) => each.partition === partition && each.from <= offset && offset < each.next);
+    return this.#excused.some(
+      (each) => each.partition === partition && each.from <= offset && offset < each.next,
+    );
   }
 
   #defect(what: string): Error {
@@ -292,7 +306,8 @@ export class ConsumerLife {
 }
 
 function ackOf({ dice }: ConsumerWorld, kind: Kind): Pick<ConsumeOptions, "ack"> {
-  if (kind === "paced") return { ack: { everyMs: dice.spread(10, 10_000), everyRecords: dice.between(2, 20) } };
+  if (kind === "paced")
+    return { ack: { everyMs: dice.spread(10, 10_000), everyRecords: dice.between(2, 20) } };
   if (kind === "manual") return { ack: "manual" };
   return kind === "none" || kind === "none run" ? { ack: "none" } : {};
 }

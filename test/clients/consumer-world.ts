@@ -1,9 +1,10 @@
 // A server for consumers and readers, as PROTOCOL.md says what it does, without a network: connections break with what is
 // on its way, answers come late, partitions change hands. When, the dice say. consumer-connection.ts has the sockets.
 
+import type { ErrorCode } from "../../src/protocol/codes.ts";
 import type {
-  AckFrame,
   AckedEntry,
+  AckFrame,
   AssignedPartition,
   ClientFrame,
   ReleaseFrame,
@@ -12,7 +13,6 @@ import type {
   ServerFrame,
   SubscribeFrame,
 } from "../../src/protocol/frames.ts";
-import type { ErrorCode } from "../../src/protocol/codes.ts";
 import type { Place } from "../../src/protocol/places.ts";
 import type { Dice } from "../support/dice.ts";
 import { FakeTime } from "../support/fake-time.ts";
@@ -177,7 +177,10 @@ export class ConsumerWorld {
     const kept = this.#partitions.filter((partition) => this.slot(partition).owner === member);
     const free = this.#partitions.filter((partition) => !this.slot(partition).owner);
     const gained = [...kept, ...free.filter((partition) => this.#wantedOwner(partition) === member)];
-    this.#sayAssigned(member, gained.map((partition) => this.#give(partition, member)));
+    this.#sayAssigned(
+      member,
+      gained.map((partition) => this.#give(partition, member)),
+    );
     this.#rebalance();
   }
 
@@ -360,7 +363,15 @@ export class ConsumerWorld {
   ): AssignedPartition {
     const { start, end } = this.log(partition);
     const { topicId } = this;
-    return { topic: TOPIC, topicId, partition, generation, logStartOffset: start, logEndOffset: end, ...facts };
+    return {
+      topic: TOPIC,
+      topicId,
+      partition,
+      generation,
+      logStartOffset: start,
+      logEndOffset: end,
+      ...facts,
+    };
   }
 
   #endMember(member: Member): void {
@@ -394,7 +405,13 @@ export class ConsumerWorld {
     if (member.isCommittedFirst) this.slot(partition).committed = last + 1;
     else share.unacknowledged.push(...offsets);
     this.#say(member.connection, {
-      ...{ type: "records", subscription: member.name, generation: share.generation, topic: TOPIC, partition },
+      ...{
+        type: "records",
+        subscription: member.name,
+        generation: share.generation,
+        topic: TOPIC,
+        partition,
+      },
       records: offsets.map((offset) => ({ offset, timestamp: 1_740_830_400_000, value: { move: moves } })),
       ...{ next: last + 1, logEndOffset: end },
     });
