@@ -345,7 +345,7 @@ function describe({
     position: handedOut,
     committedOffset: committed,
     logEndOffset,
-    isPaused,
+    isPaused: isPaused === true,
   };
 }
 

@@ -7,6 +7,7 @@ import type {
   AckEntry,
   AssignedFrame,
   AssignedPartition,
+  ClientFrame,
   RecordsFrame,
   RevokedFrame,
   ServerFrame,
@@ -20,7 +21,7 @@ import {
 } from "../../src/protocol/limits.ts";
 import type { Place, ResetPolicy } from "../../src/protocol/places.ts";
 import { errorOf, errorOfAnswer, FencedError, TidemarkError } from "./errors.ts";
-import type { Answer, Link } from "./link.ts";
+import type { Answer, AnswerListener, Link } from "./link.ts";
 import { backoffMs } from "./link-step.ts";
 import type { Platform } from "./platform.ts";
 import {
@@ -259,17 +260,13 @@ export class Subscription {
   }
 
   #sendAck(sent: ReadonlyMap<string, SentAck>): void {
-    const { link, name } = this.#options;
     const offsets = [...sent.values()].map(({ tenure: _, ...entry }) => entry);
     this.#acksInFlight += 1;
-    link.ask(
-      (id) => JSON.stringify({ type: "ack", id, subscription: name, offsets }),
-      (answer) => {
-        this.#acksInFlight -= 1;
-        this.#handleAcked(sent, answer);
-        if (this.#isFlushDue) this.flush();
-      },
-    );
+    this.#send("ack", { offsets }, (answer) => {
+      this.#acksInFlight -= 1;
+      this.#handleAcked(sent, answer);
+      if (this.#isFlushDue) this.flush();
+    });
   }
 
   #handleAcked(sent: ReadonlyMap<string, SentAck>, answer: Answer | TidemarkError): void {
@@ -334,15 +331,11 @@ export class Subscription {
   // ── the connection ─────────────────────────────────────────────────────────────────────────────────────
 
   #subscribe(): void {
-    const { link, name, request } = this.#options;
+    const { link, request } = this.#options;
     if (this.isEnded || this.#isLeaving || !link.isUp) return;
     this.#stopRetries();
-    const frame = request(this);
     this.#isFirstAssigned = true;
-    link.ask(
-      (id) => JSON.stringify({ type: "subscribe", id, subscription: name, ...frame }),
-      (answer) => this.#handleSubscribed(answer),
-    );
+    this.#send("subscribe", request(this), (answer) => this.#handleSubscribed(answer));
   }
 
   #handleSubscribed(answer: Answer | TidemarkError): void {
@@ -389,10 +382,8 @@ export class Subscription {
     if (!this.#options.isCommittedFirst) this.#ready.clear();
   }
 
-  #loseDetached(why: string, named: ReadonlySet<string> = new Set()): void {
-    for (const [key, tenure] of this.#tenures) {
-      if (tenure.isDetached && !named.has(key)) this.#lose(tenure, why);
-    }
+  #loseDetached(why: string): void {
+    for (const tenure of this.#tenures.values()) if (tenure.isDetached) this.#lose(tenure, why);
   }
 
   #handle(frame: ServerFrame): void {
@@ -431,10 +422,7 @@ export class Subscription {
     if (this.#isFirstAssigned) {
       this.#isFirstAssigned = false;
       this.#stopSession();
-      this.#loseDetached(
-        "It was assigned to another member while the connection was lost",
-        new Set(partitions.map(keyOf)),
-      );
+      this.#loseDetached("It was assigned to another member while the connection was lost");
     }
     if (id === undefined) this.#options.tell.assigned(partitions);
     this.flush();
@@ -548,18 +536,14 @@ export class Subscription {
   }
 
   async #seek(tenure: Tenure, to: Place, isUsers = false): Promise<void> {
-    const { link, name } = this.#options;
     const { topic, partition } = tenure;
     tenure.seeks += 1;
     const answer = await new Promise<Answer | TidemarkError>((resolve) => {
-      link.ask(
-        (id) => JSON.stringify({ type: "seek", id, subscription: name, topic, partition, to }),
-        (answered) => {
-          tenure.seeks -= 1; // here: the `assigned` that answers may find another tenure than the one that asked
-          if (!isUsers) this.#handleMove(tenure, answered);
-          resolve(answered);
-        },
-      );
+      this.#send("seek", { topic, partition, to }, (answered) => {
+        tenure.seeks -= 1; // here: the `assigned` that answers may find another tenure than the one that asked
+        if (!isUsers) this.#handleMove(tenure, answered);
+        resolve(answered);
+      });
     });
     this.#offer(tenure);
     if (!(answer instanceof TidemarkError)) return;
@@ -613,15 +597,15 @@ export class Subscription {
     if (answer instanceof TidemarkError && answer.code !== "connection_lost") throw answer;
   }
 
-  #ask(
-    type: "pause" | "resume" | "release",
-    tenure: Tenure,
-    onAnswer: (answer: Answer | TidemarkError) => void = () => {},
-  ): void {
-    const { link, name } = this.#options;
-    const partitions = [{ topic: tenure.topic, partition: tenure.partition }];
+  #ask(type: "pause" | "resume" | "release", tenure: Tenure, onAnswer: AnswerListener = () => {}): void {
+    const { topic, partition } = tenure;
     if (type === "pause") tenure.hasAskedPause = true;
-    link.ask((id) => JSON.stringify({ type, id, subscription: name, partitions }), onAnswer);
+    this.#send(type, { partitions: [{ topic, partition }] }, onAnswer);
+  }
+
+  #send(type: ClientFrame["type"], members: object, onAnswer: AnswerListener): void {
+    const { link, name } = this.#options;
+    link.ask((id) => JSON.stringify({ type, id, subscription: name, ...members }), onAnswer);
   }
 
   // ── committed before it is sent: nobody acknowledges, so nothing else bounds what waits here ───────────────
@@ -660,14 +644,9 @@ export class Subscription {
     // A `subscribe` that was not answered yet has made a member too.
     if (this.#isOpen || this.#options.link.isUp) {
       await this.#flushAll();
-      await new Promise<void>((resolve) => this.#unsubscribe(resolve));
+      await new Promise<unknown>((resolve) => this.#send("unsubscribe", {}, resolve));
     }
     if (this.#end === undefined) this.#finish("closed");
-  }
-
-  #unsubscribe(onAnswer: () => void): void {
-    const { link, name } = this.#options;
-    link.ask((id) => JSON.stringify({ type: "unsubscribe", id, subscription: name }), onAnswer);
   }
 
   /** Until all that was done is durable, or cannot be. */
@@ -687,7 +666,7 @@ export class Subscription {
     if (this.#end !== undefined) return;
     const isMember = this.#isOpen;
     this.#finish(error);
-    if (isMember) this.#unsubscribe(() => {}); // or nobody would get its partitions
+    if (isMember) this.#send("unsubscribe", {}, () => {}); // or nobody would get its partitions
   }
 
   #finish(end: TidemarkError | "closed"): void {

@@ -45,19 +45,19 @@ export interface Tenure {
   /** Seeks without an answer: what is received may be void. */
   seeks: number;
   /** The user wants nothing of it. */
-  isPaused: boolean;
-  hasAskedPause: boolean;
+  isPaused?: boolean;
+  hasAskedPause?: boolean;
   /** The server was asked to send nothing, because too much waits here. */
-  isHeld: boolean;
+  isHeld?: boolean;
   /** The place to go on from was not to be had: until there is another one nothing is handed out, or there would be a gap. */
-  isAstray: boolean;
-  isRevoking: boolean;
-  isDetached: boolean;
-  isLost: boolean;
+  isAstray?: boolean;
+  isRevoking?: boolean;
+  isDetached?: boolean;
+  isLost?: boolean;
   /** Kept with the committed offset, by the next ack. */
   metadata: string | undefined;
   deadLetters: DeadLetter[];
-  isInTransaction: boolean;
+  isInTransaction?: boolean;
   readonly waiters: Waiter[];
   /** Who waits until it is known whose it is, after the connection was lost. */
   reattached: (() => void)[];
@@ -82,37 +82,9 @@ export function createTenure(assigned: AssignedPartition, isReader: boolean, las
   const tenure: Tenure = {
     previous: isIdle(last) ? undefined : last,
     ...{ isReader, topic, topicId, partition, generation: assigned.generation, queue: [] },
-    ...{
-      movedFrom: 0,
-      handedOut: assigned.position ?? 0,
-      processed: 0,
-      passed: 0,
-      freed: 0,
-      reached: 0,
-      committed: null,
-      asked: 0,
-      askedNow: 0,
-      logEndOffset: 0,
-    },
-    ...{
-      inHand: 0,
-      seeks: 0,
-      isPaused: false,
-      hasAskedPause: false,
-      isHeld: false,
-      isAstray: false,
-      isRevoking: false,
-      isDetached: false,
-      isLost: false,
-    },
-    ...{
-      metadata: undefined,
-      deadLetters: [],
-      isInTransaction: false,
-      waiters: [],
-      reattached: [],
-      ending: new AbortController(),
-    },
+    ...{ movedFrom: 0, handedOut: assigned.position ?? 0, processed: 0, passed: 0, freed: 0, reached: 0 },
+    ...{ committed: null, asked: 0, askedNow: 0, logEndOffset: 0, inHand: 0, seeks: 0, metadata: undefined },
+    ...{ deadLetters: [], waiters: [], reattached: [], ending: new AbortController() },
   };
   moveTo(tenure, assigned);
   return tenure;
@@ -220,7 +192,7 @@ export function findAckable(tenure: Tenure): number | undefined {
 
 /** Whether a partition that goes to somebody else may go now: nothing is in hand, and all that was done is durable. */
 export function isFinished(tenure: Tenure): boolean {
-  return tenure.isRevoking && (tenure.committed ?? 0) >= tenure.handedOut;
+  return tenure.isRevoking === true && (tenure.committed ?? 0) >= tenure.handedOut;
 }
 
 /** What is durable goes forward; returns those who waited for it. */
