@@ -9,14 +9,13 @@ import type {
 import type { GroupDescription } from "../../src/protocol/http.ts";
 import { WINDOW_RECORDS_DEFAULT } from "../../src/protocol/limits.ts";
 import type { Place, ResetPolicies, ResetPolicy } from "../../src/protocol/places.ts";
-import { type BatchOf, decode, type PlacedRecord, type RecordOf, type TopicValues } from "./batch.ts";
+import type { BatchOf, PlacedRecord, RecordOf, TopicValues } from "./batch.ts";
 import { BatchSource, type Handler, type RetryOptions, type RunOptions } from "./batch-source.ts";
 import { Emitter } from "./emitter.ts";
 import { errorOf, type SchemaViolationError, type TidemarkError } from "./errors.ts";
 import { call } from "./http.ts";
 import type { Link, LinkOptions } from "./link.ts";
 import type { Platform } from "./platform.ts";
-import type { ProducerRecord } from "./producer-records.ts";
 import { type AckPace, Subscription, type SubscriptionOptions } from "./subscription.ts";
 import type { DeadLetter, Tenure } from "./tenure.ts";
 import type { ValueCheck } from "./topics.ts";
@@ -105,10 +104,10 @@ export interface Surroundings {
   readonly transactDeadLetters: TransactDeadLetters | undefined;
 }
 
-/** Appends records to a topic and commits, all of it or nothing. @internal */
+/** Appends dead letters to a topic and commits, all of it or nothing. @internal */
 export type TransactDeadLetters = (
   topic: string,
-  records: readonly ProducerRecord[],
+  letters: readonly DeadLetter[],
   commits: CommitSource,
 ) => Promise<unknown>;
 
@@ -263,8 +262,7 @@ export class Consumer<Values = TopicValues> implements AsyncIterable<BatchOf<Val
       group,
       offsets: [{ topic: origin, partition, generation: tenure.generation, offset }],
     });
-    const records = letters.map((letter) => letterOf(tenure, letter));
-    return Promise.resolve(this.#around.transactDeadLetters?.(topic, records, { tenure, commits }));
+    return Promise.resolve(this.#around.transactDeadLetters?.(topic, letters, { tenure, commits }));
   }
 }
 
@@ -347,25 +345,4 @@ function describe({
     logEndOffset,
     isPaused: isPaused === true,
   };
-}
-
-const ERROR_TEXT_MAX = 1_024;
-
-function letterOf({ topic, partition }: Tenure, { record, error }: DeadLetter): ProducerRecord {
-  const { offset, timestamp: _, headers, ...rest } = decode(record);
-  return {
-    ...rest,
-    headers: {
-      ...headers,
-      "tidemark-error": headerOf(error),
-      "tidemark-origin-topic": topic,
-      "tidemark-origin-partition": String(partition),
-      "tidemark-origin-offset": String(offset),
-    },
-  };
-}
-
-/** What a header may hold: the server takes neither half a surrogate pair nor a NUL. */
-function headerOf(error: unknown): string {
-  return String(error).slice(0, ERROR_TEXT_MAX).toWellFormed().replaceAll("\0", " ");
 }

@@ -282,7 +282,7 @@ export class Subscription {
           entry,
           errorOf(
             code,
-            `Cannot commit offset ${entry.offset} of topic "${topic}" partition ${partition}: ${code}. It is not this member's any more, or was reset; whoever has it now gets the records again`,
+            `Cannot commit offset ${entry.offset} of topic "${topic}" partition ${partition}: ${code}. It is not this consumer's any more. Drop what you have of it: its owner gets it from the committed offset`,
           ),
         );
     }
