@@ -6,7 +6,8 @@ import type { Client } from "../../clients/typescript/client.ts";
 import type { ConsumeOptions } from "../../clients/typescript/consumer.ts";
 import { FencedError, TidemarkError } from "../../clients/typescript/errors.ts";
 import type { AckEntry, AssignedPartition, ClientFrame, ServerFrame } from "../../src/protocol/frames.ts";
-import { type ConsumerWorld, TOPIC } from "./consumer-world.ts";
+import { TOPIC } from "./consumer-group.ts";
+import type { ConsumerWorld } from "./consumer-world.ts";
 
 export type Kind = "batches" | "records" | "run" | "paced" | "manual" | "none" | "none run" | "reader";
 
