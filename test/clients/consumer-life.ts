@@ -214,8 +214,9 @@ export class ConsumerLife {
   }
 
   /** Somebody else has committed, or it was reset: then it is another ownership, and the user is told. */
-  #checkContinued({ batch, base, asked }: SeenTenure, told: Told): void {
+  #checkContinued({ batch, base, done, ...tenure }: SeenTenure, told: Told): void {
     if (this.kind === "reader" || this.isCommittedFirst || told.generation !== batch.generation) return;
+    const asked = Math.max(tenure.asked, ...[...done].map((offset) => offset + 1)); // or it would have been
     if (told.base < base || told.base > asked)
       throw this.#defect(`partition ${batch.partition} went on at ${told.base} after ${base} to ${asked}`);
   }
