@@ -253,6 +253,10 @@ export class ConsumerLife {
       if (tenure?.batch.generation === generation) tenure.next = position;
       if (tenure && reset !== undefined) tenure.base = tenure.asked = position;
       if (told) told.position = position;
+    } else if (id !== undefined && told && told.position > position) {
+      // What a lost ownership's user has sought was answered in this one, and is taken back.
+      const tenure = this.#latest.get(partition);
+      if (tenure) tenure.next = Math.min(tenure.next, told.position, position);
     }
     if (told?.generation === generation && reset === undefined) return;
     this.#told.set(partition, {
