@@ -307,8 +307,9 @@ export class Subscription {
       return;
     }
     this.#options.tell.trouble(error);
-    for (const { tenure } of sent.values()) {
-      tenure.askedNow = tenure.freed = 0;
+    for (const { tenure, offset } of sent.values()) {
+      tenure.askedNow = 0;
+      if (tenure.freed === offset) tenure.freed = 0; // else it has moved: where to, nobody is done with
       this.#dirty.add(tenure);
     }
     this.#retry(() => this.flush());
@@ -377,7 +378,7 @@ export class Subscription {
     );
     for (const tenure of this.#tenures.values()) {
       detach(tenure, this.#options.isCommittedFirst ?? false);
-      if (tenure.isRevoking) this.#lose(tenure, "The connection was lost while it was being revoked");
+      if (tenure.isRevoking) this.#lose(tenure, "The connection was lost, and it was being revoked");
     }
     if (!this.#options.isCommittedFirst) this.#ready.clear();
   }
@@ -422,7 +423,7 @@ export class Subscription {
     if (this.#isFirstAssigned) {
       this.#isFirstAssigned = false;
       this.#stopSession();
-      this.#loseDetached("It was assigned to another member while the connection was lost");
+      this.#loseDetached("The connection was lost, and it went to another member");
     }
     if (id === undefined) this.#options.tell.assigned(partitions);
     this.flush();

@@ -132,12 +132,18 @@ export class ConsumerLife {
     for (const tenure of this.#latest.values()) void this.ack(tenure.batch, tenure);
   }
 
-  async ack(batch: Batch, { done }: SeenTenure, record?: { readonly offset: number }): Promise<void> {
+  async ack(
+    batch: Batch,
+    { done }: Pick<SeenTenure, "done">,
+    record?: { readonly offset: number },
+  ): Promise<void> {
     const next = record ? record.offset + 1 : batch.next;
     for (let offset = 0; offset < next; offset += 1) done.add(offset); // as the user says
     const wasLost = batch.signal.aborted;
     const metadata = !this.isAuto && this.#world.dice.oneIn(8) ? "too long" : undefined;
     const outcome = await this.#watch(record ? batch.ackThrough(record, metadata) : batch.ack(metadata));
+    const isBad = outcome instanceof TidemarkError && outcome.code === "bad_request";
+    if (this.isAuto && isBad) return this.ack(batch, { done }); // it went with one that was
     if (wasLost && !(outcome instanceof FencedError))
       throw this.#defect("an ack of what was lost did not reject");
     if (
