@@ -52,13 +52,14 @@ const RETRY_BACKOFF_MS = 100;
 
 export class BatchSource<Values> {
   readonly #options: BatchSourceOptions;
+  readonly #close = () => void this.close();
   #running: Promise<unknown> = Promise.resolve();
 
   constructor(options: BatchSourceOptions) {
     this.#options = options;
     const { signal } = options;
     if (signal?.aborted) void this.close();
-    signal?.addEventListener("abort", () => void this.close());
+    signal?.addEventListener("abort", this.#close);
   }
 
   /** A batch is done when the next one is asked for. */
@@ -100,7 +101,8 @@ export class BatchSource<Values> {
    * leaves the group. What a loop has in hand stays unacknowledged.
    */
   async close(): Promise<void> {
-    const { subscription, platform } = this.#options;
+    const { subscription, platform, signal } = this.#options;
+    signal?.removeEventListener("abort", this.#close); // it may outlive many consumers
     subscription.stopTaking();
     await new Promise<unknown>((resolve) => {
       const stop = platform.startTimer(REVOKE_DEADLINE_MS, () => resolve(undefined));
@@ -110,14 +112,17 @@ export class BatchSource<Values> {
   }
 
   async #work(handler: Handler<Values>): Promise<void> {
-    for (let batch = await this.#next(); batch; batch = await this.#next()) {
-      let isDone = false;
-      try {
-        isDone = await this.#handleAll(batch, handler);
-      } finally {
-        if (!isDone) this.#options.subscription.stopTaking();
-        this.#finish(batch, isDone);
+    try {
+      for (let batch = await this.#next(); batch; batch = await this.#next()) {
+        let isDone = false;
+        try {
+          isDone = await this.#handleAll(batch, handler);
+        } finally {
+          this.#finish(batch, isDone);
+        }
       }
+    } finally {
+      this.#options.subscription.stopTaking(); // the others too
     }
   }
 
@@ -180,6 +185,7 @@ export class BatchSource<Values> {
       } catch (cause) {
         if (attempt >= attempts || signal.aborted) return { cause };
         await this.#pause(pauseMs * 2 ** (attempt - 1), signal);
+        if (signal.aborted) return { cause };
       }
     }
   }
@@ -187,11 +193,13 @@ export class BatchSource<Values> {
   #pause(longestMs: number, signal: AbortSignal): Promise<void> {
     const { platform } = this.#options;
     return new Promise((resolve) => {
-      const stop = platform.startTimer(longestMs * platform.random(), resolve);
-      signal.addEventListener("abort", () => {
+      const go = () => {
         stop();
+        signal.removeEventListener("abort", go);
         resolve();
-      });
+      };
+      const stop = platform.startTimer(longestMs * platform.random(), go);
+      signal.addEventListener("abort", go);
     });
   }
 

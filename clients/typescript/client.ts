@@ -5,6 +5,7 @@ import { Admin } from "./admin.ts";
 import { Batch } from "./batch.ts";
 import type { CommitSource, PartitionOf } from "./consumer.ts";
 import { ConsumerClient, type ConnectOptions as ConsumerConnectOptions, listOf } from "./consumer-client.ts";
+import { letterOf } from "./dead-letters.ts";
 import { errorOf, FencedError, SchemaViolationError, TidemarkError } from "./errors.ts";
 import { Producer } from "./producer.ts";
 import type { Produced, ProducerOptions, SendOptions, Transacted } from "./producer-options.ts";
@@ -81,8 +82,10 @@ export class Client<
     super(options);
     this.#producerOptions = options.producer;
     this.admin = new Admin(this.server);
-    this.transactDeadLetters = (topic, records, commits) =>
-      this.#transact({ appends: [{ topic, records }] }, [commits]);
+    this.transactDeadLetters = (topic, letters, commits) => {
+      const records = letters.map((letter) => letterOf(commits.tenure, letter));
+      return this.#transact({ appends: [{ topic, records }] }, [commits]);
+    };
   }
 
   /**

@@ -7,16 +7,16 @@ import type {
   SubscribeFrame,
 } from "../../src/protocol/frames.ts";
 import type { GroupDescription } from "../../src/protocol/http.ts";
+import { WINDOW_RECORDS_DEFAULT } from "../../src/protocol/limits.ts";
 import type { Place, ResetPolicies, ResetPolicy } from "../../src/protocol/places.ts";
-import { type BatchOf, decode, type PlacedRecord, type RecordOf, type TopicValues } from "./batch.ts";
+import type { BatchOf, PlacedRecord, RecordOf, TopicValues } from "./batch.ts";
 import { BatchSource, type Handler, type RetryOptions, type RunOptions } from "./batch-source.ts";
 import { Emitter } from "./emitter.ts";
 import { errorOf, type SchemaViolationError, type TidemarkError } from "./errors.ts";
 import { call } from "./http.ts";
 import type { Link, LinkOptions } from "./link.ts";
 import type { Platform } from "./platform.ts";
-import type { ProducerRecord } from "./producer-records.ts";
-import { Subscription, type SubscriptionOptions } from "./subscription.ts";
+import { type AckPace, Subscription, type SubscriptionOptions } from "./subscription.ts";
 import type { DeadLetter, Tenure } from "./tenure.ts";
 import type { ValueCheck } from "./topics.ts";
 
@@ -104,10 +104,10 @@ export interface Surroundings {
   readonly transactDeadLetters: TransactDeadLetters | undefined;
 }
 
-/** Appends records to a topic and commits, all of it or nothing. @internal */
+/** Appends dead letters to a topic and commits, all of it or nothing. @internal */
 export type TransactDeadLetters = (
   topic: string,
-  records: readonly ProducerRecord[],
+  letters: readonly DeadLetter[],
   commits: CommitSource,
 ) => Promise<unknown>;
 
@@ -229,11 +229,11 @@ export class Consumer<Values = TopicValues> implements AsyncIterable<BatchOf<Val
 
   #subscriptionOf(topics: readonly string[], options: ConsumeOptions): SubscriptionOptions {
     const { link, platform, name } = this.#around;
-    const { ack = "each-batch", reset, deadLetter } = options;
+    const { ack = "each-batch", reset, deadLetter, window } = options;
     return {
       ...{ link, platform, name },
       request: ({ memberId }) => requestOf(topics, options, memberId),
-      pace: typeof ack === "object" ? ack : {},
+      pace: typeof ack === "object" ? paceOf(ack, window) : {},
       isCommittedFirst: ack === "none",
       outOfRange: outOfRangeOf(reset),
       ...(deadLetter === undefined
@@ -263,10 +263,9 @@ export class Consumer<Values = TopicValues> implements AsyncIterable<BatchOf<Val
       group,
       offsets: [{ topic: origin, partition, generation: tenure.generation, offset }],
     });
-    const records = letters.map((letter) => letterOf(tenure, letter));
     const handleFenced = () => this.#subscription.disown(tenure);
     return Promise.resolve(
-      this.#around.transactDeadLetters?.(topic, records, { tenure, commits, handleFenced }),
+      this.#around.transactDeadLetters?.(topic, letters, { tenure, commits, handleFenced }),
     );
   }
 }
@@ -287,6 +286,14 @@ function requestOf(
     sessionTimeoutMs,
     ackTimeoutMs,
   };
+}
+
+/** No more is gathered than half the window, or nothing would come that more could be made of. */
+function paceOf(
+  { everyMs, everyRecords = Infinity }: AckPace,
+  { records = WINDOW_RECORDS_DEFAULT }: NonNullable<ConsumeOptions["window"]> = {},
+): AckPace {
+  return { everyMs, everyRecords: Math.min(everyRecords, records / 2) };
 }
 
 function outOfRangeOf(reset: ConsumeOptions["reset"]): ResetPolicy {
@@ -340,27 +347,6 @@ function describe({
     position: handedOut,
     committedOffset: committed,
     logEndOffset,
-    isPaused,
+    isPaused: isPaused === true,
   };
-}
-
-const ERROR_TEXT_MAX = 1_024;
-
-function letterOf({ topic, partition }: Tenure, { record, error }: DeadLetter): ProducerRecord {
-  const { offset, timestamp: _, headers, ...rest } = decode(record);
-  return {
-    ...rest,
-    headers: {
-      ...headers,
-      "tidemark-error": headerOf(error),
-      "tidemark-origin-topic": topic,
-      "tidemark-origin-partition": String(partition),
-      "tidemark-origin-offset": String(offset),
-    },
-  };
-}
-
-/** What a header may hold: the server takes neither half a surrogate pair nor a NUL. */
-function headerOf(error: unknown): string {
-  return String(error).slice(0, ERROR_TEXT_MAX).toWellFormed().replaceAll("\0", " ");
 }

@@ -13,7 +13,11 @@ export class Emitter<Events extends object> {
 
   emit<Name extends keyof Events>(name: Name, event: Events[Name]): void {
     for (const listener of this.#listeners.get(name) ?? []) {
-      (listener as (event: Events[Name]) => void)(event); // it was added under this name
+      try {
+        (listener as (event: Events[Name]) => void)(event); // it was added under this name
+      } catch (error) {
+        void Promise.reject(error); // it is nobody's who tells, in the midst of something, and is not hidden either
+      }
     }
   }
 }

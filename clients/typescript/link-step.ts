@@ -97,8 +97,7 @@ export function isFinal(closeCode: number): boolean {
   return (
     closeCode === CLOSE_CODES.normal ||
     closeCode === CLOSE_CODES.frameTooLarge ||
-    (closeCode >= CLOSE_CODES.badFrame && closeCode <= 4499) ||
-    (closeCode >= 4500 && closeCode <= 4999)
+    (closeCode >= CLOSE_CODES.badFrame && closeCode <= 4999)
   );
 }
 

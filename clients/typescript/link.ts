@@ -3,7 +3,7 @@
 // to do when the connection was lost before the answer, only who asked can know.
 
 import { CLOSE_CODES } from "../../src/protocol/codes.ts";
-import type { ClientFrame, DrainingFrame, ServerFrame, SubscribedFrame } from "../../src/protocol/frames.ts";
+import type { DrainingFrame, ServerFrame, SubscribedFrame } from "../../src/protocol/frames.ts";
 import { diagnose, findOldServer } from "./diagnosis.ts";
 import { ConnectionClosedError, errorOfAnswer, TidemarkError } from "./errors.ts";
 import { type LinkEffect, type LinkEvent, type LinkState, stepLink } from "./link-step.ts";
@@ -101,16 +101,6 @@ export class Link {
     this.#lastId += 1;
     this.#asked.set(this.#lastId, onAnswer);
     this.#socket?.send(write(this.#lastId));
-  }
-
-  /** Resolves with the answer, or rejects with the error that the server or the connection had instead. */
-  request(frame: ClientFrame): Promise<Answer> {
-    return new Promise((resolve, reject) => {
-      this.ask(
-        (id) => JSON.stringify({ ...frame, id }),
-        (answer) => (answer instanceof TidemarkError ? reject(answer) : resolve(answer)),
-      );
-    });
   }
 
   close(error: TidemarkError): void {

@@ -7,6 +7,7 @@ import type {
   AckEntry,
   AssignedFrame,
   AssignedPartition,
+  ClientFrame,
   RecordsFrame,
   RevokedFrame,
   ServerFrame,
@@ -20,7 +21,7 @@ import {
 } from "../../src/protocol/limits.ts";
 import type { Place, ResetPolicy } from "../../src/protocol/places.ts";
 import { errorOf, errorOfAnswer, FencedError, TidemarkError } from "./errors.ts";
-import type { Answer, Link } from "./link.ts";
+import type { Answer, AnswerListener, Link } from "./link.ts";
 import { backoffMs } from "./link-step.ts";
 import type { Platform } from "./platform.ts";
 import {
@@ -33,12 +34,14 @@ import {
   isReady,
   moveTo,
   noteCommitted,
+  pass,
   receive,
   resume,
   type Tenure,
   takeFrame,
   takeWaiters,
   tellReattached,
+  waitReattached,
 } from "./tenure.ts";
 
 /** When what was done is acknowledged: at once, or when so much or so long was done. */
@@ -88,6 +91,8 @@ const ACKS_IN_FLIGHT_MAX = 2;
 export class Subscription {
   readonly #options: SubscriptionOptions;
   readonly #tenures = new Map<string, Tenure>();
+  /** The same, and those that were lost: of these something may be in hand. */
+  readonly #last = new Map<string, Tenure>();
   /** Those with something to hand out, in the order of their turns. */
   readonly #ready = new Set<Tenure>();
   /** Those of which more was done than acknowledged. */
@@ -189,11 +194,12 @@ export class Subscription {
     tenure.inHand -= 1;
     if (processed !== undefined) this.advance(tenure, processed);
     this.#offer(tenure);
+    this.#offer(this.#tenures.get(keyOf(tenure)));
     this.#releaseFinished(tenure);
   }
 
-  #offer(tenure: Tenure): void {
-    if (tenure.queue.length === 0) return;
+  #offer(tenure: Tenure | undefined): void {
+    if (!tenure?.queue.length) return;
     this.#ready.add(tenure);
     this.#wake();
   }
@@ -208,9 +214,10 @@ export class Subscription {
 
   /** Everything of the partition below `offset` is done. */
   advance(tenure: Tenure, offset: number): void {
-    if (tenure.isLost || offset <= tenure.processed) return;
-    this.#recordsDone += offset - tenure.processed;
-    tenure.processed = offset;
+    const before = Math.min(tenure.processed, tenure.passed);
+    if (tenure.isLost || offset <= before) return;
+    this.#recordsDone += offset - before;
+    pass(tenure, offset);
     this.#touch(tenure);
   }
 
@@ -219,11 +226,12 @@ export class Subscription {
     if (tenure.isLost) throw tenure.ending.signal.reason;
     this.#throwIfEnded();
     if (metadata !== undefined) tenure.metadata = metadata;
-    if ((tenure.committed ?? -1) >= offset) return;
     const done = new Promise<void>((resolve, reject) => {
+      if ((tenure.committed ?? -1) >= offset) return resolve();
       tenure.waiters.push({ offset, settle: (error) => (error ? reject(error) : resolve()) });
     });
     this.advance(tenure, offset);
+    this.#dirty.add(tenure); // where an ack of it was refused, it is tried anew
     this.flush();
     return done;
   }
@@ -251,24 +259,20 @@ export class Subscription {
       this.#dirty.delete(tenure);
       const offset = findAckable(tenure);
       if (offset === undefined) continue;
-      if (tenure.deadLetters.length > 0) void this.#bury(tenure, offset);
+      if (tenure.deadLetters.some(({ record }) => record.offset < offset)) void this.#bury(tenure, offset);
       else sent.set(keyOf(tenure), ackOf(tenure, offset));
     }
     if (sent.size > 0) this.#sendAck(sent);
   }
 
   #sendAck(sent: ReadonlyMap<string, SentAck>): void {
-    const { link, name } = this.#options;
     const offsets = [...sent.values()].map(({ tenure: _, ...entry }) => entry);
     this.#acksInFlight += 1;
-    link.ask(
-      (id) => JSON.stringify({ type: "ack", id, subscription: name, offsets }),
-      (answer) => {
-        this.#acksInFlight -= 1;
-        this.#handleAcked(sent, answer);
-        if (this.#isFlushDue) this.flush();
-      },
-    );
+    this.#send("ack", { offsets }, (answer) => {
+      this.#acksInFlight -= 1;
+      this.#handleAcked(sent, answer);
+      if (this.#isFlushDue) this.flush();
+    });
   }
 
   #handleAcked(sent: ReadonlyMap<string, SentAck>, answer: Answer | TidemarkError): void {
@@ -284,7 +288,7 @@ export class Subscription {
           entry,
           errorOf(
             code,
-            `Cannot commit offset ${entry.offset} of topic "${topic}" partition ${partition}: ${code}. It is not this member's any more, or was reset; whoever has it now gets the records again`,
+            `Cannot commit offset ${entry.offset} of topic "${topic}" partition ${partition}: ${code}. It is not this consumer's any more. Drop what you have of it: its owner gets it from the committed offset`,
           ),
         );
     }
@@ -297,6 +301,7 @@ export class Subscription {
   }
 
   #refuse({ tenure, offset }: SentAck, error: TidemarkError): void {
+    tenure.askedNow = 0;
     for (const { settle } of takeWaiters(tenure, (waiter) => waiter.offset <= offset)) settle(error);
     this.#options.tell.trouble(error);
   }
@@ -308,17 +313,18 @@ export class Subscription {
       return;
     }
     this.#options.tell.trouble(error);
-    for (const { tenure } of sent.values()) {
+    for (const { tenure, offset } of sent.values()) {
       tenure.askedNow = 0;
+      if (tenure.freed === offset) tenure.freed = 0; // else it has moved: where to, nobody is done with
       this.#dirty.add(tenure);
     }
     this.#retry(() => this.flush());
   }
 
   async #bury(tenure: Tenure, offset: number): Promise<void> {
-    const letters = tenure.deadLetters;
+    const letters = tenure.deadLetters.filter(({ record }) => record.offset < offset);
     tenure.isInTransaction = true;
-    tenure.deadLetters = [];
+    tenure.deadLetters = tenure.deadLetters.filter((letter) => !letters.includes(letter));
     tenure.asked = Math.max(tenure.asked, offset);
     const error = await this.#options.bury?.(tenure, letters, offset).then(() => undefined, toError);
     tenure.isInTransaction = false;
@@ -332,15 +338,11 @@ export class Subscription {
   // ── the connection ─────────────────────────────────────────────────────────────────────────────────────
 
   #subscribe(): void {
-    const { link, name, request } = this.#options;
+    const { link, request } = this.#options;
     if (this.isEnded || this.#isLeaving || !link.isUp) return;
     this.#stopRetries();
-    const frame = request(this);
     this.#isFirstAssigned = true;
-    link.ask(
-      (id) => JSON.stringify({ type: "subscribe", id, subscription: name, ...frame }),
-      (answer) => this.#handleSubscribed(answer),
-    );
+    this.#send("subscribe", request(this), (answer) => this.#handleSubscribed(answer));
   }
 
   #handleSubscribed(answer: Answer | TidemarkError): void {
@@ -372,24 +374,23 @@ export class Subscription {
     this.#stopRetries();
     if (this.#isLeaving) return this.#finish("closed"); // and the membership with its socket
     this.#detachAll();
-    // Whatever becomes of the connection: the membership has ended by then.
-    this.#stopSession = this.#options.platform.startTimer(this.#sessionTimeoutMs, () =>
-      this.#loseDetached("The connection was lost for longer than the session timeout"),
-    );
   }
 
   #detachAll(): void {
+    // Whatever becomes of the connection: the membership has ended by then.
+    this.#stopSession();
+    this.#stopSession = this.#options.platform.startTimer(this.#sessionTimeoutMs, () =>
+      this.#loseDetached("The connection was lost for longer than the session timeout"),
+    );
     for (const tenure of this.#tenures.values()) {
       detach(tenure, this.#options.isCommittedFirst ?? false);
-      if (tenure.isRevoking) this.#lose(tenure, "The connection was lost while it was being revoked");
+      if (tenure.isRevoking) this.#lose(tenure, "The connection was lost, and it was being revoked");
     }
     if (!this.#options.isCommittedFirst) this.#ready.clear();
   }
 
-  #loseDetached(why: string, named: ReadonlySet<string> = new Set()): void {
-    for (const [key, tenure] of this.#tenures) {
-      if (tenure.isDetached && !named.has(key)) this.#lose(tenure, why);
-    }
+  #loseDetached(why: string): void {
+    for (const tenure of this.#tenures.values()) if (tenure.isDetached) this.#lose(tenure, why);
   }
 
   #handle(frame: ServerFrame): void {
@@ -424,33 +425,29 @@ export class Subscription {
   }
 
   #handleAssigned({ id, partitions }: AssignedFrame): void {
-    for (const assigned of partitions) this.#assign(assigned, id !== undefined);
+    for (const assigned of partitions) this.#assign(assigned);
     if (this.#isFirstAssigned) {
       this.#isFirstAssigned = false;
       this.#stopSession();
-      this.#loseDetached(
-        "It was assigned to another member while the connection was lost",
-        new Set(partitions.map(keyOf)),
-      );
+      this.#loseDetached("The connection was lost, and it went to another member");
     }
     if (id === undefined) this.#options.tell.assigned(partitions);
     this.flush();
   }
 
-  #assign(assigned: AssignedPartition, isSought: boolean): void {
+  #assign(assigned: AssignedPartition): void {
     const tenure = this.#tenures.get(keyOf(assigned));
     if (tenure && !tenure.isDetached && tenure.generation === assigned.generation) {
-      if (isSought) {
-        tenure.seeks -= 1;
-        tenure.start = undefined;
-      }
       this.#dirty.add(tenure);
       return moveTo(tenure, assigned);
     }
     if (tenure && isContinued(tenure, assigned)) return this.#resume(tenure, assigned);
     if (tenure) this.#lose(tenure, "It was reset, or went to another member and came back");
-    const gained = createTenure(assigned, this.memberId === undefined);
+    const gained = createTenure(assigned, this.memberId === undefined, this.#last.get(keyOf(assigned)));
     this.#tenures.set(keyOf(assigned), gained);
+    // A reset leaves it paused at the server, and a `pause` on its way comes to whoever has it then.
+    if (this.#last.get(keyOf(assigned))?.hasAskedPause) this.#ask("resume", gained);
+    this.#last.set(keyOf(assigned), gained);
     gained.start = this.#options.startOf?.(assigned);
     if (gained.start !== undefined) void this.#seek(gained, gained.start);
   }
@@ -503,15 +500,13 @@ export class Subscription {
   #handleUnsubscribed({ id, code }: UnsubscribedFrame): void {
     if (id !== undefined) return;
     this.#isOpen = false;
-    if (code === "replaced")
+    // By a memberId only what this consumer itself has sent on an older connection, late, takes it over.
+    if (code === "replaced" && this.#options.request(this).instanceId !== undefined)
       return this.fail(
-        new TidemarkError(
-          "replaced",
-          "Another consumer has taken this membership over, by its instanceId or memberId",
-        ),
+        new TidemarkError("replaced", "Another consumer has taken this membership over, by its instanceId"),
       );
     this.#detachAll();
-    this.#loseDetached("The session timeout passed");
+    if (code === "expired") this.#loseDetached("The session timeout passed");
     this.#subscribe();
   }
 
@@ -530,6 +525,9 @@ export class Subscription {
     this.#dirty.delete(tenure);
     if (!this.#options.isCommittedFirst) tenure.queue = []; // what was committed for us, nobody else gets
     if (tenure.queue.length === 0) this.#ready.delete(tenure);
+    tenure.isPaused = tenure.isAstray = false;
+    tenure.seeks = 0;
+    this.#offer(tenure);
     const { topic, partition } = tenure;
     const error = new FencedError(
       "fenced_generation",
@@ -546,38 +544,44 @@ export class Subscription {
 
   /** Resolves when the server goes on from there. What was received and not handed out is void. */
   async seek(topic: string, partition: number, to: Place): Promise<void> {
-    return this.#seek(this.find(topic, partition), to, true);
+    const tenure = this.find(topic, partition);
+    if (tenure.isDetached) await waitReattached(tenure); // or the place where it goes on would be sought after this one
+    tenure.ending.signal.throwIfAborted();
+    return this.#seek(tenure, to, true);
   }
 
   async #seek(tenure: Tenure, to: Place, isUsers = false): Promise<void> {
-    const { link, name } = this.#options;
     const { topic, partition } = tenure;
     tenure.seeks += 1;
     const answer = await new Promise<Answer | TidemarkError>((resolve) => {
-      link.ask(
-        (id) => JSON.stringify({ type: "seek", id, subscription: name, topic, partition, to }),
-        resolve,
-      );
+      this.#send("seek", { topic, partition, to }, (answered) => {
+        tenure.seeks -= 1; // here: the `assigned` that answers may find another tenure than the one that asked
+        if (!(answered instanceof TidemarkError)) tenure.start = undefined;
+        if (!isUsers) this.#handleMove(tenure, answered);
+        resolve(answered);
+      });
     });
-    if (!(answer instanceof TidemarkError)) return this.#offer(tenure);
-    if (isUsers) {
-      this.#endSeek(tenure);
-      throw answer;
-    }
-    this.#handleLostPlace(tenure, to, answer);
+    this.#offer(tenure);
+    if (!(answer instanceof TidemarkError)) return;
+    if (!isUsers) return this.#handleLostPlace(tenure, to, answer);
+    this.#seekAgain(tenure, { offset: tenure.handedOut }); // if that was not to be had before
+    throw answer;
   }
 
-  /** A seek without effect: what waits is what follows. */
-  #endSeek(tenure: Tenure): void {
-    if (!tenure.isDetached) tenure.seeks -= 1;
-    this.#offer(tenure);
+  #handleMove(tenure: Tenure, answer: Answer | TidemarkError): void {
+    const { isLost, isDetached } = tenure;
+    const current = this.#tenures.get(keyOf(tenure));
+    // What is being revoked goes on from where it is; of what is lost or detached the next `assigned` says more.
+    if (answer instanceof TidemarkError)
+      tenure.isAstray = answer.code !== "not_assigned" && !isLost && !isDetached;
+    // A seek names no generation: what another ownership wanted would pass over records of this one.
+    else if (isLost && current?.seeks === 0) void this.#seek(current, { offset: current.movedFrom });
   }
 
   /** The place where we were is not to be had. Nothing is handed out before there is one, or there would be a gap. */
   #handleLostPlace(tenure: Tenure, to: Place, error: TidemarkError): void {
-    if (tenure.isLost || tenure.isDetached) return; // the next `assigned` says more
+    if (!tenure.isAstray) return;
     const { outOfRange = "earliest", tell } = this.#options;
-    if (error.code === "not_assigned") return this.#endSeek(tenure); // it is being revoked
     tell.trouble(error);
     if (error.code === "offset_out_of_range" && outOfRange !== "none")
       return this.#seekAgain(tenure, outOfRange);
@@ -585,10 +589,9 @@ export class Subscription {
     this.fail(error);
   }
 
+  /** Unless an `assigned` has said more, or a seek of the user's will. */
   #seekAgain(tenure: Tenure, to: Place): void {
-    if (tenure.isLost || tenure.isDetached) return;
-    tenure.seeks -= 1;
-    void this.#seek(tenure, to);
+    if (tenure.isAstray && tenure.seeks === 0) void this.#seek(tenure, to);
   }
 
   async pause(topic: string, partition: number): Promise<void> {
@@ -599,7 +602,7 @@ export class Subscription {
 
   async resume(topic: string, partition: number): Promise<void> {
     const tenure = this.find(topic, partition);
-    tenure.isPaused = false;
+    tenure.isPaused = tenure.isHeld = false;
     this.#offer(tenure);
     await this.#request("resume", tenure);
   }
@@ -610,14 +613,15 @@ export class Subscription {
     if (answer instanceof TidemarkError && answer.code !== "connection_lost") throw answer;
   }
 
-  #ask(
-    type: "pause" | "resume" | "release",
-    tenure: Tenure,
-    onAnswer: (answer: Answer | TidemarkError) => void = () => {},
-  ): void {
+  #ask(type: "pause" | "resume" | "release", tenure: Tenure, onAnswer: AnswerListener = () => {}): void {
+    const { topic, partition } = tenure;
+    if (type === "pause") tenure.hasAskedPause = true;
+    this.#send(type, { partitions: [{ topic, partition }] }, onAnswer);
+  }
+
+  #send(type: ClientFrame["type"], members: object, onAnswer: AnswerListener): void {
     const { link, name } = this.#options;
-    const partitions = [{ topic: tenure.topic, partition: tenure.partition }];
-    link.ask((id) => JSON.stringify({ type, id, subscription: name, partitions }), onAnswer);
+    link.ask((id) => JSON.stringify({ type, id, subscription: name, ...members }), onAnswer);
   }
 
   // ── committed before it is sent: nobody acknowledges, so nothing else bounds what waits here ───────────────
@@ -654,37 +658,32 @@ export class Subscription {
   async #leave(): Promise<void> {
     if (this.#end !== undefined) return;
     this.stopTaking();
-    const { link, name } = this.#options;
-    if (this.#isOpen) {
+    // A `subscribe` that was not answered yet has made a member too.
+    if (this.#isOpen || this.#options.link.isUp) {
       await this.#flushAll();
-      await new Promise<void>((resolve) =>
-        link.ask(
-          (id) => JSON.stringify({ type: "unsubscribe", id, subscription: name }),
-          () => resolve(),
-        ),
-      );
+      await new Promise<unknown>((resolve) => this.#send("unsubscribe", {}, resolve));
     }
     if (this.#end === undefined) this.#finish("closed");
   }
 
   /** Until all that was done is durable, or cannot be. */
   async #flushAll(): Promise<void> {
-    const undone = [...this.#tenures.values()].filter(
-      ({ processed, committed }) => processed > (committed ?? 0),
-    );
+    const undone = [...this.#tenures.values()].map((tenure) => {
+      const offset = Math.min(tenure.processed, tenure.reached);
+      if (tenure.isReader || (tenure.committed ?? 0) >= offset || tenure.isDetached) return undefined;
+      this.#dirty.add(tenure);
+      return new Promise<void>((resolve) => tenure.waiters.push({ offset, settle: () => resolve() }));
+    });
     this.flush();
-    await Promise.all(
-      undone.map((tenure) => {
-        const offset = Math.min(tenure.processed, tenure.reached);
-        if ((tenure.committed ?? 0) >= offset || tenure.isDetached) return undefined;
-        return new Promise<void>((resolve) => tenure.waiters.push({ offset, settle: () => resolve() }));
-      }),
-    );
+    await Promise.all(undone);
   }
 
   /** It ends with this error: whoever takes gets it. */
   fail(error: TidemarkError): void {
-    if (this.#end === undefined) this.#finish(error);
+    if (this.#end !== undefined) return;
+    const isMember = this.#isOpen;
+    this.#finish(error);
+    if (isMember) this.#send("unsubscribe", {}, () => {}); // or nobody would get its partitions
   }
 
   #finish(end: TidemarkError | "closed"): void {
@@ -707,7 +706,8 @@ function keyOf({ topic, partition }: { readonly topic: string; readonly partitio
 function ackOf(tenure: Tenure, offset: number): SentAck {
   const { topic, partition, generation, metadata } = tenure;
   tenure.asked = Math.max(tenure.asked, offset);
-  tenure.askedNow = offset;
+  tenure.askedNow = Math.max(tenure.askedNow, offset);
+  tenure.freed = tenure.passed;
   tenure.metadata = undefined;
   return { topic, partition, generation, offset, tenure, ...(metadata === undefined ? {} : { metadata }) };
 }

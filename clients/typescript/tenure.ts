@@ -12,6 +12,8 @@ import type { TidemarkError } from "./errors.ts";
 export interface Tenure {
   /** A reader's: it owns nothing, commits nothing, and its acks only make room. */
   readonly isReader: boolean;
+  /** Of the same partition, lost, and still in hand: records of a partition are handed out one after the other. */
+  readonly previous: Tenure | undefined;
   readonly topic: string;
   readonly topicId: number;
   readonly partition: number;
@@ -21,8 +23,14 @@ export interface Tenure {
   queue: RecordsFrame[];
   /** The next offset to be handed out: whatever is below was, and is dropped. */
   handedOut: number;
+  /** The same before it was last moved. */
+  movedFrom: number;
   /** What the user is done with: the next offset to be committed. */
   processed: number;
+  /** The same since the last move, a seek back included: what is sent from there takes up the window. */
+  passed: number;
+  /** What `passed` was when it was last told, by an ack. */
+  freed: number;
   /** The furthest position of this generation: nothing above it may be acknowledged. */
   reached: number;
   /** Durable, as far as is known; null where nothing is committed. */
@@ -35,20 +43,23 @@ export interface Tenure {
   /** Batches that the user has and has not finished. */
   inHand: number;
   /** Where it is to begin, until the server goes on from there: nothing above says where it is before that. */
-  start: Place | undefined;
+  start?: Place | undefined;
   /** Seeks without an answer: what is received may be void. */
   seeks: number;
   /** The user wants nothing of it. */
-  isPaused: boolean;
+  isPaused?: boolean;
+  hasAskedPause?: boolean;
   /** The server was asked to send nothing, because too much waits here. */
-  isHeld: boolean;
-  isRevoking: boolean;
-  isDetached: boolean;
-  isLost: boolean;
+  isHeld?: boolean;
+  /** The place to go on from was not to be had: until there is another one nothing is handed out, or there would be a gap. */
+  isAstray?: boolean;
+  isRevoking?: boolean;
+  isDetached?: boolean;
+  isLost?: boolean;
   /** Kept with the committed offset, by the next ack. */
   metadata: string | undefined;
   deadLetters: DeadLetter[];
-  isInTransaction: boolean;
+  isInTransaction?: boolean;
   readonly waiters: Waiter[];
   /** Who waits until it is known whose it is, after the connection was lost. */
   reattached: (() => void)[];
@@ -68,29 +79,14 @@ export interface Waiter {
   readonly settle: (error?: TidemarkError) => void;
 }
 
-export function createTenure(assigned: AssignedPartition, isReader: boolean): Tenure {
+export function createTenure(assigned: AssignedPartition, isReader: boolean, last?: Tenure): Tenure {
   const { topic, topicId, partition } = assigned;
   const tenure: Tenure = {
+    previous: isIdle(last) ? undefined : last,
     ...{ isReader, topic, topicId, partition, generation: assigned.generation, queue: [] },
-    ...{ handedOut: 0, processed: 0, reached: 0, committed: null, asked: 0, askedNow: 0, logEndOffset: 0 },
-    ...{
-      inHand: 0,
-      seeks: 0,
-      isPaused: false,
-      isHeld: false,
-      isRevoking: false,
-      isDetached: false,
-      isLost: false,
-    },
-    ...{
-      start: undefined,
-      metadata: undefined,
-      deadLetters: [],
-      isInTransaction: false,
-      waiters: [],
-      reattached: [],
-      ending: new AbortController(),
-    },
+    ...{ movedFrom: 0, handedOut: assigned.position ?? 0, processed: 0, passed: 0, freed: 0, reached: 0 },
+    ...{ committed: null, asked: 0, askedNow: 0, logEndOffset: 0, inHand: 0, seeks: 0, metadata: undefined },
+    ...{ deadLetters: [], waiters: [], reattached: [], ending: new AbortController() },
   };
   moveTo(tenure, assigned);
   return tenure;
@@ -101,8 +97,10 @@ export function moveTo(tenure: Tenure, assigned: AssignedPartition): void {
   const position = assigned.position ?? 0; // null: nothing is sent, until another `assigned` says from where
   if (assigned.reset !== undefined) restart(tenure, assigned.committedOffset);
   tenure.generation = assigned.generation;
+  tenure.isAstray = false;
   tenure.queue = [];
-  tenure.handedOut = position;
+  tenure.movedFrom = tenure.handedOut;
+  tenure.handedOut = tenure.passed = tenure.freed = position;
   tenure.reached = Math.max(tenure.reached, position);
   tenure.logEndOffset = assigned.logEndOffset;
   noteCommitted(tenure, assigned.committedOffset);
@@ -137,15 +135,15 @@ export function resume(tenure: Tenure, assigned: AssignedPartition): Place | und
   tenure.logEndOffset = assigned.logEndOffset;
   tenure.reached = assigned.position ?? 0;
   tenure.askedNow = tenure.isReader ? tenure.handedOut : 0;
+  tenure.passed = tenure.freed = tenure.handedOut;
   noteCommitted(tenure, assigned.committedOffset);
-  return tenure.start ?? (assigned.position === tenure.handedOut ? undefined : { offset: tenure.handedOut });
+  return tenure.start ?? (tenure.reached === tenure.handedOut ? undefined : { offset: tenure.handedOut });
 }
 
 /** The connection is gone: what was not handed out comes again. */
 export function detach(tenure: Tenure, keepsQueue: boolean): void {
   tenure.isDetached = true;
-  tenure.seeks = 0;
-  tenure.isHeld = false;
+  tenure.isHeld = tenure.isAstray = false;
   if (!keepsQueue) tenure.queue = [];
 }
 
@@ -172,19 +170,31 @@ export function takeFrame(tenure: Tenure): RecordsFrame | undefined {
 
 /** Whether the user may be given something of it. */
 export function isReady(tenure: Tenure): boolean {
-  return tenure.queue.length > 0 && tenure.inHand === 0 && tenure.seeks === 0 && !tenure.isPaused;
+  const { queue, inHand, seeks, isPaused, isAstray, previous } = tenure;
+  return queue.length > 0 && inHand === 0 && seeks < 1 && !isPaused && !isAstray && isIdle(previous);
 }
 
-/** What may be acknowledged now, and is not yet. */
+function isIdle(tenure: Tenure | undefined): boolean {
+  return !tenure || (tenure.inHand === 0 && tenure.queue.length === 0 && isIdle(tenure.previous));
+}
+
+/** The user is done with everything below `offset`. What was in hand at a seek back says nothing of what follows that. */
+export function pass(tenure: Tenure, offset: number): void {
+  tenure.processed = Math.max(tenure.processed, offset);
+  if (offset <= tenure.handedOut) tenure.passed = Math.max(tenure.passed, offset);
+}
+
+/** What may be acknowledged now, and is not yet. What was committed before is too: it makes room in the window. */
 export function findAckable(tenure: Tenure): number | undefined {
+  if (tenure.isLost || tenure.isDetached || tenure.isInTransaction) return undefined;
   const offset = Math.min(tenure.processed, tenure.reached);
-  const isOpen = !tenure.isLost && !tenure.isDetached && !tenure.isInTransaction;
-  return isOpen && offset > Math.max(tenure.askedNow, tenure.committed ?? 0) ? offset : undefined;
+  if (offset > Math.max(tenure.askedNow, tenure.committed ?? 0)) return offset;
+  return tenure.passed > tenure.freed ? tenure.passed : undefined;
 }
 
 /** Whether a partition that goes to somebody else may go now: nothing is in hand, and all that was done is durable. */
 export function isFinished(tenure: Tenure): boolean {
-  return tenure.isRevoking && (tenure.committed ?? 0) >= tenure.handedOut;
+  return tenure.isRevoking === true && (tenure.committed ?? 0) >= tenure.handedOut;
 }
 
 /** What is durable goes forward; returns those who waited for it. */
@@ -192,7 +202,7 @@ export function noteCommitted(tenure: Tenure, offset: number | null): void {
   if (offset === null) return;
   const committed = Math.max(tenure.committed ?? 0, offset);
   tenure.committed = committed;
-  tenure.processed = Math.max(tenure.processed, committed);
+  if (!tenure.isReader) tenure.processed = Math.max(tenure.processed, committed);
   tenure.asked = Math.max(tenure.asked, committed);
   for (const { settle } of takeWaiters(tenure, (waiter) => waiter.offset <= committed)) settle();
 }

@@ -167,6 +167,84 @@ describe("acks", () => {
   });
 });
 
+describe("what went wrong once", () => {
+  const errorFrame = (id: number, code: "bad_request" | "no_committed_offset") => ({
+    ...{ type: "error" as const, id, subscription: "s1", code, message: code, retriable: false },
+  });
+
+  test("an ack that was refused is sent again when it is said again, and close() waits for nothing", async () => {
+    const { stage, socket, batches, consumer } = await subscribe({ ack: "manual" });
+    socket.say(recordsFrame(3, { from: 42, next: 45 }));
+    const batch = await take(batches);
+    const refused = failureOf(batch.ack("too long"));
+    socket.say(errorFrame(socket.takeId("ack"), "bad_request"));
+    expect(await refused).toMatchObject({ code: "bad_request" });
+    const again = failureOf(batch.ack());
+    socket.say(errorFrame(socket.takeId("ack"), "bad_request"));
+    await again;
+    const closing = consumer.close();
+    await stage.time.settle();
+    const [ack] = socket.take();
+    socket.say(ackedFrame(ack?.id ?? 0, 45));
+    await stage.time.settle();
+    socket.say({ type: "unsubscribed", id: socket.takeId("unsubscribe"), subscription: "s1" });
+    await closing;
+  });
+
+  test("acks after a seek back make room, though all of it was committed before", async () => {
+    const { socket, batches, consumer } = await subscribe();
+    const sought = consumer.seek({ topic: "orders", partition: 0, to: "earliest" });
+    const id = socket.takeId("seek");
+    socket.say(assignedFrame([assignedPartition(3, 0, { committedOffset: 42 })], id));
+    await sought;
+    socket.say(recordsFrame(3, { from: 0, next: 2 }), recordsFrame(3, { from: 2, next: 4 }));
+    await take(batches);
+    await take(batches);
+    expect(socket.take()).toEqual([ackOf(3, 2)]);
+  });
+
+  test("run() rejects by what there is no place for, whichever lane gets it", async () => {
+    const { socket, consumer, stage } = await subscribe({ reset: "none" });
+    const running = failureOf(consumer.run(() => {}));
+    await stage.time.settle();
+    const { id: _, ...frame } = errorFrame(0, "no_committed_offset");
+    socket.say({ ...frame, topic: "orders", partition: 0 });
+    await stage.time.settle();
+    socket.say({ type: "unsubscribed", id: socket.takeId("unsubscribe"), subscription: "s1" });
+    expect(await running).toMatchObject({ code: "no_committed_offset" });
+  });
+
+  test("a partition that has no place is not sought to one after a reconnect", async () => {
+    const nowhere = { position: null, committedOffset: null };
+    const { stage, socket } = await subscribe({ reset: "none" }, [assignedPartition(3, 0, nowhere)]);
+    socket.end();
+    const next = await reconnect(stage, [assignedPartition(9, 0, nowhere)]);
+    expect(next.take()).toEqual([]);
+  });
+
+  test("a consumer that fails by itself leaves the group", async () => {
+    const { stage, socket, batches } = await subscribe({ reset: "none" });
+    socket.say(recordsFrame(3, { from: 42, next: 44 }));
+    await take(batches);
+    socket.end();
+    const next = await reconnect(stage, [assignedPartition(9, 42)]);
+    const error = { ...errorFrame(next.takeId("seek"), "bad_request"), code: "offset_out_of_range" as const };
+    next.say(error);
+    expect(await failureOf(batches.next())).toMatchObject({ code: "offset_out_of_range" });
+    expect(next.take().at(-1)).toMatchObject({ type: "unsubscribe" });
+  });
+
+  test("what is closed before the server has answered leaves the group", async () => {
+    const stage = new ClientStage();
+    const client = connect({ url: "http://log.test", platform: stage.platform });
+    const consumer = client.consume("orders", { group: "g" });
+    const socket = await stage.connection(1);
+    void consumer.close();
+    await stage.time.settle();
+    expect(socket.take().map(({ type }) => type)).toEqual(["subscribe", "unsubscribe"]);
+  });
+});
+
 describe("after the connection was lost", () => {
   test("it goes on from the next record that was not handed out, in the new generation", async () => {
     const { stage, socket, batches } = await subscribe();
@@ -355,14 +433,25 @@ describe("ownership", () => {
     expect(socket.take()).toEqual([]);
   });
 
-  test("a membership that has expired is begun anew, one that was replaced is not", async () => {
-    const { socket, batches, stage } = await subscribe();
+  test("a membership that has expired is begun anew, one that another instance has taken over is not", async () => {
+    const { socket, batches, stage } = await subscribe({ instanceId: "tab-7" });
     socket.say({ type: "unsubscribed", subscription: "s1", code: "expired" });
     socket.say(subscribedFrame(socket.takeId("subscribe"), "m2"), assignedFrame([assignedPartition(8, 42)]));
     socket.say({ type: "unsubscribed", subscription: "s1", code: "replaced" });
     await stage.time.settle();
     expect(socket.take()).toEqual([]);
     expect(await failureOf(batches.next())).toMatchObject({ code: "replaced", retriable: false });
+  });
+
+  test("a membership that its own late frame on an older connection has taken over is taken back", async () => {
+    const { socket, batches } = await subscribe();
+    socket.say(recordsFrame(3, { from: 42, next: 44 }));
+    const { signal } = await take(batches);
+    socket.say({ type: "unsubscribed", subscription: "s1", code: "replaced" });
+    const [frame] = socket.take();
+    expect(frame).toMatchObject({ type: "subscribe", memberId: "m1" });
+    socket.say(subscribedFrame(frame?.id, "m1"), assignedFrame([assignedPartition(9, 42)]));
+    expect(signal.aborted).toBe(false);
   });
 });
 
