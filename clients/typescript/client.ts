@@ -4,12 +4,18 @@ import type { GroupCommits, TopicExpectation } from "../../src/protocol/frames.t
 import { Admin } from "./admin.ts";
 import { Batch } from "./batch.ts";
 import type { CommitSource, PartitionOf } from "./consumer.ts";
-import { ConsumerClient, type ConnectOptions as ConsumerConnectOptions, listOf } from "./consumer-client.ts";
+import {
+  ConsumerClient,
+  type ConnectOptions as ConsumerConnectOptions,
+  listOf,
+  type ValuesOf,
+} from "./consumer-client.ts";
 import { letterOf } from "./dead-letters.ts";
 import { errorOf, FencedError, SchemaViolationError, TidemarkError } from "./errors.ts";
 import { Producer } from "./producer.ts";
 import type { Produced, ProducerOptions, SendOptions, Transacted } from "./producer-options.ts";
 import type { ProducerRecord } from "./producer-records.ts";
+import { Reader, type ReadOptions } from "./reader.ts";
 import { waitReattached } from "./tenure.ts";
 import type { AnyTopics, RecordFor, TopicDefinitions, TopicName, ValueOf } from "./topics.ts";
 
@@ -89,6 +95,32 @@ export class Client<
   }
 
   /**
+   * Reads topics without a group.
+   *
+   * @example
+   * ```ts
+   * import { connect } from "@tidemark/client";
+   *
+   * const tidemark = connect({ url: "http://127.0.0.1:4500" });
+   * await tidemark.produce("orders", { value: 1 });
+   * const reader = tidemark.read("orders", { from: "earliest" });
+   * for await (const batch of reader) {
+   *   console.log(batch.records.length, JSON.stringify(reader.cursor()));
+   *   break;
+   * }
+   * await tidemark.close();
+   * ```
+   */
+  read<const Name extends TopicName<Topics>>(
+    topics: Name | readonly Name[],
+    options: ReadOptions = {},
+  ): Reader<ValuesOf<Topics, Name, IsChecked>> {
+    return this.keep(
+      new Reader<ValuesOf<Topics, Name, IsChecked>>(listOf(topics), options, this.surroundings()),
+    );
+  }
+
+  /**
    * Appends records, all or none; resolves when they are durable. What is sent again because an answer was lost is written
    * once. Source: `produce` of PROTOCOL.md.
    */
@@ -128,7 +160,7 @@ export class Client<
 
   /** A producer of its own: with its own order, pace and id. */
   producer(options?: ProducerOptions): Producer {
-    return this.keep(new Producer(this.link, this.platform, options));
+    return this.keep(new Producer(this.link, this.platform, options, (closed) => this.forget(closed)));
   }
 
   async #transact(

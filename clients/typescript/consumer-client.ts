@@ -1,11 +1,10 @@
-// Browser-safe. A client that consumes and reads, and nothing else: for pages that count every byte.
+// Browser-safe. A client that consumes, and nothing else: for pages that count every byte.
 
 import { type ConsumeOptions, Consumer, type Surroundings, type TransactDeadLetters } from "./consumer.ts";
 import { Emitter } from "./emitter.ts";
 import type { TidemarkError } from "./errors.ts";
 import { Link, type Status, type TokenSource } from "./link.ts";
 import { PLATFORM, type Platform } from "./platform.ts";
-import { Reader, type ReadOptions } from "./reader.ts";
 import { readServerUrl, type ServerUrl } from "./server-url.ts";
 import { closedError } from "./subscription.ts";
 import {
@@ -66,6 +65,7 @@ export class ConsumerClient<Topics extends TopicDefinitions = AnyTopics, IsCheck
   readonly #events = new Emitter<ClientEvents>();
   readonly #open = new Set<Closable>();
   #link: Link | undefined;
+  readonly #closeAtAbort = () => void this.close();
   #lastName = 0;
   #end: TidemarkError | undefined;
 
@@ -75,7 +75,7 @@ export class ConsumerClient<Topics extends TopicDefinitions = AnyTopics, IsCheck
     this.#options = options;
     this.platform = platform;
     this.server = { url: readServerUrl(url), token, platform };
-    signal?.addEventListener("abort", () => void this.close());
+    signal?.addEventListener("abort", this.#closeAtAbort);
     if (signal?.aborted) this.#end = closedError();
   }
 
@@ -101,33 +101,7 @@ export class ConsumerClient<Topics extends TopicDefinitions = AnyTopics, IsCheck
     options: ConsumeOptions,
   ): Consumer<ValuesOf<Topics, Name, IsChecked>> {
     return this.keep(
-      new Consumer<ValuesOf<Topics, Name, IsChecked>>(listOf(topics), options, this.#surroundings()),
-    );
-  }
-
-  /**
-   * Reads topics without a group.
-   *
-   * @example
-   * ```ts
-   * import { connect } from "@tidemark/client";
-   *
-   * const tidemark = connect({ url: "http://127.0.0.1:4500" });
-   * await tidemark.produce("orders", { value: 1 });
-   * const reader = tidemark.read("orders", { from: "earliest" });
-   * for await (const batch of reader) {
-   *   console.log(batch.records.length, JSON.stringify(reader.cursor()));
-   *   break;
-   * }
-   * await tidemark.close();
-   * ```
-   */
-  read<const Name extends TopicName<Topics>>(
-    topics: Name | readonly Name[],
-    options: ReadOptions = {},
-  ): Reader<ValuesOf<Topics, Name, IsChecked>> {
-    return this.keep(
-      new Reader<ValuesOf<Topics, Name, IsChecked>>(listOf(topics), options, this.#surroundings()),
+      new Consumer<ValuesOf<Topics, Name, IsChecked>>(listOf(topics), options, this.surroundings()),
     );
   }
 
@@ -143,6 +117,7 @@ export class ConsumerClient<Topics extends TopicDefinitions = AnyTopics, IsCheck
 
   /** Closes consumers and readers, waits for what is being produced, and disconnects. */
   async close(): Promise<void> {
+    this.#options.signal?.removeEventListener("abort", this.#closeAtAbort);
     this.#end ??= closedError();
     await Promise.all([...this.#open].map((each) => each.close()));
     this.#link?.close(this.#end);
@@ -166,6 +141,11 @@ export class ConsumerClient<Topics extends TopicDefinitions = AnyTopics, IsCheck
     return closable;
   }
 
+  /** It has been closed before. @internal */
+  protected forget(closable: Closable): void {
+    this.#open.delete(closable);
+  }
+
   /** @internal */
   protected get link(): Link {
     if (this.#end) throw this.#end;
@@ -187,12 +167,14 @@ export class ConsumerClient<Topics extends TopicDefinitions = AnyTopics, IsCheck
     return link;
   }
 
-  #surroundings(): Surroundings {
+  /** @internal */
+  protected surroundings(): Surroundings {
     this.#lastName += 1;
     return {
       ...{ link: this.link, server: this.server, platform: this.platform, name: `s${this.#lastName}` },
       checkOf: (topic) => this.checkOf(topic),
       transactDeadLetters: this.transactDeadLetters,
+      forget: (closable) => this.forget(closable),
     };
   }
 }
@@ -203,7 +185,7 @@ export function listOf<Item>(items: Item | readonly Item[]): readonly Item[] {
 }
 
 /**
- * A client of the server at `url`, which consumes and reads. `connect` of "@tidemark/client" produces too.
+ * A client of the server at `url`, which consumes. `connect` of "@tidemark/client" reads, produces and administers too.
  *
  * Throws `bad_url` for what is no URL of a server.
  */

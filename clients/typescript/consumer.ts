@@ -9,6 +9,7 @@ import type {
 import type { GroupDescription } from "../../src/protocol/http.ts";
 import { WINDOW_RECORDS_DEFAULT } from "../../src/protocol/limits.ts";
 import type { Place, ResetPolicies, ResetPolicy } from "../../src/protocol/places.ts";
+import type { AckPace } from "./ack-sender.ts";
 import type { BatchOf, PlacedRecord, RecordOf, TopicValues } from "./batch.ts";
 import { BatchSource, type Handler, type RetryOptions, type RunOptions } from "./batch-source.ts";
 import { Emitter } from "./emitter.ts";
@@ -16,7 +17,7 @@ import { errorOf, type SchemaViolationError, type TidemarkError } from "./errors
 import { call } from "./http.ts";
 import type { Link, LinkOptions } from "./link.ts";
 import type { Platform } from "./platform.ts";
-import { type AckPace, Subscription, type SubscriptionOptions } from "./subscription.ts";
+import { Subscription, type SubscriptionOptions } from "./subscription.ts";
 import type { DeadLetter, Tenure } from "./tenure.ts";
 import type { ValueCheck } from "./topics.ts";
 
@@ -36,7 +37,8 @@ export interface ConsumeOptions {
    *
    * - `"each-batch"` (default): a batch when the loop asks for the next one, a record when its handler has returned. What
    *   throws or breaks stays unacknowledged and comes again. At least once.
-   * - `{everyMs?, everyRecords?}`: the same, gathered for so long or so many records.
+   * - `{everyMs?, everyRecords?}`: the same, gathered for so long (1,000 ms where it is not said) or so many records, half
+   *   the window at most.
    * - `"manual"`: by `batch.ack()` and `batch.ackThrough(record)` only.
    * - `"none"`: before they are sent. At most once.
    */
@@ -100,6 +102,8 @@ export interface Surroundings {
   /** Of its subscription. */
   readonly name: string;
   readonly checkOf: (topic: string) => ValueCheck | undefined;
+  /** Whoever has ended needs not be closed with the client. */
+  readonly forget: (closable: { close(): Promise<void> }) => void;
   /** Absent where the client only consumes. */
   readonly transactDeadLetters: TransactDeadLetters | undefined;
 }
@@ -245,6 +249,7 @@ export class Consumer<Values = TopicValues> implements AsyncIterable<BatchOf<Val
           this.#events.emit("revoked", { partitions, reason, deadlineMs }),
         lost: ({ topic, partition }, error) => this.#events.emit("lost", { topic, partition, error }),
         trouble: (error) => this.#events.emit("trouble", error),
+        ended: () => this.#around.forget(this),
       },
     };
   }
@@ -288,13 +293,19 @@ function requestOf(
   };
 }
 
-/** No more is gathered than half the window, or nothing would come that more could be made of. */
+/**
+ * No more is gathered than half the window, and not for ever, as bytes fill it too: or nothing would come that more could
+ * be made of.
+ */
 function paceOf(
-  { everyMs, everyRecords = Infinity }: AckPace,
+  { everyMs = GATHERED_MAX_MS, everyRecords = Infinity }: AckPace,
   { records = WINDOW_RECORDS_DEFAULT }: NonNullable<ConsumeOptions["window"]> = {},
 ): AckPace {
   return { everyMs, everyRecords: Math.min(everyRecords, records / 2) };
 }
+
+/** Where only records are counted. */
+const GATHERED_MAX_MS = 1_000;
 
 function outOfRangeOf(reset: ConsumeOptions["reset"]): ResetPolicy {
   if (reset === undefined) return "earliest";

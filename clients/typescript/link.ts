@@ -244,11 +244,12 @@ export class Link {
     if (!answer.retriable) this.close(answer);
   }
 
+  /** First those who would go on sending are told, then those who wait for an answer. */
   #setDown(): void {
     const asked = [...this.#asked.values()];
     this.#asked.clear();
-    for (const onAnswer of asked) onAnswer(lostError());
     this.#tell((listener) => listener.onDown?.());
+    for (const onAnswer of asked) onAnswer(lostError());
   }
 
   /** The browser says nothing of why a socket did not open: a request to the same server may. */

@@ -85,6 +85,7 @@ const TICKS_PER_TIMEOUT = 16;
  * ```
  */
 export class Producer {
+  readonly #onClosed: (producer: Producer) => void;
   readonly #link: ProducerLink;
   readonly #platform: ProducerPlatform;
   readonly #settings: Settings;
@@ -106,7 +107,14 @@ export class Producer {
   #stopTicking: (() => void) | undefined;
 
   /** Throws `bad_request` for an option out of its range. */
-  constructor(link: ProducerLink, platform: ProducerPlatform, options: ProducerOptions = {}) {
+  /** `onClosed`: it needs not be closed any more. @internal */
+  constructor(
+    link: ProducerLink,
+    platform: ProducerPlatform,
+    options: ProducerOptions = {},
+    onClosed: (producer: Producer) => void = () => {},
+  ) {
+    this.#onClosed = onClosed;
     this.#link = link;
     this.#platform = platform;
     this.#settings = readSettings(options);
@@ -154,6 +162,7 @@ export class Producer {
     this.#refusal ??= errorOf("closed", "Cannot write: the producer was closed");
     await this.flush();
     this.#stopListening();
+    this.#onClosed(this);
   }
 
   // ── from the user to what waits ────────────────────────────────────────────────────────────────────────

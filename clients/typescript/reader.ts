@@ -52,7 +52,7 @@ export class Reader<Values = TopicValues> implements AsyncIterable<BatchOf<Value
   constructor(
     topics: readonly string[],
     options: ReadOptions,
-    { link, platform, name, checkOf }: Surroundings,
+    { link, platform, name, checkOf, forget }: Surroundings,
   ) {
     this.#topics = topics;
     this.#options = options;
@@ -66,6 +66,7 @@ export class Reader<Values = TopicValues> implements AsyncIterable<BatchOf<Value
         revoked: () => {}, // a reader's are only lost
         lost: ({ topic, partition }, error) => this.#events.emit("lost", { topic, partition, error }),
         trouble: (error) => this.#events.emit("trouble", error),
+        ended: () => forget(this),
       },
     });
     this.#source = new BatchSource({

@@ -1,10 +1,7 @@
 // Browser-safe. One subscription, over all the connections that it lives through: what comes is kept for who takes it, what
 // is done is acknowledged, and after a loss it goes on where it was. tenure.ts decides, this does.
-//
-// Acks are gathered: at most two frames of them are on their way, and the next one has all that was done meanwhile.
 
 import type {
-  AckEntry,
   AssignedFrame,
   AssignedPartition,
   ClientFrame,
@@ -14,27 +11,22 @@ import type {
   SubscribeFrame,
   UnsubscribedFrame,
 } from "../../src/protocol/frames.ts";
-import {
-  ACK_ENTRIES_MAX,
-  SESSION_TIMEOUT_DEFAULT_MS,
-  WINDOW_RECORDS_DEFAULT,
-} from "../../src/protocol/limits.ts";
+import { SESSION_TIMEOUT_DEFAULT_MS, WINDOW_RECORDS_DEFAULT } from "../../src/protocol/limits.ts";
 import type { Place, ResetPolicy } from "../../src/protocol/places.ts";
+import { type AckPace, AckSender, ADVICE_AT_LOSS, type Bury } from "./ack-sender.ts";
 import { errorOf, errorOfAnswer, FencedError, TidemarkError } from "./errors.ts";
 import type { Answer, AnswerListener, Link } from "./link.ts";
 import { backoffMs } from "./link-step.ts";
 import type { Platform } from "./platform.ts";
 import {
   createTenure,
-  type DeadLetter,
   detach,
-  findAckable,
   isContinued,
   isFinished,
   isReady,
+  keyOf,
   moveTo,
   noteCommitted,
-  pass,
   receive,
   resume,
   type Tenure,
@@ -43,12 +35,6 @@ import {
   tellReattached,
   waitReattached,
 } from "./tenure.ts";
-
-/** When what was done is acknowledged: at once, or when so much or so long was done. */
-export interface AckPace {
-  readonly everyMs?: number | undefined;
-  readonly everyRecords?: number | undefined;
-}
 
 export interface SubscriptionOptions {
   readonly link: Link;
@@ -64,7 +50,7 @@ export interface SubscriptionOptions {
   /** Where to go on when the place that we were at is not in the log any more. */
   readonly outOfRange?: ResetPolicy | undefined;
   /** Writes these records to another topic and commits `offset`, in one transaction. */
-  readonly bury?: (tenure: Tenure, letters: readonly DeadLetter[], offset: number) => Promise<unknown>;
+  readonly bury?: Bury | undefined;
   readonly tell: SubscriptionListener;
 }
 
@@ -74,19 +60,14 @@ export interface SubscriptionListener {
   readonly revoked: (frame: RevokedFrame) => void;
   readonly lost: (tenure: Tenure, why: TidemarkError) => void;
   readonly trouble: (error: TidemarkError) => void;
+  /** Nothing more is told. */
+  readonly ended: () => void;
 }
 
 export interface Taken {
   readonly tenure: Tenure;
   readonly frame: RecordsFrame;
 }
-
-interface SentAck extends AckEntry {
-  readonly tenure: Tenure;
-}
-
-/** Acks on their way: one that is being written, one that is read meanwhile. */
-const ACKS_IN_FLIGHT_MAX = 2;
 
 export class Subscription {
   readonly #options: SubscriptionOptions;
@@ -95,8 +76,7 @@ export class Subscription {
   readonly #last = new Map<string, Tenure>();
   /** Those with something to hand out, in the order of their turns. */
   readonly #ready = new Set<Tenure>();
-  /** Those of which more was done than acknowledged. */
-  readonly #dirty = new Set<Tenure>();
+  readonly #acks: AckSender;
   readonly #stops: (() => void)[];
   #wakers: (() => void)[] = [];
   #isOpen = false;
@@ -104,11 +84,6 @@ export class Subscription {
   #isLeaving = false;
   #end: TidemarkError | "closed" | undefined;
   #failures = 0;
-  #acksInFlight = 0;
-  #recordsDone = 0;
-  /** A flush had to wait for an answer. */
-  #isFlushDue = false;
-  #stopPace: (() => void) | undefined;
   #stopSession: () => void = () => {};
   readonly #retries = new Set<() => void>();
   #sessionTimeoutMs = SESSION_TIMEOUT_DEFAULT_MS;
@@ -119,7 +94,19 @@ export class Subscription {
 
   constructor(options: SubscriptionOptions) {
     this.#options = options;
-    const { link, name } = options;
+    const { link, name, platform, pace, bury, tell } = options;
+    this.#acks = new AckSender({
+      ...{ platform, pace, bury, trouble: tell.trouble },
+      isOpen: () => this.#isOpen,
+      isUrgent: (tenure) => this.#isLeaving || tenure.isRevoking === true,
+      send: (type, members, onAnswer) => this.#send(type, members, onAnswer),
+      retry: (again) => this.#retry(again),
+      succeed: () => {
+        this.#failures = 0;
+      },
+      settled: (tenure) => this.#releaseFinished(tenure),
+      fail: (error) => this.fail(error),
+    });
     this.#stops = [
       link.listenTo(name, (frame) => this.#handle(frame)),
       link.listen({
@@ -210,15 +197,11 @@ export class Subscription {
     for (const wake of wakers) wake();
   }
 
-  // ── acknowledging ──────────────────────────────────────────────────────────────────────────────────────
+  // ── what is done ───────────────────────────────────────────────────────────────────────────────────────
 
   /** Everything of the partition below `offset` is done. */
   advance(tenure: Tenure, offset: number): void {
-    const before = Math.min(tenure.processed, tenure.passed);
-    if (tenure.isLost || offset <= before) return;
-    this.#recordsDone += offset - before;
-    pass(tenure, offset);
-    this.#touch(tenure);
+    this.#acks.advance(tenure, offset);
   }
 
   /** The same; resolves when it is durable. */
@@ -231,108 +214,14 @@ export class Subscription {
       tenure.waiters.push({ offset, settle: (error) => (error ? reject(error) : resolve()) });
     });
     this.advance(tenure, offset);
-    this.#dirty.add(tenure); // where an ack of it was refused, it is tried anew
-    this.flush();
+    this.#acks.add(tenure); // where an ack of it was refused, it is tried anew
+    this.#acks.flush();
     return done;
-  }
-
-  #touch(tenure: Tenure): void {
-    this.#dirty.add(tenure);
-    const { everyMs, everyRecords } = this.#options.pace;
-    if (this.#isLeaving || tenure.isRevoking || (everyMs === undefined && everyRecords === undefined))
-      return this.flush();
-    if (this.#recordsDone >= (everyRecords ?? Infinity)) return this.flush();
-    if (everyMs !== undefined)
-      this.#stopPace ??= this.#options.platform.startTimer(everyMs, () => this.flush());
-  }
-
-  /** Sends what was done and not yet acknowledged. */
-  flush(): void {
-    this.#isFlushDue = !this.#isOpen || this.#acksInFlight >= ACKS_IN_FLIGHT_MAX;
-    if (this.#isFlushDue) return;
-    this.#stopPace?.();
-    this.#stopPace = undefined;
-    this.#recordsDone = 0;
-    const sent = new Map<string, SentAck>();
-    for (const tenure of this.#dirty) {
-      if (sent.size === ACK_ENTRIES_MAX) break;
-      this.#dirty.delete(tenure);
-      const offset = findAckable(tenure);
-      if (offset === undefined) continue;
-      if (tenure.deadLetters.some(({ record }) => record.offset < offset)) void this.#bury(tenure, offset);
-      else sent.set(keyOf(tenure), ackOf(tenure, offset));
-    }
-    if (sent.size > 0) this.#sendAck(sent);
-  }
-
-  #sendAck(sent: ReadonlyMap<string, SentAck>): void {
-    const offsets = [...sent.values()].map(({ tenure: _, ...entry }) => entry);
-    this.#acksInFlight += 1;
-    this.#send("ack", { offsets }, (answer) => {
-      this.#acksInFlight -= 1;
-      this.#handleAcked(sent, answer);
-      if (this.#isFlushDue) this.flush();
-    });
-  }
-
-  #handleAcked(sent: ReadonlyMap<string, SentAck>, answer: Answer | TidemarkError): void {
-    if (answer instanceof TidemarkError) return this.#handleAckError(sent, answer);
-    if (answer.type !== "acked") return;
-    this.#failures = 0;
-    for (const { topic, partition, offset, code } of answer.offsets) {
-      const entry = sent.get(`${topic}/${partition}`);
-      if (!entry || entry.tenure.generation !== entry.generation) continue; // another `assigned` has said more
-      if (code === undefined) this.settle(entry.tenure, Math.max(offset ?? 0, entry.offset));
-      else
-        this.#refuse(
-          entry,
-          errorOf(
-            code,
-            `Cannot commit offset ${entry.offset} of topic "${topic}" partition ${partition}: ${code}. It is not this consumer's any more. Drop what you have of it: its owner gets it from the committed offset`,
-          ),
-        );
-    }
   }
 
   /** Everything of the partition below `offset` is durable. */
   settle(tenure: Tenure, offset: number): void {
-    noteCommitted(tenure, offset);
-    this.#releaseFinished(tenure);
-  }
-
-  #refuse({ tenure, offset }: SentAck, error: TidemarkError): void {
-    tenure.askedNow = 0;
-    for (const { settle } of takeWaiters(tenure, (waiter) => waiter.offset <= offset)) settle(error);
-    this.#options.tell.trouble(error);
-  }
-
-  #handleAckError(sent: ReadonlyMap<string, SentAck>, error: TidemarkError): void {
-    if (error.code === "connection_lost") return; // the next `assigned` says what became of it
-    if (!error.retriable) {
-      for (const entry of sent.values()) this.#refuse(entry, error);
-      return;
-    }
-    this.#options.tell.trouble(error);
-    for (const { tenure, offset } of sent.values()) {
-      tenure.askedNow = 0;
-      if (tenure.freed === offset) tenure.freed = 0; // else it has moved: where to, nobody is done with
-      this.#dirty.add(tenure);
-    }
-    this.#retry(() => this.flush());
-  }
-
-  async #bury(tenure: Tenure, offset: number): Promise<void> {
-    const letters = tenure.deadLetters.filter(({ record }) => record.offset < offset);
-    tenure.isInTransaction = true;
-    tenure.deadLetters = tenure.deadLetters.filter((letter) => !letters.includes(letter));
-    tenure.asked = Math.max(tenure.asked, offset);
-    const error = await this.#options.bury?.(tenure, letters, offset).then(() => undefined, toError);
-    tenure.isInTransaction = false;
-    if (tenure.isLost) return; // the next owner gets the records
-    if (error) return this.fail(error);
-    this.settle(tenure, offset);
-    this.#dirty.add(tenure);
-    this.flush();
+    this.#acks.settle(tenure, offset);
   }
 
   // ── the connection ─────────────────────────────────────────────────────────────────────────────────────
@@ -432,13 +321,13 @@ export class Subscription {
       this.#loseDetached("The connection was lost, and it went to another member");
     }
     if (id === undefined) this.#options.tell.assigned(partitions);
-    this.flush();
+    this.#acks.flush();
   }
 
   #assign(assigned: AssignedPartition): void {
     const tenure = this.#tenures.get(keyOf(assigned));
     if (tenure && !tenure.isDetached && tenure.generation === assigned.generation) {
-      this.#dirty.add(tenure);
+      this.#acks.add(tenure);
       return moveTo(tenure, assigned);
     }
     if (tenure && isContinued(tenure, assigned)) return this.#resume(tenure, assigned);
@@ -456,7 +345,7 @@ export class Subscription {
     const start = resume(tenure, assigned);
     if (start !== undefined && !this.#options.isCommittedFirst) void this.#seek(tenure, start);
     if (tenure.isPaused) this.#ask("pause", tenure);
-    this.#dirty.add(tenure);
+    this.#acks.add(tenure);
   }
 
   #handleRecords(frame: RecordsFrame): void {
@@ -464,7 +353,8 @@ export class Subscription {
     if (!tenure) return;
     receive(tenure, frame);
     if (this.#options.isCommittedFirst) this.#hold(tenure, frame);
-    if (tenure.processed > tenure.askedNow && tenure.processed > (tenure.committed ?? 0)) this.#touch(tenure);
+    if (tenure.processed > tenure.askedNow && tenure.processed > (tenure.committed ?? 0))
+      this.#acks.touch(tenure);
     if (isReady(tenure)) this.#offer(tenure);
   }
 
@@ -486,7 +376,7 @@ export class Subscription {
       this.#lose(tenure, "It was revoked, and its deadline has passed"),
     );
     tenure.ending.signal.addEventListener("abort", stop);
-    this.#touch(tenure);
+    this.#acks.touch(tenure);
     this.#releaseFinished(tenure);
   }
 
@@ -522,7 +412,7 @@ export class Subscription {
     if (tenure.isLost) return;
     tenure.isLost = true;
     if (this.#tenures.get(keyOf(tenure)) === tenure) this.#tenures.delete(keyOf(tenure));
-    this.#dirty.delete(tenure);
+    this.#acks.forget(tenure);
     if (!this.#options.isCommittedFirst) tenure.queue = []; // what was committed for us, nobody else gets
     if (tenure.queue.length === 0) this.#ready.delete(tenure);
     tenure.isPaused = tenure.isAstray = false;
@@ -531,7 +421,7 @@ export class Subscription {
     const { topic, partition } = tenure;
     const error = new FencedError(
       "fenced_generation",
-      `Topic "${topic}" partition ${partition} is not this consumer's any more. ${why}. Drop what you have of it: its owner gets it from the committed offset`,
+      `Topic "${topic}" partition ${partition} is not this consumer's any more. ${why}. ${ADVICE_AT_LOSS}`,
       { facts: { topic, partition } },
     );
     tenure.ending.abort(error);
@@ -671,10 +561,10 @@ export class Subscription {
     const undone = [...this.#tenures.values()].map((tenure) => {
       const offset = Math.min(tenure.processed, tenure.reached);
       if (tenure.isReader || (tenure.committed ?? 0) >= offset || tenure.isDetached) return undefined;
-      this.#dirty.add(tenure);
+      this.#acks.add(tenure);
       return new Promise<void>((resolve) => tenure.waiters.push({ offset, settle: () => resolve() }));
     });
-    this.flush();
+    this.#acks.flush();
     await Promise.all(undone);
   }
 
@@ -692,28 +582,12 @@ export class Subscription {
     for (const stop of this.#stops) stop();
     this.#stopSession();
     this.#stopRetries();
-    this.#stopPace?.();
+    this.#acks.stop();
     this.#lastTenures = [...this.#tenures.values()];
     for (const tenure of this.#lastTenures) this.#lose(tenure, "The consumer has ended");
     this.#wake();
+    this.#options.tell.ended();
   }
-}
-
-function keyOf({ topic, partition }: { readonly topic: string; readonly partition: number }): string {
-  return `${topic}/${partition}`;
-}
-
-function ackOf(tenure: Tenure, offset: number): SentAck {
-  const { topic, partition, generation, metadata } = tenure;
-  tenure.asked = Math.max(tenure.asked, offset);
-  tenure.askedNow = Math.max(tenure.askedNow, offset);
-  tenure.freed = tenure.passed;
-  tenure.metadata = undefined;
-  return { topic, partition, generation, offset, tenure, ...(metadata === undefined ? {} : { metadata }) };
-}
-
-function toError(error: unknown): TidemarkError {
-  return error instanceof TidemarkError ? error : errorOf("internal", String(error), { cause: error });
 }
 
 export function closedError(): TidemarkError {

@@ -223,3 +223,8 @@ export function takeWaiters(tenure: Tenure, isTaken: (waiter: Waiter) => boolean
     tenure.waiters.splice(0, Infinity, ...tenure.waiters.filter((each) => !isTaken(each)));
   return taken;
 }
+
+/** Of a partition of any tenure. */
+export function keyOf({ topic, partition }: { readonly topic: string; readonly partition: number }): string {
+  return `${topic}/${partition}`;
+}

@@ -114,6 +114,16 @@ describe("acks", () => {
     expect(socket.take()).toEqual([ackOf(3, 46)]);
   });
 
+  test("by everyRecords alone do not wait for ever: large records fill the window before there are as many", async () => {
+    const { socket, batches, stage } = await subscribe({ ack: { everyRecords: 400 } });
+    socket.say(recordsFrame(3, { from: 42, next: 43 }), recordsFrame(3, { from: 43, next: 44 }));
+    await take(batches);
+    await take(batches);
+    expect(socket.take()).toEqual([]);
+    await stage.time.advance(1_000);
+    expect(socket.take()).toEqual([ackOf(3, 43)]);
+  });
+
   test("by hand say when they are durable", async () => {
     const { socket, batches } = await subscribe({ ack: "manual" });
     socket.say(recordsFrame(3, { from: 42, next: 45 }), recordsFrame(3, { from: 45, next: 46 }));
@@ -292,6 +302,17 @@ describe("after the connection was lost", () => {
     const next = await reconnect(stage, [assignedPartition(9, 44)]);
     await done;
     expect(next.take()).toEqual([]);
+  });
+
+  test("an ack that waited for its turn and was never sent is not taken for one that was", async () => {
+    const { stage, socket, batches } = await subscribe();
+    for (let from = 42; from < 46; from++) socket.say(recordsFrame(3, { from, next: from + 1 }));
+    for (let count = 0; count < 3; count++) await take(batches);
+    expect(socket.take()).toEqual([ackOf(3, 43), ackOf(3, 44)]); // both under way: the next one waits
+    const inHand = await take(batches);
+    socket.end();
+    await reconnect(stage, [assignedPartition(9, 45)]); // so it was somebody else who committed 45
+    expect(inHand.signal.aborted).toBe(true);
   });
 
   test("an ack that did not arrive is made anew", async () => {

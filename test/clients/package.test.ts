@@ -22,12 +22,12 @@ const mistake = () => connect({});
 const url = "${URL_IN_EXAMPLES}";
 const client: Client = connect({ url });
 const { runs } = await client.produce("demo", { value: "x" });
-const reading = connectConsumer({ url });
-for await (const { records } of reading.read("demo")) {
+const consuming = connectConsumer({ url });
+for await (const { records } of consuming.consume("demo", { group: "g" })) {
   console.log(records[0]?.value, runs[0]?.offset, typeof mistake);
   break;
 }
-await reading.close();
+await consuming.close();
 await client.close();
 const late = await client.produce("demo", { value: "y" }).catch((error) => error);
 console.log(late instanceof TidemarkError && late.code);
