@@ -2,12 +2,14 @@
 
 import { expect, test } from "bun:test";
 import { join } from "node:path";
+import { type ClientResults, clientTableOf } from "../bench/client-table.ts";
 import { type Growth, growthTableOf } from "../bench/growth-table.ts";
 import { readReadme } from "../bench/readme.ts";
 import { type Results, type TrialResult, tableOf } from "../bench/results.ts";
 import { type RuntimeResults, runtimeTableOf } from "../bench/runtimes-table.ts";
 
 const RUNTIME_RESULTS = join(import.meta.dir, "../bench/runtimes.json");
+const CLIENT_RESULTS = join(import.meta.dir, "../bench/client.json");
 const RESULTS = join(import.meta.dir, "../bench/results.json");
 
 test("README.md shows the table of bench/results.json", async () => {
@@ -20,6 +22,27 @@ test("README.md shows the table of bench/runtimes.json", async () => {
   const results: RuntimeResults = await Bun.file(RUNTIME_RESULTS).json();
   expect(await readReadme("runtimes")).toBe(runtimeTableOf(results));
   for (const { figures } of results.trials) expect(figures).toHaveLength(results.rounds);
+});
+
+test("README.md shows the table of bench/client.json", async () => {
+  const results: ClientResults = await Bun.file(CLIENT_RESULTS).json();
+  expect(await readReadme("client")).toBe(clientTableOf(results));
+  for (const { figures } of results.trials) expect(figures).toHaveLength(results.rounds);
+});
+
+test("clientTableOf() compares with raw frames, round by round, and says whether the goal is reached", () => {
+  const trial = (system: string, ...all: readonly number[]): TrialResult => ({
+    system,
+    workload: "consume",
+    path: "p",
+    figures: rates(...all),
+  });
+  const rowOf = (...all: readonly number[]) => {
+    const trials = [trial("raw frames", 10_000, 20_000, 40_000), trial("the library", ...all)];
+    return clientTableOf({ machine: "m", rounds: 3, recordsARound: 1_000, trials }).split("\n")[2];
+  };
+  expect(rowOf(20_000, 16_000, 4_000)).toEndWith("| 0.80 | 0.8 × ✓ |");
+  expect(rowOf(20_000, 15_900, 4_000)).toEndWith("| 0.8 × ✗ |");
 });
 
 test("runtimeTableOf() compares with Bun on the same database, round by round", () => {
