@@ -266,11 +266,12 @@ export class Subscription {
   }
 
   #detachAll(): void {
-    // Whatever becomes of the connection: the membership has ended by then.
     this.#stopSession();
-    this.#stopSession = this.#options.platform.startTimer(this.#sessionTimeoutMs, () =>
-      this.#loseDetached("The connection was lost for longer than the session timeout"),
-    );
+    // Whatever becomes of the connection: the membership has ended by then. A reader has none, and goes on where it was.
+    if (this.memberId !== undefined)
+      this.#stopSession = this.#options.platform.startTimer(this.#sessionTimeoutMs, () =>
+        this.#loseDetached("The connection was lost for longer than the session timeout"),
+      );
     for (const tenure of this.#tenures.values()) {
       detach(tenure, this.#options.isCommittedFirst ?? false);
       if (tenure.isRevoking) this.#lose(tenure, "The connection was lost, and it was being revoked");
@@ -396,7 +397,7 @@ export class Subscription {
         new TidemarkError("replaced", "Another consumer has taken this membership over, by its instanceId"),
       );
     this.#detachAll();
-    if (code === "expired") this.#loseDetached("The session timeout passed");
+    if (code === "expired" && this.memberId !== undefined) this.#loseDetached("The session timeout passed");
     this.#subscribe();
   }
 

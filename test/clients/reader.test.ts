@@ -88,6 +88,21 @@ test("after a loss it goes on where it was, and new partitions from their beginn
   ]);
 });
 
+test("it goes on where it was however long it had no connection: it has no membership to lose", async () => {
+  const { stage, socket, batches } = await open({ from: "earliest" });
+  socket.say(
+    subscribedFrame(socket.takeId("subscribe")),
+    assignedFrame([partitionAt(1, 0)]),
+    recordsFrame(1, { from: 0, next: 2 }),
+  );
+  await take(batches);
+  socket.end();
+  await stage.time.advance(100_000); // nobody lets the next ones open
+  const next = await stage.connection(stage.sockets.length);
+  next.say(subscribedFrame(next.takeId("subscribe")), assignedFrame([partitionAt(1, 90)]));
+  expect(next.take()).toMatchObject([{ type: "seek", partition: 0, to: { offset: 2 } }]);
+});
+
 test("a list goes on as a list: only these partitions", async () => {
   const { stage, socket, batches, reader } = await open({
     from: [{ topic: "orders", partition: 0, offset: 42 }],
