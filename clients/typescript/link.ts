@@ -157,8 +157,15 @@ export class Link {
 
   #open(): void {
     const { platform, url, token } = this.#options;
-    const socket = platform.openSocket(url.stream);
     let hasOpened = false;
+    let socket: WebSocket;
+    try {
+      socket = platform.openSocket(url.stream);
+    } catch (cause) {
+      return this.close(
+        new TidemarkError("bad_url", `No WebSocket to ${url.stream} may be opened here: ${cause}`, { cause }),
+      );
+    }
     this.#socket = socket;
     socket.onopen = () => {
       hasOpened = true;
@@ -231,6 +238,7 @@ export class Link {
         (answer) => this.#handleAuthentication(answer),
       );
     } catch (cause) {
+      if (socket !== this.#socket) return;
       this.#tell((each) =>
         each.onTrouble?.(new TidemarkError("unauthenticated", "The token could not be fetched", { cause })),
       );
@@ -297,7 +305,8 @@ export class Link {
 
 function parseFrame(text: string): ServerFrame | undefined {
   try {
-    return JSON.parse(text);
+    const frame = JSON.parse(text);
+    return typeof frame === "object" && frame ? frame : undefined;
   } catch {
     return undefined; // not ours
   }

@@ -211,6 +211,17 @@ describe("a token", () => {
     expect([client.status, socket.isClosed]).toEqual(["closed", true]);
   });
 
+  test("that could not be fetched for an older connection is no matter of a newer one", async () => {
+    const refusals: ((error: Error) => void)[] = [];
+    const { stage } = start({ token: () => new Promise((_, reject) => refusals.push(reject)) });
+    await stage.connection(1);
+    await stage.time.advance(10_000 + 200);
+    const second = await stage.connection(2);
+    refusals[0]?.(new Error("offline"));
+    await stage.time.settle();
+    expect(second.isClosed).toBe(false);
+  });
+
   test("that cannot be fetched is asked for again", async () => {
     const { stage } = start({ token: () => Promise.reject(new Error("offline")) });
     await stage.connection(1);
@@ -339,9 +350,21 @@ describe("a socket that does not open", () => {
   });
 });
 
-test("a server that speaks something else is none", async () => {
+test.each(["hello", "null", "3", '"x"'])("a server that says %s is none", async (data) => {
   const { stage, ends } = start();
   const socket = await stage.connection(1);
-  socket.onmessage?.({ data: "hello" });
+  socket.onmessage?.({ data });
   expect(ends).toMatchObject([{ code: "not_a_server" }]);
+});
+
+test("where no socket may be opened, as on a page that came over TLS, the client ends and says so", async () => {
+  const stage = new ClientStage();
+  const refuse = (): WebSocket => {
+    throw new DOMException("mixed content", "SecurityError");
+  };
+  const client = connect({ url: "http://log.test", platform: { ...stage.platform, openSocket: refuse } });
+  const taking = client.consume("orders", { group: "g" })[Symbol.asyncIterator]().next();
+  const error = await taking.catch((error) => error);
+  expect(error).toMatchObject({ code: "bad_url", retriable: false });
+  expect(error.message).toContain("mixed content");
 });
