@@ -134,7 +134,8 @@ export class BatchSource<Values> {
       const batch = new Batch({ subscription, group, deadLetter, ...taken });
       const check = checkOf(batch.topic);
       if (check) await this.#keepValid(batch, check);
-      if (batch.records.length > 0) return batch;
+      // Who acknowledges by hand has to see an empty one too, or nothing frees the room that it takes up.
+      if (batch.records.length > 0 || !this.#options.acksWhenDone) return batch;
       this.#finish(batch, true);
     }
   }

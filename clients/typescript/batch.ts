@@ -55,6 +55,7 @@ export class Batch<Value = unknown, Topic extends string = string> {
   readonly topic: Topic;
   readonly topicId: number;
   readonly partition: number;
+  /** Empty where a schema allowed none of them and one acknowledges by hand: acknowledge it all the same. */
   records: readonly ConsumedRecord<Value>[];
   /** The offset after the last of them: what `ack()` commits. */
   readonly next: number;

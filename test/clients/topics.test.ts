@@ -152,6 +152,25 @@ describe("a record that the schema does not allow", () => {
     expect(offsets.find(({ topic }) => topic === "buried")).toMatchObject({ committedOffset: 3, lag: 0 });
   });
 
+  test("where there are no others: who acknowledges by hand gets an empty batch, and all others none", async () => {
+    await using producing = connect({ url: server.url });
+    await producing.produce("empty", { value: "no payment" });
+    await producing.produce("empty", { value: { cents: 1 } });
+    const definitions = defineTopics({ empty: { value: Payment } });
+    await using client = connect({ url: server.url, topics: definitions, check: true });
+    const sizesOf = async (ack: "manual" | "each-batch") => {
+      const sizes: number[] = [];
+      const window = { records: 1 }; // a record a batch
+      for await (const batch of client.consume("empty", { group: ack, ack, window, onInvalid: () => {} })) {
+        sizes.push(batch.records.length);
+        if (ack === "manual") await batch.ack();
+        if (batch.records.length > 0) break;
+      }
+      return sizes;
+    };
+    expect([await sizesOf("manual"), await sizesOf("each-batch")]).toEqual([[0, 1], [1]]);
+  });
+
   test("must have somewhere to go: a consumer that checks says where", async () => {
     await using client = connect({ url: server.url, topics, check: true });
     expect(() => client.consume("orders", { group: "g" })).toThrow(
