@@ -7,7 +7,6 @@ import type { CommitSource, PartitionOf } from "./consumer.ts";
 import {
   ConsumerClient,
   type ConnectOptions as ConsumerConnectOptions,
-  listOf,
   type ValuesOf,
 } from "./consumer-client.ts";
 import { letterOf } from "./dead-letters.ts";
@@ -17,13 +16,27 @@ import type { Produced, ProducerOptions, SendOptions, Transacted } from "./produ
 import type { ProducerRecord } from "./producer-records.ts";
 import { Reader, type ReadOptions } from "./reader.ts";
 import { waitReattached } from "./tenure.ts";
-import type { AnyTopics, RecordFor, TopicDefinitions, TopicName, ValueOf } from "./topics.ts";
+import {
+  type AnyTopics,
+  listOf,
+  type RecordFor,
+  type TopicDefinitions,
+  type TopicName,
+  type ValueOf,
+} from "./topics.ts";
 
-export type { Batch, ConsumedRecord, PlacedRecord } from "./batch.ts";
-export type { ConsumeOptions, Consumer } from "./consumer.ts";
+export type { Admin } from "./admin.ts";
+export type { Batch, BatchOf, ConsumedRecord, PlacedRecord, RecordOf } from "./batch.ts";
+export type { Handler, HandlerContext, RetryOptions, RunOptions } from "./batch-source.ts";
+export type { ConsumeOptions, Consumer, ConsumerEvents, OwnedPartition } from "./consumer.ts";
+export type { ClientEvents } from "./consumer-client.ts";
 export { ConnectionClosedError, FencedError, SchemaViolationError, TidemarkError } from "./errors.ts";
+export type { Status, TokenSource } from "./link.ts";
+export type { Producer } from "./producer.ts";
+export type { Produced, ProducerOptions, SendOptions, Transacted } from "./producer-options.ts";
+export type { ProducerRecord } from "./producer-records.ts";
 export type { Cursor, Reader, ReadOptions } from "./reader.ts";
-export { defineTopics } from "./topics.ts";
+export { defineTopics, type StandardSchema, type TopicDefinitions } from "./topics.ts";
 
 export interface ConnectOptions<Topics, IsChecked extends boolean>
   extends ConsumerConnectOptions<Topics, IsChecked> {

@@ -11,11 +11,19 @@ import {
   type AnyTopics,
   type CheckedValueOf,
   createCheck,
+  listOf,
   type TopicDefinitions,
   type TopicName,
   type ValueCheck,
   type ValueOf,
 } from "./topics.ts";
+
+export type { Batch, BatchOf, ConsumedRecord, PlacedRecord, RecordOf } from "./batch.ts";
+export type { Handler, HandlerContext, RetryOptions, RunOptions } from "./batch-source.ts";
+export type { ConsumeOptions, Consumer, ConsumerEvents, OwnedPartition } from "./consumer.ts";
+export { ConnectionClosedError, FencedError, SchemaViolationError, TidemarkError } from "./errors.ts";
+export type { Status, TokenSource } from "./link.ts";
+export { defineTopics, type StandardSchema, type TopicDefinitions } from "./topics.ts";
 
 export interface ConnectOptions<Topics, IsChecked extends boolean> {
   /** Of the server, as in `http://127.0.0.1:4500`. */
@@ -177,11 +185,6 @@ export class ConsumerClient<Topics extends TopicDefinitions = AnyTopics, IsCheck
       forget: (closable) => this.forget(closable),
     };
   }
-}
-
-/** One or many. */
-export function listOf<Item>(items: Item | readonly Item[]): readonly Item[] {
-  return Array.isArray(items) ? items : [items as Item]; // not an array
 }
 
 /**

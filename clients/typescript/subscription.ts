@@ -132,10 +132,6 @@ export class Subscription {
     return this.#isLeaving;
   }
 
-  get isEnded(): boolean {
-    return this.#end !== undefined;
-  }
-
   find(topic: string, partition: number): Tenure {
     const tenure = this.#tenures.get(`${topic}/${partition}`);
     if (tenure) return tenure;
@@ -228,7 +224,7 @@ export class Subscription {
 
   #subscribe(): void {
     const { link, request } = this.#options;
-    if (this.isEnded || this.#isLeaving || !link.isUp) return;
+    if (this.#end !== undefined || this.#isLeaving || !link.isUp) return;
     this.#stopRetries();
     this.#isFirstAssigned = true;
     this.#send("subscribe", request(this), (answer) => this.#handleSubscribed(answer));

@@ -89,3 +89,8 @@ export function createCheck(topics: TopicDefinitions | undefined, topic: string)
     return result instanceof Promise ? result.then(judge) : judge(result);
   };
 }
+
+/** One or many. */
+export function listOf<Item>(items: Item | readonly Item[]): readonly Item[] {
+  return Array.isArray(items) ? items : [items as Item]; // not an array
+}
