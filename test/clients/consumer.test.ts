@@ -10,6 +10,7 @@ import {
   assignedFrame,
   assignedPartition,
   ClientStage,
+  errorFrame,
   recordsFrame,
   type StageSocket,
   subscribedFrame,
@@ -144,14 +145,7 @@ describe("acks", () => {
     socket.say(recordsFrame(3, { from: 42, next: 45 }));
     const done = (await take(batches)).ack();
     const id = socket.takeId("ack");
-    socket.say({
-      type: "error",
-      id,
-      subscription: "s1",
-      code: "unavailable",
-      message: "busy",
-      retriable: true,
-    });
+    socket.say(errorFrame(id, "unavailable", "busy"));
     expect(socket.take()).toEqual([]);
     await stage.time.advance(200);
     const [again] = socket.take();
@@ -283,14 +277,7 @@ describe("after the connection was lost", () => {
     const next = await reconnect(stage, [assignedPartition(9, 42)]);
     const id = next.takeId("seek");
     next.say(recordsFrame(9, { from: 42, next: 46 }));
-    next.say({
-      type: "error",
-      id,
-      subscription: "s1",
-      code: "not_assigned",
-      message: "it moves",
-      retriable: false,
-    });
+    next.say(errorFrame(id, "not_assigned", "it moves"));
     expect(offsetsOf(await take(batches))).toEqual([44, 45]);
   });
 
@@ -498,14 +485,7 @@ describe("seek, pause, resume", () => {
     const failure = failureOf(consumer.seek({ topic: "orders", partition: 0, to: { offset: 5_000 } }));
     socket.say(recordsFrame(3, { from: 42, next: 44 }));
     const message = "Cannot read from offset 5000";
-    socket.say({
-      type: "error",
-      id: socket.takeId("seek"),
-      subscription: "s1",
-      code: "offset_out_of_range",
-      message,
-      retriable: false,
-    });
+    socket.say(errorFrame(socket.takeId("seek"), "offset_out_of_range", message));
     expect(await failure).toMatchObject({ code: "offset_out_of_range" });
     expect(offsetsOf(await take(batches))).toEqual([42, 43]);
   });
@@ -577,14 +557,7 @@ describe("errors", () => {
     const client = connect({ url: "http://log.test", platform: stage.platform });
     const taking = failureOf(client.consume("ordrs", { group: "g" })[Symbol.asyncIterator]().next());
     const socket = await stage.connection(1);
-    socket.say({
-      type: "error",
-      id: socket.takeId("subscribe"),
-      subscription: "s1",
-      code,
-      message: "no",
-      retriable,
-    });
+    socket.say(errorFrame(socket.takeId("subscribe"), code));
     expect(await taking).toMatchObject({ code, retriable });
   });
 
@@ -594,14 +567,7 @@ describe("errors", () => {
     client.consume("orders", { group: "g" });
     const socket = await stage.connection(1);
     const id = socket.takeId("subscribe");
-    socket.say({
-      type: "error",
-      id,
-      subscription: "s1",
-      code: "unavailable",
-      message: "busy",
-      retriable: true,
-    });
+    socket.say(errorFrame(id, "unavailable", "busy"));
     expect(socket.take()).toEqual([]);
     await stage.time.advance(200);
     expect(socket.take()).toMatchObject([{ type: "subscribe" }]);

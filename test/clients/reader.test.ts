@@ -11,6 +11,7 @@ import {
   assignedFrame,
   assignedPartition,
   ClientStage,
+  errorFrame,
   recordsFrame,
   type StageSocket,
   subscribedFrame,
@@ -149,7 +150,7 @@ test("a cursor is gone on from: what was in hand comes again, what is new from i
 });
 
 /** A reader that has gone through [0, 2), was cut, and whose seek to 2 is refused while records of elsewhere come. */
-async function refuseSeek(options: ReadOptions, code: ErrorCode, retriable: boolean) {
+async function refuseSeek(options: ReadOptions, code: ErrorCode) {
   const { stage, socket, batches, reader } = await open({ from: "earliest", ...options });
   const troubles: string[] = [];
   reader.on("trouble", (error) => troubles.push(error.code));
@@ -163,25 +164,25 @@ async function refuseSeek(options: ReadOptions, code: ErrorCode, retriable: bool
   next.say(subscribedFrame(next.takeId("subscribe")), assignedFrame([partitionAt(1, 90)]));
   const id = next.takeId("seek");
   next.say(recordsFrame(1, { from: 90, next: 91 }));
-  next.say({ type: "error", id, subscription: "s1", code, message: "no", retriable });
+  next.say(errorFrame(id, code));
   await stage.time.settle();
   return { stage, next, batches, troubles };
 }
 
 test("where the log does not reach back to it, it goes on by its policy", async () => {
-  const { next, batches, troubles } = await refuseSeek({}, "offset_out_of_range", false);
+  const { next, batches, troubles } = await refuseSeek({}, "offset_out_of_range");
   expect(troubles).toEqual(["offset_out_of_range"]);
   next.say(assignedFrame([partitionAt(1, 50)], next.takeId("seek")), recordsFrame(1, { from: 50, next: 51 }));
   expect(await take(batches)).toEqual([50]);
 });
 
 test("with the policy none it ends instead", async () => {
-  const { batches } = await refuseSeek({ reset: "none" }, "offset_out_of_range", false);
+  const { batches } = await refuseSeek({ reset: "none" }, "offset_out_of_range");
   expect(await take(batches).catch(({ code }) => code)).toBe("offset_out_of_range");
 });
 
 test("a seek that cannot be done now is tried again, and nothing is handed out before", async () => {
-  const { stage, next, batches } = await refuseSeek({}, "rate_limited", true);
+  const { stage, next, batches } = await refuseSeek({}, "rate_limited");
   const taking = take(batches);
   expect(next.sent).toEqual([]);
   await stage.time.advance(200);

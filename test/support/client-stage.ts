@@ -2,6 +2,7 @@
 // it moves. What the client sent is read back as frames, so that a test reads as what crossed the wire.
 
 import type { Platform } from "../../clients/typescript/platform.ts";
+import { ERROR_CODES, type ErrorCode } from "../../src/protocol/codes.ts";
 import type { AssignedPartition, ServerFrame } from "../../src/protocol/frames.ts";
 import { FakeTime } from "./fake-time.ts";
 
@@ -157,4 +158,9 @@ export function ackedFrame(
     subscription: "s1",
     offsets: [{ topic: "orders", partition: 0, offset, ...others }],
   };
+}
+
+/** The frame of this id is refused; whether the same may succeed later is for the code to say. */
+export function errorFrame(id: number, code: ErrorCode, message = "no"): ServerFrame {
+  return { type: "error", id, subscription: "s1", code, message, retriable: ERROR_CODES[code].retriable };
 }
